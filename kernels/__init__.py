@@ -1,0 +1,1 @@
+"""Triton kernels: tensors in, tensors out. Imported as `lth_sparse.kernels`."""

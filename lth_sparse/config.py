@@ -1,0 +1,208 @@
+"""The settings of a run: frozen dataclasses, from which the command line is made."""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, asdict, dataclass, field, fields
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from lth_sparse.errors import InputError
+from lth_sparse.presets import PRESETS
+from lth_sparse.suggest import nearest
+
+
+def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
+    """A field with its default, the sentence that explains it, and the values that it may take."""
+    return field(default=default, metadata={"help": help, "choices": choices})
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, and how they are presented to the network."""
+
+    dataset: str = option("auto", "data set; auto: CIFAR-10 if it is on disk or can be fetched, else digits")
+    data_dir: str = option("~/.cache/lth_sparse", "folder that holds the data set, or receives it")
+    image_size: int | None = option(None, "resize images to a square of this many pixels (default: as they are)")
+    normalization: str = option(
+        "dataset",
+        "mean and deviation: of the training images, 0.5 for both, or pixels left in [0, 1]",
+        ("dataset", "half", "none"),
+    )
+    augmentation: str = option(
+        "none",
+        "random crop from 4 pixels (an eighth of a smaller image) of padding, and mirror images",
+        ("none", "crop", "crop-flip"),
+    )
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """One training run, the same for the dense network and for every ticket."""
+
+    optimizer: str = option("sgd", "optimizer", ("sgd", "adam"))
+    learning_rate: float = option(0.1, "learning rate after warm-up")
+    momentum: float = option(0.9, "momentum of sgd")
+    weight_decay: float = option(0.0, "L2 penalty, as torch.optim applies it")
+    batch_size: int = option(128, "images in a step")
+    epochs: int | None = option(None, "length of each training run in epochs")
+    iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
+    milestones: tuple[float, ...] = option(
+        (), "fractions of the run, such as 0.5,0.75, at which the learning rate falls tenfold"
+    )
+    warmup: int = option(0, "steps over which the learning rate rises linearly to its value")
+    evaluate_every: int = option(100, "steps between evaluations on the validation set")
+
+
+@dataclass(frozen=True)
+class PruningConfig:
+    """How weights are chosen for pruning, and what the survivors go back to."""
+
+    rounds: int = option(6, "rounds of pruning, after round 0, which trains the dense network")
+    prune_rate: float = option(0.2, "fraction of the live weights that a round prunes")
+    conv_rate: float | None = option(None, "the same for convolutions alone (default: --prune-rate)")
+    fc_rate: float | None = option(None, "the same for fully connected layers alone (default: --prune-rate)")
+    output_rate: float | None = option(None, "the same for the output layer alone (default: --prune-rate)")
+    sparsity: float | None = option(
+        None, "sparsity of all prunable weights after the last round; scales the rates, keeps their proportions"
+    )
+    scope: str = option(
+        "layerwise",
+        "rank magnitudes within each layer, or among all layers of the same rate",
+        ("layerwise", "global"),
+    )
+    schedule: str = option(
+        "geometric",
+        "geometric: the same rate each round; seed: sparsity (100 s)^(r/R) / 100 after round r; "
+        "one-shot: every round prunes the trained dense network directly",
+        ("geometric", "seed", "one-shot"),
+    )
+    rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
+    control: str = option(
+        "none", "beside each ticket, train a random mask with as many weights in each layer", ("none", "random")
+    )
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that decides what a run computes."""
+
+    preset: str = option("quick", "set of defaults: " + ", ".join(PRESETS))
+    model: str = option("small", "network")
+    backend: str = option("auto", "what computes the layers: auto, dense, cpp, triton or cuda")
+    seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
+    device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+    data: DataConfig = field(default_factory=DataConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    pruning: PruningConfig = field(default_factory=PruningConfig)
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as JSON-ready data; `from_json` gives them back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Config:
+        """The settings that `to_json` wrote."""
+        flat: dict[str, Any] = {}
+        for name, value in data.items():
+            flat |= value if isinstance(value, Mapping) else {name: value}
+        return _assemble(flat)
+
+
+SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}
+
+
+def settings() -> Iterator[tuple[Field[Any], type, bool]]:
+    """Every setting of a run: its field, the type of its value, and whether None is allowed."""
+    for section in (Config, *SECTIONS.values()):
+        hints = get_type_hints(section)
+        for setting in fields(section):
+            if setting.name in SECTIONS:
+                continue
+            hint = hints[setting.name]
+            optional = get_origin(hint) in (Union, types.UnionType)
+            if optional:
+                hint = get_args(hint)[0]
+            yield setting, get_origin(hint) or hint, optional
+
+
+def _assemble(flat: Mapping[str, Any]) -> Config:
+    values = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
+    sections = {
+        name: section(**{f.name: values.pop(f.name) for f in fields(section) if f.name in values})
+        for name, section in SECTIONS.items()
+    }
+    return Config(**values, **sections)
+
+
+# Two ways to say the same thing: choosing one drops what the preset says by the other.
+EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
+KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
+
+
+def build(given: Mapping[str, Any]) -> Config:
+    """The settings of the preset named in `given` ("quick" by default), with every other entry of `given` over it.
+
+    `given` maps the names of settings, as `settings()` lists them, to values. Raises InputError for an unknown
+    preset, a value out of range, or two settings that exclude each other.
+    """
+    preset = given.get("preset", "quick")
+    if preset not in PRESETS:
+        raise InputError(
+            f"--preset {preset}: there is no such preset{nearest(preset, PRESETS)}; there are: {', '.join(PRESETS)}"
+        )
+    values: dict[str, Any] = dict(PRESETS[preset])
+    for one, other in EXCLUSIVE:
+        if one in given and other in given:
+            raise InputError(f"give {flag(one)} or {flag(other)}, not both")
+        for chosen, dropped in ((one, other), (other, one)):
+            if chosen in given:
+                values.pop(dropped, None)
+    if "prune_rate" in given:
+        for kind in KINDS_OF_RATE:
+            values.pop(kind, None)
+    config = _assemble(values | {"preset": preset} | dict(given))
+    check(config)
+    return config
+
+
+def flag(name: str) -> str:
+    """The command-line option of the setting called `name`."""
+    return "--" + name.replace("_", "-")
+
+
+def check(config: Config) -> None:
+    """Raises InputError, naming the option, for the first setting whose value cannot be used."""
+    values = asdict(config)
+    for section in SECTIONS:
+        values |= values.pop(section)
+    for setting, kind, _ in settings():
+        value = values[setting.name]
+        choices = setting.metadata["choices"]
+        if choices and value not in choices:
+            hint = nearest(str(value), choices)
+            raise InputError(f"{flag(setting.name)} {value}: expected one of {', '.join(choices)}{hint}")
+        if kind is float and value is not None and not math.isfinite(value):
+            raise InputError(f"{flag(setting.name)} {value}: expected a finite number")
+
+    def require(condition: bool, name: str, expected: str) -> None:
+        if not condition:
+            raise InputError(f"{flag(name)} {values[name]}: expected {expected}")
+
+    for name in ("batch_size", "epochs", "iterations", "evaluate_every", "image_size"):
+        require(values[name] is None or values[name] >= 1, name, "a whole number of at least 1")
+    for name in ("rounds", "warmup", "rewind_iteration", "momentum", "weight_decay", "seed"):
+        require(values[name] >= 0, name, "a number of at least 0")
+    require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
+    for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
+        require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
+    require(
+        all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1"
+    )
+    if values["schedule"] == "seed":
+        require(
+            values["sparsity"] is not None and values["sparsity"] > 0.01,
+            "sparsity",
+            "a final sparsity above 0.01, which --schedule seed needs",
+        )

@@ -1,0 +1,113 @@
+"""`folder`: any tree `train/<class>/*`, `test/<class>/*` of images, read through torchvision, cached beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.datasets import ImageFolder
+from torchvision.datasets.folder import default_loader
+from torchvision.transforms import functional
+
+from lth_sparse import sealed
+from lth_sparse.data.dataset import Source, Split
+from lth_sparse.data.registry import register
+from lth_sparse.errors import InputError
+
+
+def _listing(directory: Path) -> ImageFolder:
+    if not directory.is_dir():
+        raise InputError(
+            f"data folder {directory} is missing; --dataset folder reads DIR/train/<class>/* and "
+            "DIR/test/<class>/*, with DIR given by --data-dir"
+        )
+    try:
+        return ImageFolder(str(directory))
+    except FileNotFoundError as error:
+        raise InputError(f"data folder {directory} has a class without images, or none: {error}") from error
+
+
+def _decoded(path: str, image_size: int | None) -> Tensor:
+    """The image at `path`, uint8 [3, H, W]; with `image_size`, its shorter side is resized and its middle kept."""
+    try:
+        image = default_loader(path)
+    except Exception as error:  # Pillow raises half a dozen unrelated types for images that it cannot decode.
+        raise InputError(f"image {path} is broken: {error}; mend it or take it out") from error
+    if image_size is not None and image.size != (image_size, image_size):
+        image = functional.center_crop(functional.resize(image, image_size), [image_size, image_size])
+    return functional.pil_to_tensor(image)
+
+
+def _read(listing: ImageFolder, image_size: int | None) -> Split:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        images = list(pool.map(lambda sample: _decoded(sample[0], image_size), listing.samples, chunksize=64))
+    for image, (path, _) in zip(images, listing.samples, strict=True):
+        if image.shape != images[0].shape:
+            sizes = [f"{name} is {one.shape[2]}x{one.shape[1]}" for name, one in
+                     ((listing.samples[0][0], images[0]), (path, image))]
+            raise InputError(
+                f"images differ in size: {sizes[0]}, {sizes[1]}; give --image-size to resize them all"
+            )
+    return Split(torch.stack(images), torch.tensor(listing.targets))
+
+
+def _fingerprint(listings: list[ImageFolder], image_size: int | None) -> str:
+    """SHA-256 over every file's path, size and time of change: a folder that changed is read anew."""
+    sha = hashlib.sha256(repr(image_size).encode())
+    for listing in listings:
+        for path, label in listing.samples:
+            status = os.stat(path)
+            sha.update(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n".encode())
+    return sha.hexdigest()
+
+
+@register("folder")
+def folder(data_dir: Path, image_size: int | None) -> Source:
+    """The images under `data_dir`, in colour. Decoding 60,000 of them takes seconds once; the cache file
+    `.lth_sparse.safetensors` in `data_dir` then gives them back at once, for as long as no image changes.
+
+    Raises InputError for a folder that is missing or empty, a broken image, test classes that are not those of
+    the training images, and images of several sizes without `image_size`.
+    """
+    listings = [_listing(data_dir / part) for part in ("train", "test")]
+    if listings[0].classes != listings[1].classes:
+        differing = sorted(set(listings[0].classes) ^ set(listings[1].classes))
+        raise InputError(f"{data_dir}/train and {data_dir}/test differ in their classes: {', '.join(differing)}")
+    cache = data_dir / ".lth_sparse.safetensors"
+    fingerprint = _fingerprint(listings, image_size)
+    tensors = _cached(cache, fingerprint)
+    if tensors is None:
+        train, test = (_read(listing, image_size) for listing in listings)
+        if train.images.shape[1:] != test.images.shape[1:]:
+            raise InputError(
+                f"training images are {tuple(train.images.shape[2:])} (height, width), test images "
+                f"{tuple(test.images.shape[2:])}; give --image-size to resize them all"
+            )
+        tensors = {
+            "train_images": train.images,
+            "train_labels": train.labels,
+            "test_images": test.images,
+            "test_labels": test.labels,
+        }
+        try:
+            sealed.write(cache, tensors, {"fingerprint": fingerprint})
+        except OSError as error:
+            warnings.warn(f"images are not cached, so the next run decodes them again: {error}", stacklevel=2)
+    return Source(
+        Split(tensors["train_images"], tensors["train_labels"]),
+        Split(tensors["test_images"], tensors["test_labels"]),
+        tuple(listings[0].classes),
+    )
+
+
+def _cached(cache: Path, fingerprint: str) -> dict[str, Tensor] | None:
+    try:
+        tensors, metadata = sealed.read(cache)
+    except (OSError, sealed.DamagedFile):
+        return None  # A cache that is not there, or not whole, costs seconds; it is written anew.
+    return tensors if metadata.get("fingerprint") == fingerprint else None

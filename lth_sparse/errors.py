@@ -1,0 +1,9 @@
+"""The two ways in which a run ends early, each told in one sentence."""
+
+
+class InputError(ValueError):
+    """Something that the user gave cannot be used. The message says what was given, what was expected, what to do."""
+
+
+class ProofError(RuntimeError):
+    """The run could not prove its own rewind: its results would not be a lottery ticket's, so it stops."""

@@ -1,0 +1,60 @@
+"""What a network makes of a whole split."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lth_sparse.data.batches import in_order, normalized
+from lth_sparse.data.dataset import Dataset, Split
+from lth_sparse.masks import Masks, apply
+
+BATCH_SIZE = 500
+COMPARED_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Mean cross-entropy and accuracy over a split; `confusion` int64 [true class, predicted class] counts images."""
+
+    loss: float
+    accuracy: float
+    confusion: Tensor
+
+
+def evaluate(model: nn.Module, split: Split, data: Dataset) -> Evaluation:
+    """`model` in evaluation mode on every image of `split`, without augmentation; its mode is put back after."""
+    was_training = model.training
+    model.eval()
+    classes = len(data.classes)
+    loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
+    pairs = torch.zeros(classes * classes, dtype=torch.int64, device=split.labels.device)
+    with torch.inference_mode():
+        for images, labels in in_order(split, data, BATCH_SIZE):
+            logits = model(images)
+            loss += functional.cross_entropy(logits, labels, reduction="sum")
+            pairs += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
+    model.train(was_training)
+    confusion = pairs.reshape(classes, classes).cpu()
+    return Evaluation(float(loss) / len(split), int(confusion.trace()) / len(split), confusion)
+
+
+def max_relative_error(model: nn.Module, masks: Masks, data: Dataset) -> float:
+    """Largest difference of the logits of `model` from masked dense PyTorch in float64, over the largest logit.
+
+    On the first 64 validation images, in evaluation mode.
+    """
+    images = normalized(data.validation.images[:COMPARED_IMAGES], data)
+    exact = copy.deepcopy(model).double().eval()
+    apply(exact, masks)
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode():
+        expected = exact(images.double())
+        given = model(images).double()
+    model.train(was_training)
+    return float((given - expected).abs().max() / expected.abs().max().clamp_min(torch.finfo(torch.float64).tiny))

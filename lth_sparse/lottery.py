@@ -1,0 +1,328 @@
+"""The lottery: train, prune, rewind, retrain, round after round (Frankle and Carbin 2019, section 1; Renda et al. 2020).
+
+Round 0 trains the dense network. Every later round prunes what the round before it trained, rewinds the survivors to
+the saved weights, proves that it did, and trains them again; with the control, a random mask of the same size goes
+through the same training beside it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lth_sparse import masks as masking
+from lth_sparse import models, proof, prune, sealed
+from lth_sparse.config import Config
+from lth_sparse.data.batches import Batches
+from lth_sparse.data.dataset import Dataset
+from lth_sparse.errors import InputError
+from lth_sparse.evaluate import evaluate, max_relative_error
+from lth_sparse.masks import Masks
+from lth_sparse.progress import Progress
+from lth_sparse.proof import Weights
+from lth_sparse.record import LayerCount, Proof, Record, Round
+from lth_sparse.seeding import derive
+from lth_sparse.store import RunDirectory
+from lth_sparse.ticket import pack, save_ticket, unpack
+from lth_sparse.timing import side_by_side
+from lth_sparse.train import Training, length
+
+TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
+"""What `Training.state` gives and `Training.restore` takes."""
+
+
+@dataclass
+class Position:
+    """How far a run has come. `arm`: "" between rounds, else the training in progress, "ticket" or "random".
+
+    `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
+    round prunes: the last ticket's, or always the dense network's for one-shot pruning.
+    """
+
+    masks: Masks
+    record: Record = field(default_factory=Record)
+    round: int = 0
+    arm: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
+    trained: Weights = field(default_factory=dict)
+
+
+class Lottery:
+    """One run. `on_rewind_saved(sha256)` is called when the rewind weights are known, before anything uses them."""
+
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        network: models.Network,
+        store: RunDirectory,
+        progress: Progress,
+        on_rewind_saved: Callable[[str], None],
+    ) -> None:
+        self._config = config
+        self._data = data
+        self._network = network
+        self._store = store
+        self._progress = progress
+        self._on_rewind_saved = on_rewind_saved
+        self._device = data.train.images.device
+        self._model = models.build(network, derive(config.seed, "weights")).to(self._device)
+        self._kinds = masking.kinds(self._model)
+        self._saved: Weights = {}
+        self._saved_sha256 = ""
+        self._position = Position(masking.all_alive(self._model))
+        self._check_schedule()
+
+    def _check_schedule(self) -> None:
+        """Refuses before any training what could only fail in a later round."""
+        total = length(self._config.training, self._batches(0).per_epoch)
+        if self._config.pruning.rewind_iteration >= total:
+            raise InputError(
+                f"--rewind-iteration {self._config.pruning.rewind_iteration}: expected fewer than the {total} steps "
+                "of a training run"
+            )
+        for round in range(self._config.pruning.rounds + 1):
+            self._density_after(round)
+
+    def _density_after(self, round: int) -> dict[str, float]:
+        sizes = {name: mask.numel() for name, mask in self._position.masks.items()}
+        return prune.density_after(self._config.pruning, round, sizes, self._kinds)
+
+    def run(self, resume: bool) -> Record:
+        """Plays every round that is still to be played, and gives the whole record.
+
+        `resume`: go on from the newest whole state that the store has, if it has one.
+        """
+        training_state = self._restore() if resume else None
+        position = self._position
+        for round in range(position.round, self._config.pruning.rounds + 1):
+            position.round = round
+            if position.arm == "":
+                self._open_round()
+                position.arm = "ticket"
+            if position.arm == "ticket":
+                self._play_ticket(training_state)
+                training_state = None
+                if self._config.pruning.control == "random" and round > 0:
+                    position.arm = "random"
+            if position.arm == "random":
+                self._play_random(training_state)
+                training_state = None
+            self._close_round()
+        return position.record
+
+    def _open_round(self) -> None:
+        """Prunes, and evaluates what pruning alone does to the trained network."""
+        position, model = self._position, self._model
+        if position.round == 0:
+            if self._config.pruning.rewind_iteration == 0:
+                self._save_rewind_weights()
+            return
+        model.load_state_dict(position.trained)
+        pruning = self._config.pruning
+        candidates = masking.all_alive(model) if pruning.schedule == "one-shot" else position.masks
+        keep = self._density_after(position.round)
+        before = evaluate(model, self._data.test, self._data).accuracy
+        position.masks = prune.magnitude(masking.prunable(model), candidates, keep, pruning, self._kinds)
+        masking.apply(model, position.masks)
+        position.found = {
+            "accuracy_before_prune": before,
+            "accuracy_after_prune": evaluate(model, self._data.test, self._data).accuracy,
+        }
+
+    def _play_ticket(self, state: TrainingState | None) -> None:
+        """Rewinds the ticket, trains it, and finds all of its row but the control's."""
+        position = self._position
+        training = self._play("ticket", position.masks, state)
+        model, data = self._model, self._data
+        retrained = evaluate(model, data.test, data)
+        if position.round == 0:
+            position.found = dict.fromkeys(("accuracy_before_prune", "accuracy_after_prune"), retrained.accuracy)
+        if position.round == 0 or self._config.pruning.schedule != "one-shot":
+            position.trained = proof.copy_of(model)
+        scratch = copy.deepcopy(model)
+        proof.rewind(scratch, self._saved, position.masks)
+        rewound = evaluate(scratch, data.test, data)
+        scratch.load_state_dict(training.best_weights)
+        stopped_early = evaluate(scratch, data.test, data)
+        step_ms, dense_step_ms = self._step_times(position.masks)
+        density = masking.density(position.masks)
+        position.found |= {
+            "round": position.round,
+            "dataset": data.name,
+            "density": density,
+            "sparsity": 1 - density,
+            "live_weights": masking.live(position.masks),
+            "accuracy_rewound": rewound.accuracy,
+            "accuracy_retrained": retrained.accuracy,
+            "accuracy_early_stop": stopped_early.accuracy,
+            "accuracy_random": None,
+            "accuracy_validation": training.curve[-1].validation_accuracy,
+            "early_stop_iteration": training.early_stop,
+            "iterations": training.total,
+            "epochs": training.epoch,
+            "train_loss": training.curve[-1].train_loss,
+            "max_relative_error": max_relative_error(model, position.masks, data),
+            "step_ms": step_ms,
+            "dense_step_ms": dense_step_ms,
+            "speedup": dense_step_ms / step_ms,
+            "images_per_second": training.images_per_second,
+            "seconds": training.seconds,
+        }
+        position.record.confusion.append(retrained.confusion.tolist())
+
+    def _play_random(self, state: TrainingState | None) -> None:
+        """Sends a random mask with as many live weights in each layer through the same training."""
+        seed = derive(self._config.seed, "random mask", self._position.round)
+        self._play("random", prune.random_like(self._position.masks, seed), state)
+        self._position.found["accuracy_random"] = evaluate(self._model, self._data.test, self._data).accuracy
+
+    def _play(self, arm: str, masks: Masks, state: TrainingState | None) -> Training:
+        """One training run from the rewind weights (round 0: from initialisation), with its proofs."""
+        position, pruning = self._position, self._config.pruning
+        from_rewind = position.round > 0 or pruning.rewind_iteration == 0
+        training = self._training(self._model, masks, arm, pruning.rewind_iteration if from_rewind else 0)
+        if state is not None:
+            training.restore(*state)
+        elif from_rewind:
+            proof.rewind(self._model, self._saved, masks)
+            self._prove(
+                arm,
+                proof.before_training(
+                    self._model, masks, self._saved, self._saved_sha256, training.optimizer
+                ),
+            )
+        self._progress.start(f"round {position.round} {arm}", training)
+
+        def after_step() -> None:
+            self._progress.step(training)
+            if not from_rewind and training.iteration == pruning.rewind_iteration:
+                self._save_rewind_weights()
+
+        try:
+            training.run(lambda: self._save(training), after_step)
+        finally:
+            self._progress.stop()
+        self._prove(
+            arm, proof.after_training(self._model, masks, self._saved, lambda: self._gradient_at_start(masks))
+        )
+        position.record.curves.extend(training.curve)
+        return training
+
+    def _close_round(self) -> None:
+        """Writes the round's ticket and its rows."""
+        position, record = self._position, self._position.record
+        row = Round(**position.found)
+        record.rounds.append(row)
+        for name, mask in position.masks.items():
+            record.layers.append(
+                LayerCount(position.round, name, self._kinds[name], mask.numel(), int(mask.sum()))
+            )
+        save_ticket(
+            self._store.ticket_path(position.round),
+            self._model,
+            position.masks,
+            weights=self._saved,
+            network=self._network,
+            metadata={
+                "dataset": self._data.name,
+                "round": asdict(row),
+                "rewind": {
+                    "iteration": self._config.pruning.rewind_iteration,
+                    "sha256": self._saved_sha256,
+                },
+                "config": self._config.to_json(),
+            },
+        )
+        self._store.write_record(record)
+        self._progress.round_done(row, record.rounds[0])
+        position.found, position.arm = {}, ""
+
+    def _prove(self, arm: str, statements: list[tuple[str, str]]) -> None:
+        self._position.record.proofs.extend(
+            Proof(self._position.round, arm, statement, detail) for statement, detail in statements
+        )
+
+    def _batches(self, round: int) -> Batches:
+        """The batches of `round`, the same for both arms: only the mask tells them apart."""
+        seed = derive(self._config.seed, "training", round)
+        return Batches(self._data, self._config.training.batch_size, self._config.data.augmentation, seed)
+
+    def _training(self, model: nn.Module, masks: Masks, arm: str, start: int) -> Training:
+        round = self._position.round
+        return Training(model, masks, self._data, self._batches(round), self._config.training, (round, arm), start)
+
+    def _step_times(self, masks: Masks) -> tuple[float, float]:
+        """(this backend's, masked dense PyTorch's) milliseconds of a training step, on copies of the network."""
+        steps = [self._training(copy.deepcopy(self._model), masks, "timing", 0).step for _ in range(2)]
+        backend_ms, dense_ms = side_by_side(steps, self._device)
+        return backend_ms, dense_ms
+
+    def _gradient_at_start(self, masks: Masks) -> dict[str, Tensor]:
+        scratch = copy.deepcopy(self._model)
+        proof.rewind(scratch, self._saved, masks)
+        images, labels = self._batches(self._position.round)[0]
+        functional.cross_entropy(scratch(images), labels).backward()
+        return {name: weight.grad for name, weight in masking.prunable(scratch).items() if weight.grad is not None}
+
+    def _save_rewind_weights(self) -> None:
+        self._saved = proof.copy_of(self._model)
+        self._saved_sha256 = sealed.digest(self._saved)
+        self._store.write_rewind(self._saved)
+        self._on_rewind_saved(self._saved_sha256)
+
+    def _save(self, training: Training) -> None:
+        """Writes all that `_restore` needs, after an epoch."""
+        position = self._position
+        tensors, progress = training.state()
+        tensors |= {f"mask/{name}": pack(mask) for name, mask in position.masks.items()}
+        tensors |= {f"trained/{name}": value for name, value in position.trained.items()}
+        state = {
+            "round": position.round,
+            "arm": position.arm,
+            "found": position.found,
+            "record": position.record.to_json(),
+            "training": progress,
+            "saved_sha256": self._saved_sha256,
+        }
+        self._store.write_state(tensors, state)
+
+    def _restore(self) -> TrainingState | None:
+        """Goes back to the newest whole state of an interrupted run, if there is one."""
+        found = self._store.read_state()
+        if found is None:
+            return None
+        tensors, state = found
+        self._restore_rewind_weights(state["saved_sha256"])
+        masks: Masks = {}
+        for name, mask in self._position.masks.items():
+            masks[name] = unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(self._device)
+        trained = {
+            name.removeprefix("trained/"): value.to(self._device)
+            for name, value in tensors.items()
+            if name.startswith("trained/")
+        }
+        self._position = Position(
+            masks, Record.from_json(state["record"]), state["round"], state["arm"], state["found"], trained
+        )
+        return tensors, state["training"]
+
+    def _restore_rewind_weights(self, recorded_sha256: str) -> None:
+        if not recorded_sha256:
+            return  # This state is from before the step whose weights are saved.
+        saved = self._store.read_rewind()
+        if saved is None and self._config.pruning.rewind_iteration == 0:
+            saved = proof.copy_of(self._model)
+        if saved is None or sealed.digest(saved) != recorded_sha256:
+            raise InputError(
+                f"the rewind weights of {self._store.path} are lost or not those of its record "
+                f"(SHA-256 {recorded_sha256}); this run cannot go on, start another"
+            )
+        self._saved = {name: value.to(self._device) for name, value in saved.items()}
+        self._saved_sha256 = recorded_sha256

@@ -1,0 +1,56 @@
+"""The masks of a network: which of its weights can be pruned, and which are alive."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+Masks = dict[str, Tensor]
+"""Name of a layer -> bool, the shape of its weight; True where the weight is alive."""
+
+
+def prunable(model: nn.Module) -> dict[str, Tensor]:
+    """The weights that pruning may touch, by the name of their layer: those of convolutions and linear layers."""
+    return {
+        name: module.weight
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+
+
+def kinds(model: nn.Module) -> dict[str, str]:
+    """Name of each prunable layer -> "conv", "fc", or "output" for the last linear layer."""
+    found = {
+        name: "conv" if isinstance(module, nn.Conv2d) else "fc"
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Conv2d | nn.Linear)
+    }
+    linear = [name for name, kind in found.items() if kind == "fc"]
+    if linear:
+        found[linear[-1]] = "output"
+    return found
+
+
+def all_alive(model: nn.Module) -> Masks:
+    """Masks that prune nothing."""
+    return {name: torch.ones_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
+
+
+def apply(model: nn.Module, masks: Masks) -> None:
+    """Sets the pruned weights of `model` to exactly (positive) zero, in place."""
+    with torch.no_grad():
+        for name, weight in prunable(model).items():
+            if name in masks:
+                weight.masked_fill_(~masks[name], 0)
+
+
+def live(masks: Mapping[str, Tensor]) -> int:
+    """Number of live weights."""
+    return sum(int(mask.sum()) for mask in masks.values())
+
+
+def density(masks: Mapping[str, Tensor]) -> float:
+    """Live weights over all weights of the masked layers."""
+    return live(masks) / sum(mask.numel() for mask in masks.values())

@@ -1,0 +1,79 @@
+"""Networks by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from lth_sparse.errors import InputError
+from lth_sparse.suggest import nearest
+
+Builder = Callable[[tuple[int, int, int], int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Network:
+    """What is needed to build a registered network again: its name, its input `(C, H, W)` and its classes."""
+
+    name: str
+    input_shape: tuple[int, int, int]
+    classes: int
+
+
+@dataclass(frozen=True)
+class _Entry:
+    build: Builder
+    minimum_size: int
+
+
+_NETWORKS: dict[str, _Entry] = {}
+
+
+def register(name: str, minimum_size: int = 1) -> Callable[[Builder], Builder]:
+    """Makes `builder(input_shape, classes) -> nn.Module` available as `name`.
+
+    `minimum_size`: height and width in pixels below which the network's pooling leaves nothing.
+    """
+
+    def add(builder: Builder) -> Builder:
+        _NETWORKS[name] = _Entry(builder, minimum_size)
+        return builder
+
+    return add
+
+
+def names() -> list[str]:
+    """The registered networks."""
+    return list(_NETWORKS)
+
+
+def _entry(name: str) -> _Entry:
+    if name not in _NETWORKS:
+        hint = nearest(name, _NETWORKS)
+        raise InputError(f"model {name!r} is not known{hint}; there are: {', '.join(_NETWORKS)}")
+    return _NETWORKS[name]
+
+
+def minimum_size(name: str) -> int:
+    """Smallest height and width, in pixels, that the network called `name` can take."""
+    return _entry(name).minimum_size
+
+
+def build(network: Network, seed: int) -> nn.Module:
+    """A freshly initialised network; the same `seed` gives the same weights, whatever else drew random numbers.
+
+    Raises InputError for an unknown name, or for images smaller than the network can take.
+    """
+    entry = _entry(network.name)
+    if min(network.input_shape[1:]) < entry.minimum_size:
+        height, width = network.input_shape[1:]
+        raise InputError(
+            f"model {network.name!r} needs images of at least {entry.minimum_size}x{entry.minimum_size} pixels, "
+            f"given {height}x{width}; choose another model or --image-size {entry.minimum_size}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return entry.build(network.input_shape, network.classes)

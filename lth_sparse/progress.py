@@ -1,0 +1,87 @@
+"""What a run says while it goes: a live line on a terminal, one plain line a round elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+
+from tqdm import tqdm
+
+from lth_sparse.record import Round
+from lth_sparse.train import Training
+
+STEPS_BETWEEN_UPDATES = 10
+
+
+def say(text: str) -> None:
+    """A line for the person who watches, on standard error, so that standard output stays with the results."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def notice(text: str) -> None:
+    """A sentence that cannot be missed."""
+    rule = "=" * 78
+    say(f"{rule}\nNOTICE  {text}\n{rule}")
+
+
+class Progress:
+    """Follows one run of `rounds` rounds after the dense one."""
+
+    def __init__(self, rounds: int) -> None:
+        self._rounds = rounds
+        self._live = sys.stderr.isatty()
+        self._bar: tqdm | None = None
+        self._began = time.monotonic()
+        self._finished_here = 0
+
+    def start(self, label: str, training: Training) -> None:
+        """A training run begins, or goes on."""
+        if self._live:
+            self._bar = tqdm(
+                total=training.total,
+                initial=training.iteration,
+                desc=label,
+                file=sys.stderr,
+                leave=False,
+                dynamic_ncols=True,
+                bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}, {remaining} left in this round",
+            )
+
+    def step(self, training: Training) -> None:
+        """A step is done."""
+        if self._bar is None or training.iteration % STEPS_BETWEEN_UPDATES:
+            return
+        self._bar.set_postfix_str(_figures(training), refresh=False)
+        self._bar.update(training.iteration - self._bar.n)
+
+    def stop(self) -> None:
+        """The training run is over."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def round_done(self, row: Round, dense: Round) -> None:
+        """A round is over: its line, with the time that the rest will take at the pace so far."""
+        self._finished_here += 1
+        pace = (time.monotonic() - self._began) / self._finished_here
+        against = "" if row.round == 0 else f" (dense {dense.accuracy_retrained:.2%})"
+        random = "" if row.accuracy_random is None else f", random mask {row.accuracy_random:.2%}"
+        say(
+            f"round {row.round}/{self._rounds}: {row.density:.1%} of the weights left, epoch {row.epochs}, "
+            f"loss {row.train_loss:.4f}, test accuracy {row.accuracy_retrained:.2%}{against}{random}, "
+            f"{row.images_per_second:,.0f} images/s, {_clock(pace * (self._rounds - row.round))} left"
+        )
+
+
+def _figures(training: Training) -> str:
+    parts = [f"epoch {training.epoch}"]
+    if training.curve:
+        point = training.curve[-1]
+        parts += [f"loss {point.train_loss:.4f}", f"accuracy {point.validation_accuracy:.2%}"]
+    return ", ".join([*parts, f"{training.images_per_second:,.0f} images/s"])
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

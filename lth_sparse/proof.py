@@ -1,0 +1,112 @@
+"""The proof of the rewind: what has to hold before and after a ticket is trained, checked at every round.
+
+Each check stands for a mistake that was found in a published code (shared with the reader in docs/science.md):
+initial weights that alias the trained ones, masks that are not applied after a step, `w < eps` without `abs`, which
+freezes every negative weight, an optimizer whose momentum crosses rounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lth_sparse import sealed
+from lth_sparse.errors import ProofError
+from lth_sparse.masks import Masks, apply, prunable
+
+Weights = dict[str, Tensor]
+"""A state dict whose tensors share no memory with any model."""
+
+
+def copy_of(model: nn.Module) -> Weights:
+    """The weights and buffers of `model`, copied: `.to()` and `state_dict()` give back the same tensors."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def rewind(model: nn.Module, saved: Weights, masks: Masks) -> None:
+    """Puts the saved weights and buffers back into `model`, with the pruned weights exactly zero."""
+    model.load_state_dict(saved)
+    apply(model, masks)
+
+
+def _require(holds: bool, statement: str, detail: str) -> tuple[str, str]:
+    if not holds:
+        raise ProofError(f"the rewind is not proved: '{statement}' does not hold: {detail}")
+    return statement, detail
+
+
+def before_training(
+    model: nn.Module, masks: Masks, saved: Weights, saved_sha256: str, optimizer: torch.optim.Optimizer
+) -> list[tuple[str, str]]:
+    """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails."""
+    now = sealed.digest(saved)
+    state = model.state_dict()
+    weight_of = {f"{name}.weight" if name else "weight": mask for name, mask in masks.items()}
+    shared = [name for name in saved if saved[name].data_ptr() == state[name].data_ptr()]
+    differing = []
+    for name, tensor in saved.items():
+        expected = tensor.masked_fill(~weight_of[name], 0) if name in weight_of else tensor
+        if not _same_bits(state[name], expected):
+            differing.append(name)
+    pruned = sum(int((~mask).sum()) for mask in masks.values())
+    return [
+        _require(
+            now == saved_sha256, "the saved weights are those of the record", f"SHA-256 {now}, recorded {saved_sha256}"
+        ),
+        _require(
+            not shared, "the saved weights are a copy", f"{len(saved) - len(shared)} of {len(saved)} tensors apart"
+        ),
+        _require(
+            not differing,
+            "w == w0 * mask, bit for bit",
+            f"{pruned} pruned weights are 0, all else is as saved" + (f", but not {', '.join(differing)}" * bool(differing)),
+        ),
+        _require(len(optimizer.state) == 0, "the optimizer starts empty", f"{len(optimizer.state)} entries of state"),
+    ]
+
+
+def after_training(
+    model: nn.Module, masks: Masks, saved: Weights, gradient_at_start: Callable[[], dict[str, Tensor]]
+) -> list[tuple[str, str]]:
+    """(statement, detail) of each check on a trained ticket; raises ProofError for the first that fails.
+
+    `gradient_at_start()` gives the gradient of the loss at the rewound weights, by layer. It is asked only when no
+    live weight of one sign moved, to tell a ticket that is cut off from its output from a mistake in the masking.
+    """
+    revived = 0
+    alive = {"positive": 0, "negative": 0}
+    moved = {"positive": 0, "negative": 0}
+    for name, weight in prunable(model).items():
+        start = saved[f"{name}.weight" if name else "weight"]
+        revived += int((weight[~masks[name]] != 0).sum())
+        for sign, chosen in (("positive", masks[name] & (start > 0)), ("negative", masks[name] & (start < 0))):
+            alive[sign] += int(chosen.sum())
+            moved[sign] += int((weight[chosen] != start[chosen]).sum())
+    statements = [
+        _require(revived == 0, "every pruned weight is exactly 0 after training", f"{revived} pruned weights are not")
+    ]
+    for sign, count in alive.items():
+        detail = f"{moved[sign]} of {count} moved"
+        if count and not moved[sign] and not _reached(saved, masks, sign, gradient_at_start()):
+            detail += "; no gradient reaches them, so this ticket is cut off from its output"
+            statements.append((f"live {sign} weights moved", detail))
+        else:
+            statements.append(_require(moved[sign] > 0 or not count, f"live {sign} weights moved", detail))
+    return statements
+
+
+def _reached(saved: Weights, masks: Masks, sign: str, gradient: dict[str, Tensor]) -> bool:
+    for name, mask in masks.items():
+        start = saved[f"{name}.weight" if name else "weight"]
+        chosen = mask & (start > 0 if sign == "positive" else start < 0)
+        if bool((gradient[name][chosen] != 0).any()):
+            return True
+    return False
+
+
+def _same_bits(one: Tensor, other: Tensor) -> bool:
+    return one.dtype == other.dtype and torch.equal(
+        one.contiguous().reshape(-1).view(torch.uint8), other.contiguous().reshape(-1).view(torch.uint8)
+    )

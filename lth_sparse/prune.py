@@ -1,0 +1,116 @@
+"""Which weights a round prunes: magnitude pruning, layerwise or global (Han et al. 2015; Frankle and Carbin 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from lth_sparse.config import PruningConfig
+from lth_sparse.errors import InputError
+from lth_sparse.masks import Masks
+from lth_sparse.seeding import generator
+
+BISECTION_STEPS = 200
+
+
+def rates(config: PruningConfig, kinds: Mapping[str, str]) -> dict[str, float]:
+    """Layer -> fraction of its live weights that a round prunes, by the kind of the layer."""
+    by_kind = {"conv": config.conv_rate, "fc": config.fc_rate, "output": config.output_rate}
+    return {
+        name: config.prune_rate if (rate := by_kind[kind]) is None else rate for name, kind in kinds.items()
+    }
+
+
+def density_after(
+    config: PruningConfig, round: int, sizes: Mapping[str, int], kinds: Mapping[str, str]
+) -> dict[str, float]:
+    """Layer -> fraction of its weights that are alive after `round` (0: all of them).
+
+    A layer of rate p keeps (1 - p)^t. Without a final sparsity, t is the round; with one, t is what makes the
+    sparsity over all layers that of the schedule, so that rates keep their proportions.
+    """
+    per_round = rates(config, kinds)
+    if round == 0:
+        return dict.fromkeys(sizes, 1.0)
+    if config.sparsity is None:
+        return {name: (1 - rate) ** round for name, rate in per_round.items()}
+    progress = round / config.rounds
+    if config.schedule == "seed":
+        target = 1 - (100 * config.sparsity) ** progress / 100
+    else:
+        target = (1 - config.sparsity) ** progress
+    return _scaled(per_round, sizes, target)
+
+
+def _scaled(per_round: Mapping[str, float], sizes: Mapping[str, int], target: float) -> dict[str, float]:
+    total = sum(sizes.values())
+
+    def keep(exponent: float) -> dict[str, float]:
+        return {name: (1 - rate) ** exponent for name, rate in per_round.items()}
+
+    def density(exponent: float) -> float:
+        return sum(sizes[name] * kept for name, kept in keep(exponent).items()) / total
+
+    unprunable = sum(sizes[name] for name, rate in per_round.items() if rate == 0) / total
+    if unprunable >= target:
+        raise InputError(
+            f"--sparsity: layers with a prune rate of 0 hold {unprunable:.2%} of the weights, so no more than "
+            f"{1 - unprunable:.2%} can be pruned; raise their rate or lower the sparsity"
+        )
+    high = 1.0
+    while density(high) > target:
+        high *= 2
+    low = 0.0
+    for _ in range(BISECTION_STEPS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if density(middle) > target else (low, middle)
+    return keep(high)
+
+
+def magnitude(
+    weights: Mapping[str, Tensor], masks: Masks, keep: Mapping[str, float], config: PruningConfig, kinds: Mapping[str, str]
+) -> Masks:
+    """New masks that keep the largest magnitudes among the live weights of `masks`, a fraction `keep` of each layer.
+
+    Layerwise, each layer keeps its own fraction, and at least one weight. Global, the layers of one rate share the
+    number that they keep, whichever of them holds the largest. Pruned weights stay pruned; ties go to the weight
+    that comes first. `weights` and `masks` have the same names, shapes and device.
+    """
+    per_round = rates(config, kinds)
+    pools: dict[object, list[str]] = {}
+    for name in masks:
+        pools.setdefault(per_round[name] if config.scope == "global" else name, []).append(name)
+    pruned: Masks = {}
+    for pool in pools.values():
+        alive = torch.cat([masks[name].flatten() for name in pool])
+        scores = torch.cat([weights[name].detach().abs().flatten() for name in pool])
+        count = max(1, sum(round(keep[name] * masks[name].numel()) for name in pool))
+        kept = _largest(scores, alive, count)
+        for name, part in zip(pool, kept.split([masks[name].numel() for name in pool]), strict=True):
+            pruned[name] = part.reshape(masks[name].shape)
+    return {name: pruned[name] for name in masks}
+
+
+def _largest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
+    """bool, True at the `count` largest of `scores` among `alive`; the first ones win a tie."""
+    candidates = scores[alive]
+    if count >= len(candidates):
+        return alive
+    threshold = torch.kthvalue(candidates, len(candidates) - count + 1).values
+    above = alive & (scores > threshold)
+    tied = (alive & (scores == threshold)).nonzero().flatten()
+    above[tied[: count - int(above.sum())]] = True
+    return above
+
+
+def random_like(masks: Masks, seed: int) -> Masks:
+    """Random masks with as many live weights in each layer as `masks`: the control that magnitude has to beat."""
+    drawn: Masks = {}
+    for name, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=generator(seed, name))
+        flat = torch.zeros(mask.numel(), dtype=torch.bool)
+        flat[order[: int(mask.sum())]] = True
+        drawn[name] = flat.reshape(mask.shape).to(mask.device)
+    return drawn

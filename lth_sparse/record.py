@@ -1,0 +1,133 @@
+"""What a run has found out so far: the one source of `rounds.csv`, the other tables and the report.
+
+Everything in a record is plain data, so it travels in a state file, in `record.json` and to the report unchanged.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "images_per_second", "seconds")
+"""Columns of `rounds.csv` that differ between two runs of the same command; all others are equal."""
+
+
+@dataclass(frozen=True)
+class Round:
+    """One row of `rounds.csv`. Accuracies are fractions of the test set; round 0 is the dense network.
+
+    `accuracy_before_prune`: trained, before this round's pruning. `accuracy_after_prune`: the same weights, pruned,
+    not retrained. `accuracy_rewound`: the ticket itself, rewound, not retrained. `accuracy_retrained`: the ticket
+    trained to the end. `accuracy_early_stop`: the ticket at its iteration of minimum validation loss.
+    `accuracy_random` (empty without the control): a random mask with as many live weights in each layer,
+    trained alike from the same rewind weights. `accuracy_validation` is `accuracy_retrained` on the validation set,
+    the only one that ever selects. `max_relative_error`: largest difference of the logits from masked dense in
+    float64, over the largest logit. `step_ms`, `dense_step_ms`: a training step on this ticket, and the same step of
+    masked dense PyTorch, side by side on the same batches; `speedup` is their ratio. `seconds`: training the ticket,
+    without evaluations and controls.
+    """
+
+    round: int
+    dataset: str
+    density: float
+    sparsity: float
+    live_weights: int
+    accuracy_before_prune: float
+    accuracy_after_prune: float
+    accuracy_rewound: float
+    accuracy_retrained: float
+    accuracy_early_stop: float
+    accuracy_random: float | None
+    accuracy_validation: float
+    early_stop_iteration: int
+    iterations: int
+    epochs: int
+    train_loss: float
+    max_relative_error: float
+    step_ms: float
+    dense_step_ms: float
+    speedup: float
+    images_per_second: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One evaluation during training. `arm` is "ticket" or "random"; `train_loss` is the mean since the last point."""
+
+    round: int
+    arm: str
+    iteration: int
+    train_loss: float
+    validation_loss: float
+    validation_accuracy: float
+
+
+@dataclass(frozen=True)
+class LayerCount:
+    """Live weights of one prunable layer after a round's pruning. `kind` is "conv", "fc" or "output"."""
+
+    round: int
+    layer: str
+    kind: str
+    weights: int
+    live: int
+
+
+@dataclass(frozen=True)
+class Proof:
+    """One statement of the rewind proof, checked in `round` for `arm`; a statement that fails stops the run."""
+
+    round: int
+    arm: str
+    statement: str
+    detail: str
+
+
+@dataclass
+class Record:
+    """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images."""
+
+    rounds: list[Round] = field(default_factory=list)
+    curves: list[CurvePoint] = field(default_factory=list)
+    layers: list[LayerCount] = field(default_factory=list)
+    proofs: list[Proof] = field(default_factory=list)
+    confusion: list[list[list[int]]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """The record as JSON-ready data; `from_json` gives it back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Record:
+        """The record that `to_json` wrote."""
+        return cls(
+            rounds=[Round(**row) for row in data["rounds"]],
+            curves=[CurvePoint(**row) for row in data["curves"]],
+            layers=[LayerCount(**row) for row in data["layers"]],
+            proofs=[Proof(**row) for row in data["proofs"]],
+            confusion=data["confusion"],
+        )
+
+    def best_ticket(self) -> Round:
+        """The sparsest pruned round that validates at least as well as the dense network, else the best of them.
+
+        Chosen on the validation set alone: its test accuracy may be quoted. Round 0 where nothing was pruned.
+        """
+        dense, *tickets = self.rounds
+        winning = [row for row in tickets if row.accuracy_validation >= dense.accuracy_validation]
+        if winning:
+            return winning[-1]
+        return max(tickets, key=lambda row: row.accuracy_validation, default=dense)
+
+
+def table(rows: list[Round] | list[CurvePoint] | list[LayerCount]) -> str:
+    """`rows` as CSV text with a header line. Floats are written in full, so equal runs give equal text."""
+    text = io.StringIO()
+    if rows:
+        writer = csv.DictWriter(text, [column.name for column in fields(rows[0])], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(asdict(row) for row in rows)
+    return text.getvalue()

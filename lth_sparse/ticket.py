@@ -1,0 +1,146 @@
+"""The portable ticket: a mask at one bit a weight, and the live weights that it was rewound to, in one small file.
+
+Layout (safetensors, sealed by a SHA-256): `mask/LAYER` uint8, the mask's bits in row-major order, most significant
+bit first, padded to a byte; `values/LAYER` [nnz], the live rewind weights in the same order; `rest/NAME`, every other
+entry of the state dict (biases, BatchNorm). Metadata: `ticket`, a JSON object with the format's version, the network,
+the shapes of the masks, hashes, and what the maker adds (accuracies, configuration). No pickle.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from lth_sparse import models, sealed
+from lth_sparse.errors import InputError
+from lth_sparse.masks import Masks, prunable
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """What a ticket file holds. `weights`: the whole state dict, rewound, its pruned weights exactly zero."""
+
+    masks: Masks
+    weights: dict[str, Tensor]
+    network: models.Network | None
+    metadata: dict[str, Any]
+
+
+def pack(mask: Tensor) -> Tensor:
+    """bool of any shape -> uint8, one bit a weight in row-major order, padded with zeros to a byte."""
+    return torch.from_numpy(np.packbits(mask.cpu().reshape(-1).numpy()))
+
+
+def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """The mask of `shape` that `pack` made `bits` of. Raises ValueError when their number does not fit the shape."""
+    count = math.prod(shape)
+    if bits.dtype != torch.uint8 or bits.numel() != -(-count // 8):
+        raise ValueError(f"a mask of shape {shape} takes {-(-count // 8)} bytes, given {bits.numel()}")
+    return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
+
+
+def _weight_name(layer: str) -> str:
+    return f"{layer}.weight" if layer else "weight"
+
+
+def save_ticket(
+    path: str | PathLike[str],
+    model: nn.Module,
+    masks: Masks,
+    *,
+    weights: Mapping[str, Tensor] | None = None,
+    network: models.Network | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> None:
+    """Writes the ticket that `masks` and the rewind weights make, whole or not at all.
+
+    `masks`: {layer: bool, shape of its weight} for layers of `model`. `weights`: a state dict of `model`, the one to
+    rewind to (default: the weights that it has now). `network`: how to build the model again, for the networks of
+    `lth_sparse.models`; without it `load_ticket` has to be given a model. `metadata`: JSON-ready, kept as it is.
+
+    Raises InputError for a mask that is not bool, not of its weight's shape, or of a layer that `model` lacks.
+    """
+    state = dict(model.state_dict() if weights is None else weights)
+    layers = prunable(model)
+    tensors: dict[str, Tensor] = {}
+    for layer, mask in masks.items():
+        if layer not in layers:
+            raise InputError(f"masks: the model has no prunable layer {layer!r}; it has {', '.join(layers)}")
+        weight = state.pop(_weight_name(layer))
+        if mask.dtype != torch.bool or mask.shape != weight.shape:
+            raise InputError(
+                f"masks[{layer!r}]: expected bool of shape {tuple(weight.shape)}, "
+                f"given {mask.dtype} of shape {tuple(mask.shape)}"
+            )
+        tensors[f"mask/{layer}"] = pack(mask)
+        tensors[f"values/{layer}"] = weight.detach()[mask]
+    tensors |= {f"rest/{name}": value for name, value in state.items()}
+    packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
+    description = {
+        "version": VERSION,
+        "network": asdict(network) if network else None,
+        "shapes": {layer: list(mask.shape) for layer, mask in masks.items()},
+        "mask_sha256": sealed.digest(packed),
+        **(metadata or {}),
+    }
+    sealed.write(Path(path), tensors, {"ticket": json.dumps(description)})
+
+
+def read_ticket(path: str | PathLike[str]) -> Ticket:
+    """What the ticket at `path` holds, bit for bit, without building its network.
+
+    Raises InputError (a ValueError) when the file is damaged or no ticket, OSError when it cannot be read.
+    """
+    tensors, sealed_metadata = sealed.read(Path(path))
+    if "ticket" not in sealed_metadata:
+        raise InputError(f"{path} is not a ticket: it has no 'ticket' entry in its metadata")
+    metadata = json.loads(sealed_metadata["ticket"])
+    if metadata["version"] != VERSION:
+        raise InputError(f"{path} is a ticket of version {metadata['version']}; this package reads version {VERSION}")
+    masks: Masks = {}
+    weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
+    for layer, shape in metadata["shapes"].items():
+        try:
+            masks[layer] = unpack(tensors[f"mask/{layer}"], tuple(shape))
+            values = tensors[f"values/{layer}"]
+            weight = torch.zeros(shape, dtype=values.dtype)
+            weight[masks[layer]] = values
+        except (KeyError, ValueError, RuntimeError) as error:
+            raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
+        weights[_weight_name(layer)] = weight
+    described = metadata["network"]
+    network = None
+    if described:
+        network = models.Network(described["name"], tuple(described["input_shape"]), described["classes"])
+    return Ticket(masks, weights, network, metadata)
+
+
+def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn.Module:
+    """The ticket's network, rewound: its live weights are the saved ones bit for bit, its pruned weights exactly 0.
+
+    `model` (default: a new one of the network that the ticket names) receives the weights and is returned; its
+    attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Raises InputError when the file is damaged
+    or names no network and no `model` is given, or when its weights do not fit `model`; OSError when it cannot be read.
+    """
+    ticket = read_ticket(path)
+    if model is None:
+        if ticket.network is None:
+            raise InputError(f"{path} does not name a network of lth_sparse; give load_ticket a model to put it into")
+        model = models.build(ticket.network, seed=0)
+    try:
+        model.load_state_dict(ticket.weights)
+    except RuntimeError as error:
+        raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
+    model.ticket = ticket  # type: ignore[assignment]
+    return model

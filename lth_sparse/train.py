@@ -1,0 +1,190 @@
+"""One training run of one network, in steps that can be interrupted after any epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lth_sparse.config import TrainingConfig
+from lth_sparse.data.batches import Batches
+from lth_sparse.data.dataset import Dataset
+from lth_sparse.errors import InputError
+from lth_sparse.evaluate import evaluate
+from lth_sparse.masks import Masks, prunable
+from lth_sparse.record import CurvePoint
+
+LEARNING_RATE_DROP = 10
+
+
+def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
+    """Of step `iteration` (from 0) among `total`: linear warm-up, then a tenth at each milestone passed."""
+    warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
+    passed = sum(iteration >= fraction * total for fraction in config.milestones)
+    return config.learning_rate * warm / LEARNING_RATE_DROP**passed
+
+
+def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def length(config: TrainingConfig, per_epoch: int) -> int:
+    """Steps of a training run, whether it was given in iterations or in epochs."""
+    if config.iterations is not None:
+        return config.iterations
+    if config.epochs is None:
+        raise InputError("the length of a training run is not set: give --epochs or --iterations")
+    return config.epochs * per_epoch
+
+
+class Training:
+    """Trains `model` from step `start` to the end of the schedule, its pruned weights held at exactly zero.
+
+    The dense backend's arithmetic: a plain PyTorch step, then the masks. The optimizer is new and empty. `curve`
+    holds an evaluation on the validation set every `evaluate_every` steps; `best_weights` are those at the minimum
+    of the validation loss (the early-stop criterion of Frankle and Carbin 2019).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        masks: Masks,
+        data: Dataset,
+        batches: Batches,
+        config: TrainingConfig,
+        label: tuple[int, str],
+        start: int = 0,
+    ) -> None:
+        self.model = model
+        self.optimizer = _optimizer(model, config)
+        self.iteration = start
+        self.total = length(config, batches.per_epoch)
+        self.curve: list[CurvePoint] = []
+        self.best_weights: dict[str, Tensor] = {}
+        self.best_loss = math.inf
+        self.early_stop = start
+        self.images_seen = 0
+        self.seconds = 0.0
+        self._data = data
+        self._batches = batches
+        self._config = config
+        self._round, self._arm = label
+        self._pruned = [(weight, masks[name]) for name, weight in prunable(model).items() if not masks[name].all()]
+        self._loss_sum = torch.zeros((), device=data.train.images.device)
+        self._loss_count = 0
+        model.train()
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.iteration // self._batches.per_epoch
+
+    @property
+    def images_per_second(self) -> float:
+        """Of training alone, evaluations left out."""
+        return self.images_seen / self.seconds if self.seconds else math.nan
+
+    def step(self) -> None:
+        """One step of the optimizer on the next batch."""
+        images, labels = self._batches[self.iteration]
+        loss = functional.cross_entropy(self.model(images), labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        rate = learning_rate(self._config, self.iteration, self.total)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        with torch.no_grad():
+            for weight, mask in self._pruned:
+                weight.mul_(mask)
+        self._loss_sum += loss.detach()
+        self._loss_count += 1
+        self.images_seen += len(labels)
+        self.iteration += 1
+
+    def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
+        """Trains to the end. `progress` is called after every step, `end_of_epoch` after every epoch and at the end.
+
+        Raises InputError when the loss is no longer finite.
+        """
+        while self.iteration < self.total:
+            began = time.perf_counter()
+            self.step()
+            finished = self.iteration == self.total
+            evaluation_due = finished or self.iteration % self._config.evaluate_every == 0
+            if evaluation_due and self._loss_sum.is_cuda:
+                torch.cuda.synchronize()
+            self.seconds += time.perf_counter() - began
+            if evaluation_due:
+                self._evaluate()
+            progress()
+            if finished or self.iteration % self._batches.per_epoch == 0:
+                end_of_epoch()
+
+    def _evaluate(self) -> None:
+        train_loss = float(self._loss_sum) / self._loss_count
+        if not math.isfinite(train_loss):
+            raise InputError(
+                f"training diverged: the loss is {train_loss} at step {self.iteration} of round {self._round} "
+                f"({self._arm}); lower --learning-rate or raise --warmup"
+            )
+        self._loss_sum.zero_()
+        self._loss_count = 0
+        found = evaluate(self.model, self._data.validation, self._data)
+        self.curve.append(
+            CurvePoint(self._round, self._arm, self.iteration, train_loss, found.loss, found.accuracy)
+        )
+        if found.loss < self.best_loss:
+            self.best_loss, self.early_stop = found.loss, self.iteration
+            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """(tensors, JSON-ready data) from which `restore` goes on, bit for bit."""
+        tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
+        tensors["loss_sum"] = self._loss_sum
+        for index, entry in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer/{index}/{name}": value for name, value in entry.items() if value is not None}
+        return tensors, {
+            "iteration": self.iteration,
+            "loss_count": self._loss_count,
+            "best_loss": self.best_loss,
+            "early_stop": self.early_stop,
+            "images_seen": self.images_seen,
+            "seconds": self.seconds,
+            "curve": [asdict(point) for point in self.curve],
+        }
+
+    def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
+        """Takes over what `state` gave, from a Training made with the same arguments."""
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+        self.model.load_state_dict(under("model/"))
+        device = self._loss_sum.device
+        self.best_weights = {name: value.to(device) for name, value in under("best/").items()}
+        self._loss_sum.copy_(tensors["loss_sum"])
+        entries: dict[int, dict[str, Tensor]] = {}
+        for name, value in under("optimizer/").items():
+            index, key = name.split("/", 1)
+            entries.setdefault(int(index), {})[key] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
+        self.iteration = data["iteration"]
+        self._loss_count = data["loss_count"]
+        self.best_loss = data["best_loss"]
+        self.early_stop = data["early_stop"]
+        self.images_seen = data["images_seen"]
+        self.seconds = data["seconds"]
+        self.curve = [CurvePoint(**point) for point in data["curve"]]
