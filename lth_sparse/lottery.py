@@ -26,7 +26,7 @@ from lth_sparse.evaluate import evaluate, max_relative_error
 from lth_sparse.masks import Masks
 from lth_sparse.progress import Progress
 from lth_sparse.proof import Weights
-from lth_sparse.record import LayerCount, Proof, Record, Round
+from lth_sparse.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
 from lth_sparse.seeding import derive
 from lth_sparse.store import RunDirectory
 from lth_sparse.ticket import pack, save_ticket, unpack
@@ -232,7 +232,7 @@ class Lottery:
             network=self._network,
             metadata={
                 "dataset": self._data.name,
-                "round": asdict(row),
+                "round": {name: value for name, value in asdict(row).items() if name not in TIME_COLUMNS},
                 "rewind": {
                     "iteration": self._config.pruning.rewind_iteration,
                     "sha256": self._saved_sha256,

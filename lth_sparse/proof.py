@@ -89,11 +89,12 @@ def after_training(
     ]
     for sign, count in alive.items():
         detail = f"{moved[sign]} of {count} moved"
-        if count and not moved[sign] and not _reached(saved, masks, sign, gradient_at_start()):
-            detail += "; no gradient reaches them, so this ticket is cut off from its output"
-            statements.append((f"live {sign} weights moved", detail))
-        else:
-            statements.append(_require(moved[sign] > 0 or not count, f"live {sign} weights moved", detail))
+        idle = not moved[sign] and (not count or not _reached(saved, masks, sign, gradient_at_start()))
+        if idle:
+            detail += "; no gradient reaches such a weight: the ticket has none, or is cut off from its output"
+        statements.append(
+            _require(moved[sign] > 0 or idle, f"live {sign} weights moved, or no gradient reaches them", detail)
+        )
     return statements
 
 

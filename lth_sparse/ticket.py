@@ -114,9 +114,11 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
         try:
             masks[layer] = unpack(tensors[f"mask/{layer}"], tuple(shape))
             values = tensors[f"values/{layer}"]
+            if values.shape != (live := int(masks[layer].sum()),):
+                raise ValueError(f"its mask has {live} live weights, its values have shape {tuple(values.shape)}")
             weight = torch.zeros(shape, dtype=values.dtype)
             weight[masks[layer]] = values
-        except (KeyError, ValueError, RuntimeError) as error:
+        except (KeyError, ValueError) as error:
             raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
         weights[_weight_name(layer)] = weight
     described = metadata["network"]

@@ -1,0 +1,205 @@
+"""The report as one HTML page that needs nothing beside it: no script, no outside resource."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+from typing import Any
+
+from lth_sparse.record import Record
+from lth_sparse.report.gallery import Picture
+from lth_sparse.report.tables import explanations, facts, proofs_table, rounds_table
+from lth_sparse.report.words import (
+    TIMES,
+    choice,
+    field,
+    headline,
+    number,
+    percent,
+    progress,
+    subject,
+    times,
+    weights_left,
+)
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+$style</style>
+</head>
+<body>
+<main>
+<header>
+<p class="quiet">$status</p>
+<h1>$headline</h1>
+$notice$choice
+$tiles
+</header>
+<section id="rounds">
+<h2>Rounds</h2>
+$rounds
+</section>
+<section id="plots">
+<h2>Plots</h2>
+<div class="plots">
+$plots
+</div>
+</section>
+<section id="proof">
+<h2>Proof of the rewind</h2>
+$proof
+</section>
+<section id="settings">
+<h2>Settings</h2>
+$settings
+</section>
+<section id="environment">
+<h2>Data, network and machine</h2>
+$environment
+</section>
+<section id="again">
+<h2>Run it again</h2>
+$again
+</section>
+</main>
+</body>
+</html>
+""")
+
+
+def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> str:
+    """The whole report, with the plots of `gallery` inside."""
+    return PAGE.substitute(
+        title=escape(f"Lottery tickets: {subject(info)}"),
+        style=files("lth_sparse.report").joinpath("style.css").read_text(encoding="utf-8"),
+        status=escape(f"Lottery tickets: {subject(info)}; {progress(info, record)}"),
+        headline=escape(headline(info, record)),
+        notice=_notice(info),
+        choice=f"<p>{escape(' '.join(choice(info, record)))}</p>" if len(record.rounds) > 1 else "",
+        tiles=_tiles(info, record),
+        rounds=_rounds(record),
+        # What was left out comes last, where it leaves no hole beside a plot.
+        plots="\n".join(_figure(picture) for picture in sorted(gallery, key=lambda plot: plot.png is None)),
+        proof=_proof(info, record),
+        settings=_settings(info),
+        environment=_environment(info),
+        again=f"<pre>{escape(str(info.get('command') or 'The command was not recorded.'))}</pre>",
+    )
+
+
+def _notice(info: dict[str, Any]) -> str:
+    notice = field(info, "dataset", "notice")
+    return (
+        f'<p class="notice" role="note"><strong>Note:</strong> {escape(str(notice))}</p>\n' if notice else ""
+    )
+
+
+def _tiles(info: dict[str, Any], record: Record) -> str:
+    if not record.rounds:
+        return ""
+    dense = record.rounds[0]
+    tiles = [("Dense network", percent(dense.accuracy_retrained), "test accuracy with all weights")]
+    if len(record.rounds) == 1:
+        tiles.append(
+            ("Early stop", number(dense.early_stop_iteration), "iteration of minimum validation loss")
+        )
+    else:
+        best = record.best_ticket()
+        random = "" if best.accuracy_random is None else f"; random mask {percent(best.accuracy_random)}"
+        total = field(info, "network", "weights")
+        tiles = [
+            (
+                "Weights left",
+                weights_left(best.density),
+                f"{best.live_weights:,} of {total:,} weights" if total else f"{best.live_weights:,} weights",
+            ),
+            ("Ticket", percent(best.accuracy_retrained), f"test accuracy{random}"),
+            *tiles,
+            (
+                "Early stop",
+                number(best.early_stop_iteration),
+                f"iteration of minimum validation loss; dense {number(dense.early_stop_iteration)}",
+            ),
+            (
+                "Speedup",
+                times(best.speedup),
+                f"of a training step, backend {info.get('backend') or 'unknown'}",
+            ),
+            ("Ticket file", f"round-{best.round:02d}", f"tickets/round-{best.round:02d}.safetensors"),
+        ]
+    items = "\n".join(
+        f"<div><dt>{escape(label)}</dt><dd><b>{escape(value)}</b><span>{escape(text)}</span></dd></div>"
+        for label, value, text in tiles
+    )
+    return f'<dl class="tiles">\n{items}\n</dl>'
+
+
+def _rounds(record: Record) -> str:
+    if not record.rounds:
+        return '<p class="quiet">No round finished yet.</p>'
+    return f"""<p>A round wins when its validation accuracy is at least that of the dense network. The same
+rows, in full precision, are in <code>rounds.csv</code>.</p>
+{rounds_table(record)}
+{explanations()}"""
+
+
+def _figure(picture: Picture) -> str:
+    title, caption = escape(picture.title), escape(picture.caption)
+    if picture.png is None:
+        return f'<figure><h3>{title}</h3><p class="quiet">{caption}</p></figure>'
+    # Width and height are in the PNG header; giving them keeps the page from jumping while it is drawn.
+    width, height = (int.from_bytes(picture.png[at : at + 4], "big") for at in (16, 20))
+    data = base64.b64encode(picture.png).decode()
+    return f"""<figure><h3>{title}</h3>
+<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(picture.alt)}">
+<figcaption>{caption}</figcaption></figure>"""
+
+
+def _proof(info: dict[str, Any], record: Record) -> str:
+    digest = field(info, "rewind", "sha256")
+    if not digest:
+        saved = '<p class="quiet">The rewind weights have not been saved yet.</p>'
+    else:
+        step = number(field(info, "rewind", "iteration"))
+        saved = f"""<p>Every ticket starts from one copy of the weights, saved at iteration {step}.
+Its SHA-256:</p>
+<pre class="hash">{escape(str(digest))}</pre>"""
+    if not record.proofs:
+        return f'{saved}\n<p class="quiet">Nothing has been rewound yet, so nothing has been checked.</p>'
+    return f"""{saved}
+<p>The run checked these statements as it went; had one failed, it would have stopped.</p>
+{proofs_table(record.proofs)}"""
+
+
+def _settings(info: dict[str, Any]) -> str:
+    config = info.get("config") or {}
+    general = {name: value for name, value in config.items() if not isinstance(value, dict)}
+    sections = {"run": general} | {name: value for name, value in config.items() if isinstance(value, dict)}
+    return _groups(sections)
+
+
+def _environment(info: dict[str, Any]) -> str:
+    dataset = {name: value for name, value in (info.get("dataset") or {}).items() if name != "notice"}
+    if dataset.get("image_shape"):
+        dataset["image_shape"] = f" {TIMES} ".join(str(size) for size in dataset["image_shape"])
+    machine = {"backend": info.get("backend")} | (info.get("environment") or {})
+    return _groups({"data set": dataset, "network": info.get("network") or {}, "environment": machine})
+
+
+def _groups(groups: dict[str, dict[str, Any]]) -> str:
+    blocks = "\n".join(
+        f"<div><h3>{escape(name.capitalize())}</h3>\n"
+        f"{facts((key.replace('_', ' '), value) for key, value in entries.items())}</div>"
+        for name, entries in groups.items()
+        if entries
+    )
+    return f'<div class="groups">\n{blocks}\n</div>'

@@ -1,0 +1,72 @@
+"""What several tests share: tiny image folders, tiny data sets, and the command line called in this process."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lth_sparse import run
+from lth_sparse.data.dataset import Dataset, Split, statistics
+from lth_sparse.record import TIME_COLUMNS
+
+
+@pytest.fixture
+def image_folder(tmp_path: Path) -> Path:
+    """train/ and test/ with two classes that brightness tells apart, 12x12 pixels, 30 and 10 images each."""
+    root = tmp_path / "images"
+    generator = torch.Generator().manual_seed(0)
+    for part, count in (("train", 30), ("test", 10)):
+        for label, brightness in (("dark", 40), ("light", 200)):
+            directory = root / part / label
+            directory.mkdir(parents=True)
+            for number in range(count):
+                noise = torch.randint(-40, 40, (12, 12, 3), generator=generator)
+                pixels = (noise + brightness).clamp(0, 255).to(torch.uint8).numpy()
+                Image.fromarray(pixels).save(directory / f"{number:04}.png")
+    return root
+
+
+@pytest.fixture
+def tiny_data() -> Dataset:
+    """Two classes of 8x8 images, 64 / 16 / 16."""
+    generator = torch.Generator().manual_seed(1)
+
+    def split(count: int) -> Split:
+        labels = torch.arange(count) % 2
+        images = torch.randint(0, 156, (count, 1, 8, 8), generator=generator) + 100 * labels[:, None, None, None]
+        return Split(images.to(torch.uint8), labels)
+
+    train = split(64)
+    return Dataset("tiny", "", ("zero", "one"), train, split(16), split(16), *statistics(train.images))
+
+
+@pytest.fixture
+def lottery(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]]:
+    """Calls the command line; gives its exit status and what it wrote to standard error."""
+
+    def call(*arguments: object) -> tuple[int, str]:
+        status = run.main([str(argument) for argument in arguments])
+        return status, capsys.readouterr().err
+
+    return call
+
+
+def rows(out: Path, without_times: bool = False) -> list[dict[str, str]]:
+    """`rounds.csv` of the run under `out`; without the columns that no two runs share, if wanted."""
+    with open(out / "rounds.csv", newline="") as file:
+        found = list(csv.DictReader(file))
+    dropped = TIME_COLUMNS if without_times else ()
+    return [{name: value for name, value in row.items() if name not in dropped} for row in found]
+
+
+def error_line(error: str) -> str:
+    """The one line on standard error that a refused command leaves."""
+    lines = error.strip().splitlines()
+    assert len(lines) == 1, error
+    assert "Traceback" not in error
+    return lines[0]

@@ -1,0 +1,70 @@
+import json
+
+import pytest
+
+from lth_sparse import config, models
+from lth_sparse.config import Config
+from lth_sparse.errors import InputError
+from lth_sparse.presets import PRESETS
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_preset_is_a_whole_configuration_of_known_names(preset: str) -> None:
+    built = config.build({"preset": preset})
+    assert built.model in models.names()
+    assert (built.training.epochs is None) != (built.training.iterations is None)
+
+
+def test_the_presets_named_in_the_readme_exist() -> None:
+    assert set(PRESETS) == {
+        "quick", "seed", "paper/lenet", "paper/conv2", "paper/conv4", "paper/conv6",
+        "openlth/resnet20", "openlth/vgg16",
+    }  # fmt: skip
+
+
+def test_every_setting_has_a_help_text_and_can_be_overridden() -> None:
+    values: dict[type, object] = {str: "dense", int: 3, float: 0.3, tuple: (0.5,)}
+    for setting, kind, _ in config.settings():
+        assert setting.metadata["help"]
+        if setting.metadata["choices"] or setting.name == "preset":
+            continue
+        flat: dict[str, object] = {}
+        for name, value in config.build({setting.name: values[kind]}).to_json().items():
+            flat |= value if isinstance(value, dict) else {name: value}
+        assert flat[setting.name] == values[kind]
+
+
+def test_what_is_given_wins_over_the_preset_and_drops_its_other_way_to_say_it() -> None:
+    built = config.build({"preset": "seed", "sparsity": 0.3, "iterations": 7})
+    assert (built.pruning.sparsity, built.training.iterations, built.training.epochs) == (0.3, 7, None)
+    built = config.build({"preset": "paper/conv2", "prune_rate": 0.5})
+    assert (built.pruning.prune_rate, built.pruning.conv_rate, built.pruning.fc_rate) == (0.5, None, None)
+
+
+def test_settings_survive_json() -> None:
+    built = config.build({"preset": "openlth/resnet20", "seed": 7})
+    assert Config.from_json(json.loads(json.dumps(built.to_json()))) == built
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"preset": "quik"}, 'did you mean "quick"'),
+        ({"optimizer": "adm"}, 'did you mean "adam"'),
+        ({"rounds": -1}, "--rounds -1: expected a number of at least 0"),
+        ({"epochs": 0}, "--epochs 0"),
+        ({"batch_size": 0}, "--batch-size 0"),
+        ({"sparsity": 1.0}, r"--sparsity 1.0: expected a fraction in \[0, 1\)"),
+        ({"sparsity": -0.1}, "--sparsity -0.1"),
+        ({"sparsity": float("nan")}, "--sparsity nan: expected a finite number"),
+        ({"prune_rate": 1.5}, "--prune-rate 1.5"),
+        ({"learning_rate": 0.0}, "--learning-rate 0.0"),
+        ({"milestones": (0.5, 1.5)}, "--milestones"),
+        ({"epochs": 1, "iterations": 1}, "--epochs or --iterations, not both"),
+        ({"prune_rate": 0.2, "sparsity": 0.9}, "--prune-rate or --sparsity, not both"),
+        ({"schedule": "seed"}, "--schedule seed needs"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_name(given: dict[str, object], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        config.build(given)

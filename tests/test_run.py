@@ -1,0 +1,417 @@
+"""The command line as a person uses it: what a run leaves, again and again the same, interrupted, wrong, missing."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import error_line, rows
+from PIL import Image
+
+import lth_sparse as lth
+from lth_sparse import sealed
+from lth_sparse.masks import prunable
+from lth_sparse.proof import Weights
+
+Lottery = Callable[..., tuple[int, str]]
+SHORT = ("--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two rounds on digits, by `python -m lth_sparse.run` itself."""
+    out = tmp_path_factory.mktemp("runs") / "finished"
+    done = command(*SHORT, "--out", out).communicate()
+    assert (out / "report.html").is_file(), done
+    return out
+
+
+def command(*arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "lth_sparse.run", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=Path(__file__).parent.parent,
+    )
+
+
+# What it leaves
+
+
+def test_a_run_leaves_what_the_design_says(finished: Path) -> None:
+    names = {str(path.relative_to(finished)) for path in finished.rglob("*") if path.is_file()}
+    assert {"config.json", "rounds.csv", "report.html"} <= names
+    assert {f"tickets/round-0{number}.safetensors" for number in range(3)} <= names
+    assert any(name.startswith("plots/") and name.endswith(".png") for name in names)
+    assert not any("state" in name or name.endswith(".part") for name in names)
+    table = rows(finished)
+    assert [row["round"] for row in table] == ["0", "1", "2"]
+    assert {
+        "round", "density", "sparsity", "accuracy_before_prune", "accuracy_after_prune", "accuracy_retrained",
+        "step_ms", "dense_step_ms", "speedup", "max_relative_error", "seconds",
+    } <= table[0].keys()  # fmt: skip
+    assert all(row["dataset"] == "digits" for row in table)
+    assert [float(row["density"]) for row in table] == sorted([float(row["density"]) for row in table])[::-1]
+    for row in table:
+        assert float(row["accuracy_retrained"]) > 0.8
+        assert float(row["max_relative_error"]) < 1e-5
+        assert float(row["speedup"]) == float(row["dense_step_ms"]) / float(row["step_ms"]) > 0
+    for row in table[1:]:
+        assert float(row["accuracy_before_prune"]) == float(table[int(row["round"]) - 1]["accuracy_retrained"])
+        assert row["accuracy_random"] != ""
+
+
+def test_the_configuration_is_enough_to_run_it_again(finished: Path) -> None:
+    info = json.loads((finished / "config.json").read_text())
+    assert info["command"].startswith("python -m lth_sparse.run --dataset digits")
+    assert info["dataset"]["name"] == "digits"
+    assert info["backend"] == "dense"
+    assert {"torch", "python", "processor", "threads", "device", "commit"} <= info["environment"].keys()
+    assert len(info["rewind"]["sha256"]) == 64
+
+
+def test_tickets_hold_the_recorded_rewind_weights(finished: Path) -> None:
+    info = json.loads((finished / "config.json").read_text())
+    dense = lth.read_ticket(finished / "tickets" / "round-00.safetensors")
+    assert sealed.digest(dense.weights) == info["rewind"]["sha256"]
+    for row in rows(finished):
+        ticket = lth.load_ticket(finished / "tickets" / f"round-0{row['round']}.safetensors").ticket
+        assert sum(int(mask.sum()) for mask in ticket.masks.values()) == int(row["live_weights"])
+        assert ticket.metadata["dataset"] == "digits"
+        assert ticket.metadata["round"]["accuracy_retrained"] == float(row["accuracy_retrained"])
+        for layer, mask in ticket.masks.items():
+            saved = dense.weights[f"{layer}.weight"]
+            assert torch.equal(ticket.weights[f"{layer}.weight"], saved * mask)
+
+
+def test_every_round_is_proved_for_both_arms(finished: Path) -> None:
+    proofs = json.loads((finished / "record.json").read_text())["proofs"]
+    checked = {(proof["round"], proof["arm"]) for proof in proofs if proof["statement"].startswith("w == w0 * mask")}
+    assert checked == {(0, "ticket"), (1, "ticket"), (1, "random"), (2, "ticket"), (2, "random")}
+
+
+def test_the_same_command_gives_the_same_rounds(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+    assert lottery(*SHORT, "--out", tmp_path / "again")[0] == 0
+    assert rows(tmp_path / "again", without_times=True) == rows(finished, without_times=True)
+    assert lottery(*SHORT, "--seed", 1, "--out", tmp_path / "other")[0] == 0
+    assert rows(tmp_path / "other", without_times=True) != rows(finished, without_times=True)
+
+
+def test_off_a_terminal_a_round_is_one_plain_line(tmp_path: Path, lottery: Lottery) -> None:
+    status, error = lottery(*SHORT, "--control", "none", "--out", tmp_path / "run")
+    lines = [line for line in error.splitlines() if line.startswith("round ")]
+    assert status == 0
+    assert len(lines) == 3
+    assert "\r" not in error
+    assert "\x1b" not in error
+    for part in ("epoch 3", "loss ", "accuracy ", "images/s", "left"):
+        assert part in lines[1]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--model", "conv2", "--scope", "global", "--sparsity", "0.9"),
+        ("--schedule", "one-shot", "--sparsity", "0.95"),
+        ("--schedule", "seed", "--sparsity", "0.5", "--normalization", "half"),
+        ("--model", "resnet20", "--rewind-iteration", "7", "--optimizer", "sgd", "--augmentation", "crop"),
+        ("--model", "lenet-300-100", "--prune-rate", "0.3", "--control", "none"),
+        ("--model", "vgg16", "--rounds", "1", "--iterations", "2", "--batch-size", "8"),
+    ],
+)
+def test_the_variants_of_the_lottery(tmp_path: Path, lottery: Lottery, arguments: tuple[str, ...]) -> None:
+    short = ("--dataset", "digits", "--rounds", 2, "--iterations", 12, "--evaluate-every", 6)
+    status, error = lottery(*short, *arguments, "--out", tmp_path / "run")
+    assert status == 0, error
+    table = rows(tmp_path / "run")
+    if "--sparsity" in arguments:
+        wanted = float(arguments[arguments.index("--sparsity") + 1])
+        assert float(table[-1]["sparsity"]) == pytest.approx(wanted, abs=1e-3)
+    if "one-shot" in arguments:
+        assert table[2]["accuracy_before_prune"] == table[0]["accuracy_retrained"]
+    proofs = json.loads((tmp_path / "run" / "record.json").read_text())["proofs"]
+    assert {proof["round"] for proof in proofs} == {int(row["round"]) for row in table}
+
+
+def test_late_rewinding_goes_back_to_the_weights_of_its_step(tmp_path: Path, lottery: Lottery) -> None:
+    """The rewind weights of step 7 are those that a training of the same schedule has after seven steps."""
+    common = ("--dataset", "digits", "--iterations", 12, "--evaluate-every", 6, "--control", "none", "--rounds", 1)
+    lottery(*common, "--rewind-iteration", 7, "--out", tmp_path / "late")
+    lottery(*common, "--rewind-iteration", 0, "--out", tmp_path / "init")
+    late, init = (lth.read_ticket(tmp_path / name / "tickets" / "round-00.safetensors") for name in ("late", "init"))
+    assert not torch.equal(late.weights["conv1a.weight"], init.weights["conv1a.weight"])
+    curves = (tmp_path / "late" / "curves.csv").read_text().splitlines()
+    assert [line.split(",")[2] for line in curves if line.startswith("1,ticket")] == ["12"]
+
+
+def test_a_folder_of_images_goes_through(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
+    arguments = ("--dataset", "folder", "--data-dir", image_folder, "--epochs", 2, "--rounds", 1, "--batch-size", 10)
+    status, error = lottery(*arguments, "--augmentation", "crop-flip", "--out", tmp_path / "run")
+    assert status == 0, error
+    assert rows(tmp_path / "run")[0]["dataset"] == "folder"
+
+
+def test_without_cifar10_the_notice_cannot_be_missed(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+    arguments = ("--rounds", 1, "--iterations", 10, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
+    status, error = lottery(*arguments)
+    assert status == 0
+    assert "NOTICE" in error
+    assert "DIGITS" in error
+    assert {row["dataset"] for row in rows(tmp_path / "run")} == {"digits"}
+    assert "DIGITS" in (tmp_path / "run" / "report.html").read_text()
+
+
+# Interrupted
+
+
+def wait_for_states(out: Path, number: int, process: subprocess.Popen[str]) -> None:
+    """Until the run under `out` has written its state number `number` (a state an epoch, counted from 0)."""
+    while not (out / "state" / f"{number:06}.safetensors").exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.002)
+
+
+def test_killed_again_and_again_a_run_ends_with_the_same_table(
+    finished: Path, tmp_path: Path, lottery: Lottery
+) -> None:
+    """Fifteen epochs: three in round 0, six in each round with its control."""
+    out = tmp_path / "killed"
+    for state in (1, 6, 11):
+        process = command(*SHORT, "--out", out, "--resume")
+        wait_for_states(out, state, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    status, error = lottery("--out", out, "--resume")
+    assert status == 0, error
+    assert rows(out, without_times=True) == rows(finished, without_times=True)
+    for name in ("curves.csv", "layers.csv", "tickets/round-00.safetensors"):
+        assert (out / name).read_bytes() == (finished / name).read_bytes()
+    status, error = lottery(*SHORT, "--out", out, "--resume")
+    assert (status, "finished already" in error) == (0, True)
+
+
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program may catch it."""
+
+
+def interrupted(out: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Leaves a run under `out` that was stopped right after it had written `after` states."""
+    from lth_sparse.store import RunDirectory
+
+    written = []
+    write_state = RunDirectory.write_state
+
+    def count(self: RunDirectory, *state: object) -> None:
+        write_state(self, *state)  # type: ignore[arg-type]
+        written.append(1)
+        if len(written) == after:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunDirectory, "write_state", count)
+        with pytest.raises(Killed):
+            lottery(*SHORT, "--out", out)
+
+
+@pytest.mark.parametrize("harm", ["cut short", "flipped"])
+def test_a_damaged_state_is_named_and_the_one_before_it_used(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, harm: str
+) -> None:
+    out = tmp_path / "run"
+    interrupted(out, lottery, monkeypatch, after=8)
+    states = sorted((out / "state").glob("0*.safetensors"))
+    assert len(states) == 2
+    content = states[-1].read_bytes()
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    states[-1].write_bytes(content[:middle] if harm == "cut short" else flipped)
+    status, error = lottery("--out", out, "--resume")
+    assert status == 0
+    assert f"refused: {states[-1]} is damaged" in error
+    assert rows(out, without_times=True) == rows(finished, without_times=True)
+
+
+def test_lost_rewind_weights_are_made_again_and_wrong_ones_refused(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    interrupted(out, lottery, monkeypatch, after=5)
+    shutil.copytree(out, tmp_path / "copy")
+    rewind = out / "state" / "rewind.safetensors"
+    rewind.write_bytes(rewind.read_bytes()[:-5])
+    status, error = lottery("--out", out, "--resume")
+    assert (status, "refused" in error) == (0, True)
+    assert rows(out, without_times=True) == rows(finished, without_times=True)
+    path = tmp_path / "copy" / "state" / "rewind.safetensors"
+    weights, metadata = sealed.read(path)
+    weights["conv1a.weight"][0, 0, 0, 0] += 1
+    sealed.write(path, weights, metadata)
+    status, error = lottery("--out", tmp_path / "copy", "--resume")
+    assert status == 2
+    assert "not those of its record" in error
+
+
+def test_resuming_with_other_settings_is_refused(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    interrupted(tmp_path / "run", lottery, monkeypatch, after=2)
+    capsys.readouterr()
+    status, error = lottery("--out", tmp_path / "run", "--resume", "--seed", 3)
+    assert status == 2
+    assert "--seed 3: the run under --out has 0" in error_line(error)
+
+
+def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.fsync
+    calls = []
+
+    def full(descriptor: int) -> None:
+        calls.append(1)
+        if len(calls) == 9:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 2
+    assert "No space left on device" in error.splitlines()[-1]
+    assert "Traceback" not in error
+    assert not list((tmp_path / "run").rglob("*.part"))
+    assert lottery("--out", tmp_path / "run", "--resume")[0] == 0
+    assert rows(tmp_path / "run", without_times=True) == rows(finished, without_times=True)
+
+
+def test_a_failed_proof_stops_the_run(tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alias(model: torch.nn.Module) -> Weights:
+        return dict(model.state_dict())
+
+    monkeypatch.setattr("lth_sparse.proof.copy_of", alias)
+    status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 2
+    assert "the rewind is not proved: 'the saved weights are a copy'" in error
+    assert not (tmp_path / "run" / "rounds.csv").exists()
+
+
+def test_masks_not_applied_after_a_step_stop_the_run(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lth_sparse.train.prunable", lambda model: dict.fromkeys(prunable(model)) and {})
+    status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 2
+    assert "every pruned weight is exactly 0 after training" in error
+
+
+# Wrong and missing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--model", "resnet"), 'did you mean "resnet20"'),
+        (("--dataset", "digit"), 'did you mean "digits"'),
+        (("--backend", "tritn"), 'did you mean "triton"'),
+        (("--preset", "quik"), 'did you mean "quick"'),
+        (("--round", "3"), 'did you mean "--rounds"'),
+        (("--rounds", "-1"), "--rounds -1"),
+        (("--rounds", "many"), "--rounds"),
+        (("--sparsity", "1.0"), "--sparsity 1.0"),
+        (("--sparsity", "-0.5"), "--sparsity -0.5"),
+        (("--device", "cuda:99"), "--device cuda:99"),
+        (("--device", "sofa"), "--device sofa"),
+        (("--backend", "cuda"), 'backend "cuda" cannot be used here'),
+        (("--rewind-iteration", "60"), "expected fewer than the 60 steps"),
+        (("--dataset", "folder", "--data-dir", "/nowhere"), "/nowhere/train is missing"),
+        (("--dataset", "folder", "--data-dir", "/"), "is missing"),
+        (("--model", "vgg16", "--image-size", "8"), "needs images of at least 16x16 pixels"),
+        (("--resume",), "give --out"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    extra = () if "--resume" in arguments else ("--out", tmp_path / "run")
+    status, error = lottery(*SHORT, *extra, *arguments)
+    assert status == 2
+    assert message in error_line(error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_broken_image_leaves_nothing(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
+    (image_folder / "train" / "dark" / "0001.png").write_bytes(b"broken")
+    status, error = lottery("--dataset", "folder", "--data-dir", image_folder, "--out", tmp_path / "run")
+    assert status == 2
+    assert "0001.png is broken" in error_line(error)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_out_that_holds_something_is_refused(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+    before = (finished / "rounds.csv").read_bytes()
+    status, error = lottery(*SHORT, "--out", finished)
+    assert (status, "holds another run; add --resume" in error_line(error)) == (2, True)
+    assert (finished / "rounds.csv").read_bytes() == before
+    (tmp_path / "report.html").write_text("mine")
+    status, error = lottery(*SHORT, "--out", tmp_path)
+    assert (status, "holds report.html" in error_line(error)) == (2, True)
+    status, error = lottery(*SHORT, "--out", tmp_path / "report.html")
+    assert (status, "is a file" in error_line(error)) == (2, True)
+    status, error = lottery(*SHORT, "--out", "/proc/nowhere")
+    assert (status, "/proc/nowhere cannot be made" in error_line(error)) == (2, True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("mount") is None, reason="mounting a small disk takes root")
+def test_a_disk_that_is_full_from_the_start(tmp_path: Path, lottery: Lottery) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True).returncode:
+        pytest.skip("this machine does not let root mount a tmpfs")
+    try:
+        status, error = lottery(*SHORT, "--out", disk / "run")
+        left = [path for path in disk.rglob("*") if path.name.endswith(".part")]
+    finally:
+        subprocess.run(["umount", disk], check=True)
+    assert status == 2
+    assert "No space left on device" in error.splitlines()[-1]
+    assert left == []
+
+
+def test_without_out_runs_are_numbered(tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        assert lottery("--dataset", "digits", "--rounds", 0, "--iterations", 2)[0] == 0
+    assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["quick-01", "quick-02"]
+
+
+def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    from lth_sparse import config, run
+
+    with pytest.raises(SystemExit) as done:
+        run.main(["--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert all(config.flag(setting.name) in text for setting, _, _ in config.settings())
+
+
+def test_an_image_is_never_part_of_what_a_run_leaves(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
+    """Results can be committed; images cannot."""
+    arguments = ("--dataset", "folder", "--data-dir", image_folder, "--epochs", 1, "--rounds", 0, "--batch-size", 10)
+    assert lottery(*arguments, "--out", tmp_path / "run")[0] == 0
+    sizes = {Image.open(path).size for path in (tmp_path / "run").rglob("*.png")}
+    assert min(min(size) for size in sizes) > 100
