@@ -124,7 +124,7 @@ def test_off_a_terminal_a_round_is_one_plain_line(tmp_path: Path, lottery: Lotte
         ("--schedule", "seed", "--sparsity", "0.5", "--normalization", "half"),
         ("--model", "resnet20", "--rewind-iteration", "7", "--optimizer", "sgd", "--augmentation", "crop"),
         ("--model", "lenet-300-100", "--prune-rate", "0.3", "--control", "none"),
-        ("--model", "vgg16", "--rounds", "1", "--iterations", "2", "--batch-size", "8"),
+        ("--model", "network", "--rounds", "0", "--iterations", "2", "--batch-size", "8"),
     ],
 )
 def test_the_variants_of_the_lottery(tmp_path: Path, lottery: Lottery, arguments: tuple[str, ...]) -> None:

@@ -64,9 +64,9 @@ class Batches:
 
 
 def normalized(images: Tensor, data: Dataset) -> Tensor:
-    """uint8 [N, C, H, W] -> float32, by the mean and deviation of `data`."""
-    scale = 255 * data.deviation[:, None, None]
-    return images.float().sub_(255 * data.mean[:, None, None]).div_(scale)
+    """uint8 [N, C, H, W] -> float32 of the same shape, laid out channels last, by the mean and deviation of `data`."""
+    pixels = images.to(torch.float32, memory_format=torch.channels_last)
+    return pixels.sub_(255 * data.mean[:, None, None]).div_(255 * data.deviation[:, None, None])
 
 
 def in_order(split: Split, data: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

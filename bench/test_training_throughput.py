@@ -1,0 +1,92 @@
+"""The `dense` backend against a plain hand-written PyTorch loop: later speedups are against an honest baseline.
+
+The plain loop is what a researcher writes: images normalised once and kept as floats, a random batch, forward,
+backward, the optimizer, and the mask applied after each step. Ours keeps images as uint8 and normalises each batch.
+Both use channels_last, PyTorch's faster layout for these networks.
+Both sides run the same network on the same data from the same weights, a step of each in turn; the figure is the
+ratio of their median steps, images/s of ours over images/s of theirs. It has to be at least 0.95.
+"""
+
+from __future__ import annotations
+
+import copy
+import statistics
+import time
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from lth_sparse import models
+from lth_sparse.config import TrainingConfig
+from lth_sparse.data.batches import Batches, normalized
+from lth_sparse.data.dataset import Dataset, Split, statistics as image_statistics
+from lth_sparse.masks import Masks, apply, prunable
+from lth_sparse.train import Training
+
+BATCH_SIZE = 128
+LEAST_RATIO = 0.95
+
+
+def cifar_shaped() -> Dataset:
+    """Random images of CIFAR-10's shape: the time of a step does not depend on what the images show."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (8192, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    part = Split(images, torch.randint(0, 10, (8192,), generator=generator))
+    return Dataset("random", "", tuple("0123456789"), part, part, part, *image_statistics(images))
+
+
+def plain_step(
+    model: nn.Module, masks: Masks, images: torch.Tensor, labels: torch.Tensor
+) -> Callable[[], None]:
+    """A step of the loop that a researcher writes by hand."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    criterion = nn.CrossEntropyLoss()
+
+    def step() -> None:
+        batch = torch.randint(0, len(labels), (BATCH_SIZE,))
+        optimizer.zero_grad()
+        loss = criterion(model(images[batch]), labels[batch])
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            for name, weight in prunable(model).items():
+                weight *= masks[name]
+
+    return step
+
+
+@pytest.mark.parametrize(
+    ("name", "repeats"), [("lenet-300-100", 400), ("small", 60), ("resnet20", 15), ("conv4", 9), ("network", 9)]
+)
+def test_dense_backend_against_a_plain_loop(
+    benchmark: Callable[..., object], result: list[str], name: str, repeats: int
+) -> None:
+    data = cifar_shaped()
+    model = models.build(models.Network(name, data.image_shape, 10), seed=0).to(memory_format=torch.channels_last)
+    masks = {layer: torch.rand(weight.shape) < 0.1 for layer, weight in prunable(model).items()}
+    apply(model, masks)
+    config = TrainingConfig(optimizer="sgd", learning_rate=0.01, batch_size=BATCH_SIZE, epochs=1000)
+    theirs = plain_step(copy.deepcopy(model), masks, normalized(data.train.images, data), data.train.labels)
+    batches = Batches(data, BATCH_SIZE, "none", 0)
+    ours = Training(model, masks, data, batches, config, (1, "ticket")).step
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+
+    def pair() -> None:
+        for side, step in (("ours", ours), ("theirs", theirs))[:: 1 if len(times["ours"]) % 2 else -1]:
+            began = time.perf_counter()
+            step()
+            times[side].append(time.perf_counter() - began)
+
+    benchmark.pedantic(pair, rounds=repeats, iterations=1, warmup_rounds=3)  # type: ignore[attr-defined]
+    ratios = [theirs / ours for ours, theirs in zip(times["ours"][3:], times["theirs"][3:], strict=True)]
+    medians = {side: statistics.median(values[3:]) for side, values in times.items()}
+    ratio = medians["theirs"] / medians["ours"]
+    low, high = (statistics.quantiles(ratios, n=4)[index] for index in (0, 2))
+    result.append(
+        f"{name:14} dense backend {BATCH_SIZE / medians['ours']:7,.0f} images/s, plain loop "
+        f"{BATCH_SIZE / medians['theirs']:7,.0f} images/s, ratio {ratio:.3f} (quartiles {low:.3f} to {high:.3f})"
+    )
+    benchmark.extra_info["ratio"] = ratio  # type: ignore[attr-defined]
+    assert ratio >= LEAST_RATIO

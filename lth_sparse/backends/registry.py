@@ -1,0 +1,57 @@
+"""The backends by name: which there are, which can be used here, and why the others cannot."""
+
+from collections.abc import Callable
+
+from lth_sparse.backends.base import Backend, BackendError
+from lth_sparse.suggest import nearest
+
+_NAMES = ("auto", "dense", "cpp", "triton", "cuda")
+_NOT_YET = {
+    "cpp": "not part of this version yet: the C++ kernels are still to be written",
+    "triton": "not part of this version yet: the Triton kernels are still to be written",
+    "cuda": "not part of this version yet: the CUDA kernels are still to be written",
+}
+_registered: dict[str, Backend] = {}
+_unusable: dict[str, str] = {}
+
+
+def register(name: str, unusable: str = "") -> Callable[[type[Backend]], type[Backend]]:
+    """Class decorator: make the class's one instance known under `name`.
+
+    `unusable` says in one sentence why the backend cannot be used on this machine, and is empty when it can.
+    """
+
+    def add(backend_class: type[Backend]) -> type[Backend]:
+        _registered[name] = backend_class()
+        _unusable[name] = unusable
+        return backend_class
+
+    return add
+
+
+def backends() -> dict[str, str]:
+    """Name -> "" if the backend can be used here, else the reason why not."""
+    # "auto" always works: "dense" is always there to be chosen.
+    return {
+        name: _unusable.get(name, _NOT_YET.get(name, "")) for name in dict.fromkeys([*_NAMES, *_unusable])
+    }
+
+
+def resolve(name: str) -> str:
+    """The name of the backend that `name` stands for, for a whole run. "auto" is "dense" today: there is no
+    other.
+
+    Raises BackendError when the name is not known (with the nearest one) or the backend not usable here (with
+    why).
+    """
+    known = backends()
+    if name not in known:
+        raise BackendError(f'unknown backend "{name}"{nearest(name, known)} (known: {", ".join(known)})')
+    if known[name]:
+        raise BackendError(f'backend "{name}" cannot be used here: {known[name]}')
+    return "dense" if name == "auto" else name
+
+
+def get(name: str) -> Backend:
+    """The backend that `name` stands for. Raises BackendError as `resolve` does."""
+    return _registered[resolve(name)]

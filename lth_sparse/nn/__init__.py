@@ -1,0 +1,8 @@
+"""Drop-in sparse layers."""
+
+from lth_sparse.nn.sparse_conv2d import SparseConv2d
+from lth_sparse.nn.sparse_layer import SparseLayer
+from lth_sparse.nn.sparse_linear import SparseLinear
+from lth_sparse.nn.sparsify import densify, sparsify
+
+__all__ = ["SparseConv2d", "SparseLayer", "SparseLinear", "densify", "sparsify"]

@@ -1,0 +1,201 @@
+"""What SparseConv2d and SparseLinear have in common: values, mask, plan and state dict."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import prune
+
+from lth_sparse.backends import registry
+from lth_sparse.backends.base import BackendError, LayerSpec, Plan
+from lth_sparse.pattern import Pattern, check_bool
+
+
+class SparseLayer(nn.Module):
+    """A layer whose parameter is its live weights. Made by its subclasses.
+
+    values: nn.Parameter [nnz], the live weights in row-major order of the mask.
+    mask: bool, the dense weight's shape. Fixed: it changes only when a state dict brings another one.
+    bias: nn.Parameter [out] or None.
+    """
+
+    spec: LayerSpec
+    values: nn.Parameter
+    mask: Tensor
+    bias: nn.Parameter | None
+
+    def _copy_from(self, dense: nn.Conv2d | nn.Linear, mask: Tensor | None, backend: str) -> None:
+        """Copy the dense layer's numbers; `mask` None means that every weight is live."""
+        weight, bias = effective(dense, "weight"), effective(dense, "bias")
+        if mask is None:
+            mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
+        check_mask(mask, weight)
+        # Copies keep the layer its own: writing to the dense layer or the caller's mask must not reach it.
+        self.register_buffer("mask", mask.detach().clone(memory_format=torch.contiguous_format))
+        self._pattern: Pattern | None = None
+        self._plan: Plan | None = None
+        values = self.pattern.gather(weight.detach()).clone()
+        self.values = nn.Parameter(values, requires_grad=_original(dense, "weight").requires_grad)
+        self.register_parameter("bias", None)
+        if bias is not None:
+            trained = _original(dense, "bias").requires_grad
+            self.bias = nn.Parameter(bias.detach().clone(), requires_grad=trained)
+        self.train(dense.training)
+        self.backend = backend
+
+    def _copy_to(self, dense: nn.Conv2d | nn.Linear) -> None:
+        """The way back: copy this layer's numbers into a dense layer of its shape."""
+        with torch.no_grad():
+            dense.weight.copy_(self.weight)
+            if self.bias is not None and dense.bias is not None:
+                dense.bias.copy_(self.bias)
+                dense.bias.requires_grad_(self.bias.requires_grad)
+        dense.weight.requires_grad_(self.values.requires_grad)
+        dense.train(self.training)
+
+    @property
+    def pattern(self) -> Pattern:
+        """The index structure of the mask, worked out once per mask."""
+        if self._pattern is None or self._pattern.mask is not self.mask:
+            self._pattern = Pattern.from_mask(self.mask)
+        return self._pattern
+
+    @property
+    def plan(self) -> Plan:
+        """The backend's plan for the mask, packed once per mask, device, dtype and backend.
+
+        Raises BackendError when the backend cannot compute this layer in its dtype on its device.
+        """
+        pattern = self.pattern
+        if self._plan is None or self._plan.pattern is not pattern:
+            backend = registry.get(self._backend)
+            supported, reason = backend.supports(self.spec, self.values.dtype, self.values.device)
+            if not supported:
+                raise BackendError(f'backend "{backend.name}" cannot compute {self}: {reason}')
+            self._plan = backend.pack(pattern, self.spec)
+        return self._plan
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight, pruned positions exactly 0: a new tensor at each access, differentiable."""
+        return self.pattern.scatter(self.values).clone()
+
+    @property
+    def sparsity(self) -> float:
+        """Pruned weights over all weights, in [0, 1]."""
+        return self.pattern.sparsity
+
+    @property
+    def backend(self) -> str:
+        """The backend's name. Setting it raises BackendError when it is not known or not usable here."""
+        return self._backend
+
+    @backend.setter
+    def backend(self, name: str) -> None:
+        registry.resolve(name)
+        self._backend = name
+        self._plan = None
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
+        # A new device brings a new mask, but a new dtype does not, and not every backend knows every dtype.
+        self._plan = None
+        super()._apply(fn, recurse)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles work the indices out again: plans may hold what cannot be pickled.
+        return {**self.__dict__, "_pattern": None, "_plan": None}
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Also load a dense `weight`, or torch.nn.utils.prune's `weight_orig` and `weight_mask`.
+
+        A dense weight is read at this layer's live positions. A mask that comes along replaces this layer's,
+        and `values` takes its size: it stays the same Parameter, but an optimizer's state for it no longer
+        fits.
+        """
+        own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
+        try:
+            self._translate(own, prefix)
+        except (TypeError, ValueError) as error:
+            error_msgs.append(f"{prefix}{error}")
+            return
+        super()._load_from_state_dict(
+            own, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+
+    def _translate(self, state: dict[str, Any], prefix: str) -> None:
+        """Turn whatever describes the weight in `state` into `values` and `mask`, and take over that mask."""
+        weight_mask = state.get(f"{prefix}weight_mask")
+        for name in ("weight", "bias"):
+            if f"{prefix}{name}_orig" in state and f"{prefix}{name}_mask" in state:
+                kept = state.pop(f"{prefix}{name}_mask")
+                state[prefix + name] = state.pop(f"{prefix}{name}_orig") * kept
+        weight = state.pop(prefix + "weight", None)
+        if weight is not None:
+            if weight.shape != self.mask.shape:
+                raise ValueError(
+                    f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}"
+                )
+            state[prefix + "mask"] = self.mask if weight_mask is None else weight_mask != 0
+        mask = state.get(prefix + "mask")
+        if mask is not None:
+            mask = mask.to(self.mask.device)
+            check_mask(mask, self.mask)
+            if not torch.equal(mask, self.mask):
+                self._take_mask(mask)
+        if weight is not None:
+            state[prefix + "values"] = self.pattern.gather(weight.to(self.mask.device))
+
+    def _take_mask(self, mask: Tensor) -> None:
+        self.mask = mask.clone()
+        # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
+        self.values.data = self.values.new_zeros(self.pattern.nnz)
+        self.values.grad = None
+
+
+def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:
+    """Refuse, under its name, a mask that is not bool or not of the weight's shape or device."""
+    check_bool(mask, name)
+    if mask.shape != weight.shape:
+        raise ValueError(
+            f"{name}: got shape {tuple(mask.shape)}, expected the weight's, {tuple(weight.shape)}"
+        )
+    if mask.device != weight.device:
+        raise ValueError(
+            f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is"
+        )
+
+
+def check_dense(module: nn.Module, expected: type[nn.Module]) -> None:
+    """Refuse what from_dense cannot take over: a subclass may compute otherwise, and hooks would be lost."""
+    if type(module) is not expected:
+        raise TypeError(f"module: got {type(module).__name__}, expected torch.nn.{expected.__name__}")
+    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
+    if not all(isinstance(hook, prune.BasePruningMethod) for hook in hooks):
+        raise ValueError("module: got one with forward hooks, which would be lost, expected one without")
+
+
+def effective(dense: nn.Module, name: str) -> Tensor:
+    """The weight or bias the layer computes with: under torch.nn.utils.prune, the original times its mask.
+
+    prune's own product is renewed only by the next forward pass, so it may be out of date.
+    """
+    mask = getattr(dense, f"{name}_mask", None)
+    original = _original(dense, name)
+    return original if mask is None else original * mask
+
+
+def _original(dense: nn.Module, name: str) -> Any:
+    return getattr(dense, f"{name}_orig" if hasattr(dense, f"{name}_orig") else name)

@@ -1,0 +1,99 @@
+"""The package imports from a bare checkout, an editable install and a wheel; csrc/ is built when it can be."""
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+IMPORT = (
+    "import lth_sparse, lth_sparse.kernels, lth_sparse.report.html; from lth_sparse.report import page; "
+    "print(lth_sparse.__file__); print(lth_sparse.kernels.__file__)"
+)
+
+
+def python(*arguments: str, cwd: Path, **environment: str) -> str:
+    """Standard output and error of this Python, told nothing of where this checkout is."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env=inherited | environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of this checkout, without what git ignores."""
+    copy = tmp_path_factory.mktemp("checkout") / "lth_sparse_repository"
+    ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "__pycache__", ".*_cache", "runs")
+    shutil.copytree(ROOT, copy, ignore=ignored)
+    return copy
+
+
+def imported_from(output: str, root: Path) -> bool:
+    return all(Path(line).is_relative_to(root) for line in output.split()[-2:])
+
+
+def test_a_bare_checkout(checkout: Path) -> None:
+    # -S keeps the editable install of this environment out, so its packages have to be named.
+    packages = sysconfig.get_path("purelib")
+    output = python("-S", "-c", f"import sys; sys.path.append({packages!r}); {IMPORT}", cwd=checkout)
+    assert imported_from(output, checkout)
+
+
+def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
+    arguments = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), ".")
+    python(*arguments, cwd=checkout)
+    (wheel,) = tmp_path.glob("*.whl")
+    target = tmp_path / "installed"
+    python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel), cwd=tmp_path)
+    assert not (target / "kernels").exists()
+    assert (target / "lth_sparse" / "report" / "style.css").is_file()
+    assert imported_from(python("-c", IMPORT, cwd=tmp_path, PYTHONPATH=str(target)), target)
+
+
+def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
+    prefix = tmp_path / "prefix"
+    arguments = ("--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed", "--prefix", str(prefix))
+    python("-m", "pip", "install", *arguments, "-e", ".", cwd=checkout)
+    (packages,) = prefix.rglob("site-packages")
+    start = f"import site, sys; site.addsitedir({str(packages)!r}); sys.path.append({sysconfig.get_path('purelib')!r})"
+    assert imported_from(python("-S", "-c", f"{start}; {IMPORT}", cwd=tmp_path), checkout)
+
+
+@pytest.fixture
+def with_source(checkout: Path, tmp_path: Path) -> Path:
+    """A checkout whose csrc/ has one operator, by the stable ABI that the kernels will use."""
+    copy = tmp_path / "with_source"
+    shutil.copytree(checkout, copy)
+    (copy / "csrc" / "ops.cpp").write_text(
+        """
+#include <torch/csrc/stable/library.h>
+int64_t answer() { return 42; }
+STABLE_TORCH_LIBRARY(lth_sparse_test, library) { library.def("answer() -> int"); }
+void boxed_answer(StableIValue* stack, uint64_t, uint64_t) { stack[0] = torch::stable::detail::from(answer()); }
+STABLE_TORCH_LIBRARY_IMPL(lth_sparse_test, CompositeExplicitAutograd, library) {
+  library.impl("answer", &boxed_answer);
+}
+"""
+    )
+    return copy
+
+
+def test_sources_are_built_when_there_is_a_compiler(with_source: Path) -> None:
+    python("setup.py", "--quiet", "build_ext", "--inplace", cwd=with_source)
+    (built,) = (with_source / "lth_sparse").glob("_cpu*.so")
+    load = f"import torch; torch.ops.load_library({str(built)!r}); print(torch.ops.lth_sparse_test.answer())"
+    assert python("-c", load, cwd=with_source).split()[-1] == "42"
+
+
+def test_without_a_compiler_the_package_is_installed_and_says_so(with_source: Path) -> None:
+    output = python("setup.py", "--quiet", "build_ext", "--inplace", cwd=with_source, CXX="/nowhere/c++")
+    assert "there is no C++ compiler" in output
+    assert "installed without the C++ kernels" in output
+    assert not list((with_source / "lth_sparse").glob("_cpu*.so"))
