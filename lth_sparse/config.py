@@ -65,7 +65,8 @@ class PruningConfig:
     fc_rate: float | None = option(None, "the same for fully connected layers alone (default: --prune-rate)")
     output_rate: float | None = option(None, "the same for the output layer alone (default: --prune-rate)")
     sparsity: float | None = option(
-        None, "sparsity of all prunable weights after the last round; scales the rates, keeps their proportions"
+        None,
+        "sparsity of all prunable weights after the last round; scales the rates, keeps their proportions",
     )
     scope: str = option(
         "layerwise",
@@ -80,7 +81,9 @@ class PruningConfig:
     )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
     control: str = option(
-        "none", "beside each ticket, train a random mask with as many weights in each layer", ("none", "random")
+        "none",
+        "beside each ticket, train a random mask with as many weights in each layer",
+        ("none", "random"),
     )
 
 
@@ -128,8 +131,8 @@ def settings() -> Iterator[tuple[Field[Any], type, bool]]:
 
 
 def _assemble(flat: Mapping[str, Any]) -> Config:
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in flat.items()}
-    sections = {
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in flat.items()}
+    sections: dict[str, Any] = {
         name: section(**{f.name: values.pop(f.name) for f in fields(section) if f.name in values})
         for name, section in SECTIONS.items()
     }
@@ -197,9 +200,7 @@ def check(config: Config) -> None:
     require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
-    require(
-        all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1"
-    )
+    require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")
     if values["schedule"] == "seed":
         require(
             values["sparsity"] is not None and values["sparsity"] > 0.01,

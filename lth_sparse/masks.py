@@ -13,11 +13,7 @@ Masks = dict[str, Tensor]
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that pruning may touch, by the name of their layer: those of convolutions and linear layers."""
-    return {
-        name: module.weight
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+    return {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
 
 
 def kinds(model: nn.Module) -> dict[str, str]:

@@ -30,9 +30,7 @@ def conv2d(
     spec = plan.spec
     if x.dim() not in (3, 4) or x.shape[-3] != spec.in_channels:
         channels = spec.in_channels
-        raise ValueError(
-            f"input: got shape {tuple(x.shape)}, expected [N, {channels}, H, W] or [{channels}, H, W]"
-        )
+        raise ValueError(f"input: got shape {tuple(x.shape)}, expected [N, {channels}, H, W] or [{channels}, H, W]")
     x, values, bias = _same_dtype(x, values, bias, plan, backend)
     images = x if x.dim() == 4 else x.unsqueeze(0)
     if any(input_padding):
@@ -82,9 +80,7 @@ class _SparseLayerFunction(Function):
     """One layer's forward and backward pass, for any backend."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: Backend
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: Backend) -> Tensor:
         ctx.save_for_backward(x, values)
         ctx.plan, ctx.backend = plan, backend
         return backend.forward(x, values, plan, bias)
@@ -106,8 +102,7 @@ class _SparseLayerFunction(Function):
         if torch.is_grad_enabled():
             # With create_graph=True, differentiating a gradient must end in a refusal, not in silence.
             gradients = tuple(
-                None if grad is None else _RefuseSecondDerivative.apply(grad, grad_out, x, values)
-                for grad in gradients
+                None if grad is None else _RefuseSecondDerivative.apply(grad, grad_out, x, values) for grad in gradients
             )
         return (*gradients, None, None)
 

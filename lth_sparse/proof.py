@@ -53,17 +53,26 @@ def before_training(
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     return [
         _require(
-            now == saved_sha256, "the saved weights are those of the record", f"SHA-256 {now}, recorded {saved_sha256}"
+            now == saved_sha256,
+            "the saved weights are those of the record",
+            f"SHA-256 {now}, recorded {saved_sha256}",
         ),
         _require(
-            not shared, "the saved weights are a copy", f"{len(saved) - len(shared)} of {len(saved)} tensors apart"
+            not shared,
+            "the saved weights are a copy",
+            f"{len(saved) - len(shared)} of {len(saved)} tensors apart",
         ),
         _require(
             not differing,
             "w == w0 * mask, bit for bit",
-            f"{pruned} pruned weights are 0, all else is as saved" + (f", but not {', '.join(differing)}" * bool(differing)),
+            f"{pruned} pruned weights are 0, all else is as saved"
+            + (f", but not {', '.join(differing)}" * bool(differing)),
         ),
-        _require(len(optimizer.state) == 0, "the optimizer starts empty", f"{len(optimizer.state)} entries of state"),
+        _require(
+            len(optimizer.state) == 0,
+            "the optimizer starts empty",
+            f"{len(optimizer.state)} entries of state",
+        ),
     ]
 
 
@@ -81,11 +90,18 @@ def after_training(
     for name, weight in prunable(model).items():
         start = saved[f"{name}.weight" if name else "weight"]
         revived += int((weight[~masks[name]] != 0).sum())
-        for sign, chosen in (("positive", masks[name] & (start > 0)), ("negative", masks[name] & (start < 0))):
+        for sign, chosen in (
+            ("positive", masks[name] & (start > 0)),
+            ("negative", masks[name] & (start < 0)),
+        ):
             alive[sign] += int(chosen.sum())
             moved[sign] += int((weight[chosen] != start[chosen]).sum())
     statements = [
-        _require(revived == 0, "every pruned weight is exactly 0 after training", f"{revived} pruned weights are not")
+        _require(
+            revived == 0,
+            "every pruned weight is exactly 0 after training",
+            f"{revived} pruned weights are not",
+        )
     ]
     for sign, count in alive.items():
         detail = f"{moved[sign]} of {count} moved"

@@ -18,9 +18,7 @@ BISECTION_STEPS = 200
 def rates(config: PruningConfig, kinds: Mapping[str, str]) -> dict[str, float]:
     """Layer -> fraction of its live weights that a round prunes, by the kind of the layer."""
     by_kind = {"conv": config.conv_rate, "fc": config.fc_rate, "output": config.output_rate}
-    return {
-        name: config.prune_rate if (rate := by_kind[kind]) is None else rate for name, kind in kinds.items()
-    }
+    return {name: config.prune_rate if (rate := by_kind[kind]) is None else rate for name, kind in kinds.items()}
 
 
 def density_after(
@@ -70,7 +68,11 @@ def _scaled(per_round: Mapping[str, float], sizes: Mapping[str, int], target: fl
 
 
 def magnitude(
-    weights: Mapping[str, Tensor], masks: Masks, keep: Mapping[str, float], config: PruningConfig, kinds: Mapping[str, str]
+    weights: Mapping[str, Tensor],
+    masks: Masks,
+    keep: Mapping[str, float],
+    config: PruningConfig,
+    kinds: Mapping[str, str],
 ) -> Masks:
     """New masks that keep the largest magnitudes among the live weights of `masks`, a fraction `keep` of each layer.
 

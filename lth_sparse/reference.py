@@ -30,9 +30,7 @@ def forward(x: Tensor, values: Tensor, bias: Tensor | None, mask: Tensor, spec: 
     return F.conv2d(x, weight, bias, spec.stride, spec.padding, spec.dilation, spec.groups)
 
 
-def grad_input(
-    grad_out: Tensor, values: Tensor, mask: Tensor, spec: LayerSpec, input_shape: tuple[int, ...]
-) -> Tensor:
+def grad_input(grad_out: Tensor, values: Tensor, mask: Tensor, spec: LayerSpec, input_shape: tuple[int, ...]) -> Tensor:
     """The gradient of the input, of `input_shape`, given `grad_out` of the output's shape."""
     # A layer is linear in its input: the gradient is the same wherever it is taken, so at zero.
     x = torch.zeros(input_shape, dtype=values.dtype, device=values.device, requires_grad=True)

@@ -122,7 +122,7 @@ def _run(given: dict[str, Any], command: str) -> None:
         info["rewind"] = {"iteration": settings.pruning.rewind_iteration, "sha256": sha256}
         store.write_info(info)
 
-    lottery = Lottery(settings, dataset.to(device), network, store, progress, on_rewind_saved)
+    lottery = Lottery(settings, dataset, network, device, store, progress, on_rewind_saved)
     if before is None:
         store.claim()
         store.write_info(info)

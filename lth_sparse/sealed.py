@@ -29,7 +29,7 @@ def digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         sha.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        sha.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        sha.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return sha.hexdigest()
 
 
@@ -56,9 +56,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         metadata = dict(header["__metadata__"])
         sealed = metadata.pop("sha256")
     except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
-        raise DamagedFile(
-            f"{path} is damaged: it is cut short, or not a file of this project ({error})"
-        ) from error
+        raise DamagedFile(f"{path} is damaged: it is cut short, or not a file of this project ({error})") from error
     if _seal(tensors, metadata) != sealed:
         raise DamagedFile(f"{path} is damaged: its content does not match the SHA-256 written in it")
     return tensors, metadata

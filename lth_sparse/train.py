@@ -141,9 +141,7 @@ class Training:
         self._loss_sum.zero_()
         self._loss_count = 0
         found = evaluate(self.model, self._data.validation, self._data)
-        self.curve.append(
-            CurvePoint(self._round, self._arm, self.iteration, train_loss, found.loss, found.accuracy)
-        )
+        self.curve.append(CurvePoint(self._round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
         if found.loss < self.best_loss:
             self.best_loss, self.early_stop = found.loss, self.iteration
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

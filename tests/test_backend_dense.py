@@ -185,9 +185,7 @@ def test_output_size_is_that_of_pytorch():
 
 
 def test_integers_are_not_supported():
-    supported, reason = registry.get("dense").supports(
-        LayerSpec("linear", 2, 2), torch.int64, torch.device("cpu")
-    )
+    supported, reason = registry.get("dense").supports(LayerSpec("linear", 2, 2), torch.int64, torch.device("cpu"))
     assert not supported
     assert "torch.int64" in reason
 

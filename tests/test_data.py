@@ -72,14 +72,25 @@ def test_statistics_are_those_of_the_training_images() -> None:
     assert deviation[2] == pytest.approx(1, abs=1) and torch.isfinite(1 / deviation).all()  # noqa: PT018
 
 
-@pytest.mark.parametrize(
-    ("name", "mean", "deviation"), [("half", 0.5, 0.5), ("none", 0.0, 1.0)]
-)
+@pytest.mark.parametrize(("name", "mean", "deviation"), [("half", 0.5, 0.5), ("none", 0.0, 1.0)])
 def test_normalization_is_what_the_setting_says(name: str, mean: float, deviation: float) -> None:
     digits = load("digits", normalization=name)
     assert (digits.mean.item(), digits.deviation.item()) == (mean, deviation)
-    given = batches.normalized(digits.train.images[:3], digits)
+    given = digits.normalized(digits.train.images[:3])
     torch.testing.assert_close(given, (digits.train.images[:3].float() / 255 - mean) / deviation)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_batches_keep_the_layout_of_the_images(layout: torch.memory_format) -> None:
+    images = torch.randint(0, 256, (40, 3, 6, 5), dtype=torch.uint8)
+    part = Split(images, torch.arange(40))
+    plain = Dataset("random", "", ("a",), part, part, part, *dataset.statistics(images))
+    data = plain.to(torch.device("cpu"), layout)
+    for augmentation in ("none", "crop-flip"):
+        given, _ = batches.Batches(data, 7, augmentation, seed=0)[2]
+        expected, _ = batches.Batches(plain, 7, augmentation, seed=0)[2]
+        assert torch.equal(given, expected)
+        assert given.is_contiguous(memory_format=layout)
 
 
 def test_a_batch_depends_on_the_seed_and_its_number_alone(tiny_data: Dataset) -> None:
@@ -142,9 +153,7 @@ def test_a_folder_of_images_is_read_as_it_is(image_folder: Path) -> None:
     assert read.test.labels.tolist() == [0] * 10 + [1] * 10
 
 
-def test_the_second_time_a_folder_comes_from_its_cache(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_second_time_a_folder_comes_from_its_cache(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = load("folder", image_folder)
     decoded = folder._decoded
     monkeypatch.setattr(folder, "_decoded", lambda *_: pytest.fail("decoded again"))
@@ -159,9 +168,7 @@ def test_the_second_time_a_folder_comes_from_its_cache(
     assert load("folder", image_folder).test.images[0, 0].min() == 255
 
 
-def test_a_cache_that_cannot_be_written_is_only_a_warning(
-    image_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cache_that_cannot_be_written_is_only_a_warning(image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -227,9 +234,7 @@ def fake_cifar10(where: Path, monkeypatch: pytest.MonkeyPatch) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "auto"])
-def test_cifar10_on_disk_is_used(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None, name: str
-) -> None:
+def test_cifar10_on_disk_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, offline: None, name: str) -> None:
     pixels = fake_cifar10(tmp_path, monkeypatch)
     read = load(name, tmp_path)
     assert (read.name, read.notice) == ("cifar10", "")

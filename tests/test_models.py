@@ -18,6 +18,7 @@ CIFAR = (3, 32, 32)
         ("resnet20", CIFAR, 270_896),  # "271K"
         ("vgg16", CIFAR, 14_715_584),  # 14.7 M
         ("vgg19", CIFAR, 20_024_000),  # "20 M"
+        ("small", CIFAR, 155_824),
         ("network", CIFAR, 23_262_912),  # the coursework's 23.3 M
     ],
 )

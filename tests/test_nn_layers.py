@@ -87,9 +87,7 @@ def test_conv2d_is_the_masked_dense_layer(options, shape):
     sparse = SparseConv2d(**options, mask=mask)
     sparse.load_state_dict(dense.state_dict())
     assert_trains_like(sparse, dense, mask, torch.randn(shape, dtype=torch.float64))
-    assert_trains_like(
-        SparseConv2d.from_dense(dense, mask), dense, mask, torch.randn(shape, dtype=torch.float64)
-    )
+    assert_trains_like(SparseConv2d.from_dense(dense, mask), dense, mask, torch.randn(shape, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("shape", [(5, 10), (10,), (2, 3, 10), (0, 10)], ids=str)

@@ -47,7 +47,17 @@ def test_a_bare_checkout(checkout: Path) -> None:
 
 
 def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
-    arguments = ("-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", str(tmp_path), ".")
+    arguments = (
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "-w",
+        str(tmp_path),
+        ".",
+    )
     python(*arguments, cwd=checkout)
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "installed"
@@ -59,7 +69,14 @@ def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
 
 def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
-    arguments = ("--quiet", "--no-deps", "--no-build-isolation", "--ignore-installed", "--prefix", str(prefix))
+    arguments = (
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--ignore-installed",
+        "--prefix",
+        str(prefix),
+    )
     python("-m", "pip", "install", *arguments, "-e", ".", cwd=checkout)
     (packages,) = prefix.rglob("site-packages")
     start = f"import site, sys; site.addsitedir({str(packages)!r}); sys.path.append({sysconfig.get_path('purelib')!r})"

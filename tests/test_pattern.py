@@ -58,9 +58,7 @@ def test_pruned_positions_are_positive_zero_even_beside_infinities():
 def test_gather_reads_any_memory_layout():
     mask = random_mask((4, 3, 3, 3), 0.5)
     dense = torch.randn(4, 3, 3, 3)
-    assert torch.equal(
-        Pattern.from_mask(mask).gather(dense.to(memory_format=torch.channels_last)), dense[mask]
-    )
+    assert torch.equal(Pattern.from_mask(mask).gather(dense.to(memory_format=torch.channels_last)), dense[mask])
 
 
 def test_a_mask_in_another_memory_layout_has_the_same_pattern():

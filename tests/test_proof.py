@@ -23,7 +23,11 @@ def masks(model: nn.Module) -> masking.Masks:
 
 
 def before(
-    model: nn.Module, masks: masking.Masks, saved: proof.Weights, sha256: str | None = None, stepped: bool = False
+    model: nn.Module,
+    masks: masking.Masks,
+    saved: proof.Weights,
+    sha256: str | None = None,
+    stepped: bool = False,
 ) -> list[tuple[str, str]]:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.0, momentum=0.9)
     if stepped:

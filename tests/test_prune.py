@@ -84,7 +84,11 @@ def test_a_layer_keeps_at_least_one_weight() -> None:
 
 
 def test_rates_by_kind_fall_back_to_the_common_rate() -> None:
-    assert prune.rates(PruningConfig(prune_rate=0.2, output_rate=0.1), KINDS) == {"a": 0.2, "b": 0.2, "c": 0.1}
+    assert prune.rates(PruningConfig(prune_rate=0.2, output_rate=0.1), KINDS) == {
+        "a": 0.2,
+        "b": 0.2,
+        "c": 0.1,
+    }
 
 
 def test_the_schedule_of_the_paper_is_geometric() -> None:

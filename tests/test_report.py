@@ -104,16 +104,10 @@ def sample_record(rounds: int = 7, classes: int = 10, winning: bool = True) -> R
         for iteration in range(0, 601, 50):
             loss = 2.3 * math.exp(-iteration / 90) + 0.11 + 0.0004 * max(0, iteration - stop)
             for arm in ("ticket", "random") if number else ("ticket",):
-                record.curves.append(
-                    CurvePoint(number, arm, iteration, loss * 0.9, loss * (1 - 0.02 * number), 0.9)
-                )
-        record.layers += [
-            LayerCount(number, name, KINDS[name], size, live[name]) for name, size in LAYERS.items()
-        ]
+                record.curves.append(CurvePoint(number, arm, iteration, loss * 0.9, loss * (1 - 0.02 * number), 0.9))
+        record.layers += [LayerCount(number, name, KINDS[name], size, live[name]) for name, size in LAYERS.items()]
         for arm in ("ticket", "random") if number else ():
-            record.proofs += [
-                Proof(number, arm, statement, f"{4 + number} layers") for statement in STATEMENTS[:1]
-            ]
+            record.proofs += [Proof(number, arm, statement, f"{4 + number} layers") for statement in STATEMENTS[:1]]
             record.proofs += [Proof(number, arm, statement, "") for statement in STATEMENTS[1:]]
         matrix = np.diag(np.full(classes, 36)) + (generator.random((classes, classes)) < 0.08)
         record.confusion.append(matrix.astype(int).tolist())
@@ -168,10 +162,7 @@ def test_headline_of_a_winning_ticket_names_the_data_set_and_both_accuracies(tmp
         "the dense network reaches 96.4 %.</h1>" in page
     )
     assert "chosen on validation accuracy alone" in page
-    assert (
-        "random mask with as many weights in each layer, trained alike from the same weights, reaches 90.3 %"
-        in page
-    )
+    assert "random mask with as many weights in each layer, trained alike from the same weights, reaches 90.3 %" in page
     assert page.count("✓ wins") == 5
     assert "one image is 0.28 percentage points" in page
 
@@ -195,8 +186,7 @@ def test_a_ticket_that_wins_on_validation_and_loses_on_test_is_not_sold_as_a_win
 def test_only_the_dense_network_so_far(tmp_path: Path) -> None:
     page = written(tmp_path, sample_info(), sample_record(rounds=1))
     assert (
-        "<h1>The dense network reaches 96.4 % test accuracy on digits; no pruned round has finished yet.</h1>"
-        in page
+        "<h1>The dense network reaches 96.4 % test accuracy on digits; no pruned round has finished yet.</h1>" in page
     )
     assert page.count("Left out: no pruned round has finished yet.") == 3
     assert "still running: 0 of 6 pruned rounds finished" in page
@@ -275,9 +265,7 @@ def test_proofs_are_collapsed_to_one_line_a_statement(tmp_path: Path) -> None:
 def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
     page = written(tmp_path, sample_info(), sample_record())
     assert not re.search(r"https?://|<script|@import|<link(?! rel=\"icon\" href=\"data:,\")", page)
-    for reference in re.findall(r"(?:src|href|srcset|action)=\"([^\"]*)\"", page) + re.findall(
-        r"url\(([^)]*)", page
-    ):
+    for reference in re.findall(r"(?:src|href|srcset|action)=\"([^\"]*)\"", page) + re.findall(r"url\(([^)]*)", page):
         assert reference.startswith("data:")
 
 

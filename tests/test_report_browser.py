@@ -168,9 +168,7 @@ def test_an_empty_report_is_clean_on_a_phone(chromium: str, tmp_path: Path) -> N
     [
         pytest.param('<img src="missing.png" alt="">', "image not drawn: http://127", id="broken-file"),
         pytest.param('<img src="there.png" alt="">', "/there.png", id="beside"),
-        pytest.param(
-            '<img src="data:image/png;base64,AAAA" alt="">', "image not drawn: data:", id="broken-data"
-        ),
+        pytest.param('<img src="data:image/png;base64,AAAA" alt="">', "image not drawn: data:", id="broken-data"),
         pytest.param('<script>console.error("lost")</script>', 'console: :1] "lost"', id="console-error"),
         pytest.param("<script>nowhere()</script>", "nowhere is not defined", id="exception"),
         pytest.param('<div style="width:900px">wide</div>', "510 pixels wider than the screen", id="wide"),

@@ -143,7 +143,18 @@ def test_the_variants_of_the_lottery(tmp_path: Path, lottery: Lottery, arguments
 
 def test_late_rewinding_goes_back_to_the_weights_of_its_step(tmp_path: Path, lottery: Lottery) -> None:
     """The rewind weights of step 7 are those that a training of the same schedule has after seven steps."""
-    common = ("--dataset", "digits", "--iterations", 12, "--evaluate-every", 6, "--control", "none", "--rounds", 1)
+    common = (
+        "--dataset",
+        "digits",
+        "--iterations",
+        12,
+        "--evaluate-every",
+        6,
+        "--control",
+        "none",
+        "--rounds",
+        1,
+    )
     lottery(*common, "--rewind-iteration", 7, "--out", tmp_path / "late")
     lottery(*common, "--rewind-iteration", 0, "--out", tmp_path / "init")
     late, init = (lth.read_ticket(tmp_path / name / "tickets" / "round-00.safetensors") for name in ("late", "init"))
@@ -153,7 +164,18 @@ def test_late_rewinding_goes_back_to_the_weights_of_its_step(tmp_path: Path, lot
 
 
 def test_a_folder_of_images_goes_through(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
-    arguments = ("--dataset", "folder", "--data-dir", image_folder, "--epochs", 2, "--rounds", 1, "--batch-size", 10)
+    arguments = (
+        "--dataset",
+        "folder",
+        "--data-dir",
+        image_folder,
+        "--epochs",
+        2,
+        "--rounds",
+        1,
+        "--batch-size",
+        10,
+    )
     status, error = lottery(*arguments, "--augmentation", "crop-flip", "--out", tmp_path / "run")
     assert status == 0, error
     assert rows(tmp_path / "run")[0]["dataset"] == "folder"
@@ -166,7 +188,16 @@ def test_without_cifar10_the_notice_cannot_be_missed(
         raise OSError("no network")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
-    arguments = ("--rounds", 1, "--iterations", 10, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
+    arguments = (
+        "--rounds",
+        1,
+        "--iterations",
+        10,
+        "--data-dir",
+        tmp_path / "data",
+        "--out",
+        tmp_path / "run",
+    )
     status, error = lottery(*arguments)
     assert status == 0
     assert "NOTICE" in error
@@ -344,7 +375,11 @@ def test_masks_not_applied_after_a_step_stop_the_run(
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(
-    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str
+    tmp_path: Path,
+    lottery: Lottery,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     extra = () if "--resume" in arguments else ("--out", tmp_path / "run")
@@ -411,7 +446,18 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_image_is_never_part_of_what_a_run_leaves(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
     """Results can be committed; images cannot."""
-    arguments = ("--dataset", "folder", "--data-dir", image_folder, "--epochs", 1, "--rounds", 0, "--batch-size", 10)
+    arguments = (
+        "--dataset",
+        "folder",
+        "--data-dir",
+        image_folder,
+        "--epochs",
+        1,
+        "--rounds",
+        0,
+        "--batch-size",
+        10,
+    )
     assert lottery(*arguments, "--out", tmp_path / "run")[0] == 0
     sizes = {Image.open(path).size for path in (tmp_path / "run").rglob("*.png")}
     assert min(min(size) for size in sizes) > 100

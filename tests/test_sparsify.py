@@ -167,9 +167,7 @@ def test_tied_biases_stay_tied_under_different_masks():
 
 def test_ties_that_would_break_are_refused_and_the_model_is_unchanged():
     model = tied_pair()
-    with pytest.raises(
-        ValueError, match='"0" shares a parameter with "1" \\(weight\\), which is not replaced'
-    ):
+    with pytest.raises(ValueError, match='"0" shares a parameter with "1" \\(weight\\), which is not replaced'):
         lth.sparsify(model, {"0": torch.eye(5).bool()})
     with pytest.raises(ValueError, match='different ones for "0" and "1", which share their weight'):
         lth.sparsify(model, {"0": torch.eye(5).bool(), "1": ~torch.eye(5).bool()})

@@ -140,7 +140,10 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(5, 4))
     for masks, message in (
         ({"1": torch.ones(4, 5, dtype=torch.bool)}, "no prunable layer '1'; it has 0"),
-        ({"0": torch.ones(5, 4, dtype=torch.bool)}, r"expected bool of shape \(4, 5\), given torch.bool of shape \(5, 4\)"),
+        (
+            {"0": torch.ones(5, 4, dtype=torch.bool)},
+            r"expected bool of shape \(4, 5\), given torch.bool of shape \(5, 4\)",
+        ),
         ({"0": torch.ones(4, 5)}, "given torch.float32"),
     ):
         with pytest.raises(InputError, match=message):

@@ -15,7 +15,13 @@ from lth_sparse.prune import random_like
 from lth_sparse.train import Training, learning_rate
 
 SGD = TrainingConfig(
-    optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3, batch_size=16, epochs=3, evaluate_every=3
+    optimizer="sgd",
+    learning_rate=0.05,
+    momentum=0.9,
+    weight_decay=1e-3,
+    batch_size=16,
+    epochs=3,
+    evaluate_every=3,
 )
 ADAM = replace(SGD, optimizer="adam", learning_rate=0.01)
 

@@ -83,9 +83,7 @@ class Backend(Protocol):
         """The layer's output, a new tensor."""
         ...
 
-    def grad_input(
-        self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]
-    ) -> Tensor:
+    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The gradient of x, of `input_shape`."""
         ...
 

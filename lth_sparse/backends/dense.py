@@ -33,9 +33,7 @@ class DenseBackend:
             return F.linear(x, weight, bias)
         return F.conv2d(x, weight, bias, spec.stride, spec.padding, spec.dilation, spec.groups)
 
-    def grad_input(
-        self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]
-    ) -> Tensor:
+    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The dense gradient of the input."""
         weight = plan.pattern.scatter(values)
         if plan.spec.kind == "linear":
@@ -43,9 +41,7 @@ class DenseBackend:
         # Only the input's shape and layout are read. Its memory is never touched, so it costs nothing, while
         # an expanded single element would be copied out in full. It takes grad_out's layout, or a network in
         # channels_last would get its gradients back in the other one, and slower.
-        x = torch.empty(
-            input_shape, dtype=values.dtype, device=values.device, memory_format=_memory_format(grad_out)
-        )
+        x = torch.empty(input_shape, dtype=values.dtype, device=values.device, memory_format=_memory_format(grad_out))
         return _convolution_backward(grad_out, x, weight, plan.spec, output_mask=[True, False, False])[0]
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:

@@ -32,9 +32,7 @@ def register(name: str, unusable: str = "") -> Callable[[type[Backend]], type[Ba
 def backends() -> dict[str, str]:
     """Name -> "" if the backend can be used here, else the reason why not."""
     # "auto" always works: "dense" is always there to be chosen.
-    return {
-        name: _unusable.get(name, _NOT_YET.get(name, "")) for name in dict.fromkeys([*_NAMES, *_unusable])
-    }
+    return {name: _unusable.get(name, _NOT_YET.get(name, "")) for name in dict.fromkeys([*_NAMES, *_unusable])}
 
 
 def resolve(name: str) -> str:

@@ -44,7 +44,9 @@ def _automatic(data_dir: Path, image_size: int | None) -> tuple[str, Source, str
     try:
         return "cifar10", loader("cifar10")(data_dir, image_size), ""
     except Unavailable as error:
-        notice = f"CIFAR-10 is not at hand, so these are results on DIGITS (1,797 images of 8x8), not CIFAR-10: {error}."
+        notice = (
+            f"CIFAR-10 is not at hand, so these are results on DIGITS (1,797 images of 8x8), not CIFAR-10: {error}."
+        )
         return "digits", loader("digits")(data_dir, image_size), notice
 
 

@@ -32,7 +32,8 @@ def augmented(images: Tensor, augmentation: str, random: torch.Generator) -> Ten
     padded = functional.pad(images, (margin, margin, margin, margin))
     image = torch.arange(count)[:, None, None]
     index = [part.to(images.device) for part in (image, rows[:, :, None], columns[:, None, :])]
-    return padded[index[0], :, index[1], index[2]].permute(0, 3, 1, 2).contiguous()
+    cropped = padded[index[0], :, index[1], index[2]].permute(0, 3, 1, 2)
+    return cropped.contiguous() if images.is_contiguous() else cropped
 
 
 class Batches:
@@ -57,19 +58,13 @@ class Batches:
             order = torch.randperm(len(self._data.train), generator=generator(self._seed, "order", epoch))
             self._order, self._epoch = order.to(self._data.train.labels.device), epoch
         chosen = self._order[step * self._batch_size : (step + 1) * self._batch_size]
-        images = self._data.train.images[chosen]
+        images = self._data.train.select(chosen)
         if self._augmentation != "none":
             images = augmented(images, self._augmentation, generator(self._seed, "augmentation", iteration))
-        return normalized(images, self._data), self._data.train.labels[chosen]
-
-
-def normalized(images: Tensor, data: Dataset) -> Tensor:
-    """uint8 [N, C, H, W] -> float32 of the same shape, laid out channels last, by the mean and deviation of `data`."""
-    pixels = images.to(torch.float32, memory_format=torch.channels_last)
-    return pixels.sub_(255 * data.mean[:, None, None]).div_(255 * data.deviation[:, None, None])
+        return self._data.normalized(images), self._data.train.labels.index_select(0, chosen)
 
 
 def in_order(split: Split, data: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Batches of `split` from first to last, normalised, for evaluation."""
     for images, labels in zip(split.images.split(batch_size), split.labels.split(batch_size), strict=True):
-        yield normalized(images, data), labels
+        yield data.normalized(images), labels

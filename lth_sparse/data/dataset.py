@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -26,9 +27,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def to(self, device: torch.device) -> Split:
-        """The same images on `device`."""
-        return Split(self.images.to(device), self.labels.to(device))
+    def to(self, device: torch.device, layout: torch.memory_format) -> Split:
+        """The same images on `device`, in the memory format `layout`."""
+        return Split(self.images.to(device, memory_format=layout), self.labels.to(device))
+
+    def select(self, chosen: Tensor) -> Tensor:
+        """The images of the indices `chosen`, int64 [n]: uint8 [n, C, H, W], in the layout of all images."""
+        if self.images.is_contiguous():
+            return self.images.index_select(0, chosen)
+        return self.images.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -62,13 +69,30 @@ class Dataset:
         channels, height, width = self.train.images.shape[1:]
         return channels, height, width
 
-    def to(self, device: torch.device) -> Dataset:
-        """The same data set with every tensor on `device`."""
+    @cached_property
+    def _normalization(self) -> tuple[Tensor, Tensor]:
+        """(offset, factor) float32 [C, H, W] in the layout of an image.
+
+        Of a whole image, so that PyTorch runs over it as one row; over rows of C values it takes five times as long.
+        """
+        image = self.train.images[0]
+        offset, factor = (torch.empty_like(image, dtype=torch.float32) for _ in range(2))
+        offset.copy_(255 * self.mean[:, None, None])
+        factor.copy_(1 / (255 * self.deviation[:, None, None]))
+        return offset, factor
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """uint8 [N, C, H, W] -> float32 of the same shape and layout, by the mean and the deviation."""
+        offset, factor = self._normalization
+        return images.float().sub_(offset).mul_(factor)
+
+    def to(self, device: torch.device, layout: torch.memory_format) -> Dataset:
+        """The same data set with every tensor on `device`, its images in the memory format `layout`."""
         return replace(
             self,
-            train=self.train.to(device),
-            validation=self.validation.to(device),
-            test=self.test.to(device),
+            train=self.train.to(device, layout),
+            validation=self.validation.to(device, layout),
+            test=self.test.to(device, layout),
             mean=self.mean.to(device),
             deviation=self.deviation.to(device),
         )

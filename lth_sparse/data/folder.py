@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 from torchvision.datasets import ImageFolder
@@ -35,24 +35,26 @@ def _listing(directory: Path) -> ImageFolder:
 def _decoded(path: str, image_size: int | None) -> Tensor:
     """The image at `path`, uint8 [3, H, W]; with `image_size`, its shorter side is resized and its middle kept."""
     try:
-        image = default_loader(path)
+        pixels = np.array(default_loader(path))
     except Exception as error:  # Pillow raises half a dozen unrelated types for images that it cannot decode.
-        raise InputError(f"image {path} is broken: {error}; mend it or take it out") from error
-    if image_size is not None and image.size != (image_size, image_size):
-        image = functional.center_crop(functional.resize(image, image_size), [image_size, image_size])
-    return functional.pil_to_tensor(image)
+        reason = " ".join(str(error).split())
+        raise InputError(f"image {path} is broken: {reason}; mend it or take it out") from error
+    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    if image_size is not None and tuple(image.shape[1:]) != (image_size, image_size):
+        image = functional.center_crop(functional.resize(image, [image_size]), [image_size, image_size])
+    return image
 
 
 def _read(listing: ImageFolder, image_size: int | None) -> Split:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        images = list(pool.map(lambda sample: _decoded(sample[0], image_size), listing.samples, chunksize=64))
+    # In one thread: for images of CIFAR's size, two of them spend their time on the interpreter's lock.
+    images = [_decoded(path, image_size) for path, _ in listing.samples]
     for image, (path, _) in zip(images, listing.samples, strict=True):
         if image.shape != images[0].shape:
-            sizes = [f"{name} is {one.shape[2]}x{one.shape[1]}" for name, one in
-                     ((listing.samples[0][0], images[0]), (path, image))]
-            raise InputError(
-                f"images differ in size: {sizes[0]}, {sizes[1]}; give --image-size to resize them all"
-            )
+            sizes = [
+                f"{name} is {one.shape[2]}x{one.shape[1]}"
+                for name, one in ((listing.samples[0][0], images[0]), (path, image))
+            ]
+            raise InputError(f"images differ in size: {', '.join(sizes)}; give --image-size to resize them all")
     return Split(torch.stack(images), torch.tensor(listing.targets))
 
 

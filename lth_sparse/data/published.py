@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +87,9 @@ def mnist(data_dir: Path, image_size: int | None) -> Source:
 def fashion_mnist(data_dir: Path, image_size: int | None) -> Source:
     """60,000 + 10,000 pieces of clothing of 28x28 (Xiao et al. 2017)."""
     return _load(
-        "fashion-mnist", lambda train, fetch: published.FashionMNIST(data_dir, train, download=fetch), data_dir
+        "fashion-mnist",
+        lambda train, fetch: published.FashionMNIST(data_dir, train, download=fetch),
+        data_dir,
     )
 
 

@@ -94,15 +94,11 @@ class SparseConv2d(SparseLayer):
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
         backend = registry.get(self.backend)
-        return ops.conv2d(
-            x, self.values, self.bias, self.plan, backend, self._input_padding, self.padding_mode
-        )
+        return ops.conv2d(x, self.values, self.bias, self.plan, backend, self._input_padding, self.padding_mode)
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""
-        words = [
-            f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"
-        ]
+        words = [f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, stride={self.stride}"]
         if self.padding not in ((0, 0), "valid"):
             words.append(f"padding={self.padding!r}")
         if self.dilation != (1, 1):
@@ -142,9 +138,7 @@ class SparseConv2d(SparseLayer):
         if self.padding == "valid":
             sides = [(0, 0), (0, 0)]
         elif self.padding == "same":
-            totals = [
-                dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)
-            ]
+            totals = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
             # Of an odd total, nn.Conv2d puts the larger half at the end.
             sides = [(total // 2, total - total // 2) for total in totals]
         else:

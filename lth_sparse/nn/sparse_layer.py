@@ -131,9 +131,7 @@ class SparseLayer(nn.Module):
         except (TypeError, ValueError) as error:
             error_msgs.append(f"{prefix}{error}")
             return
-        super()._load_from_state_dict(
-            own, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
-        )
+        super()._load_from_state_dict(own, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
 
     def _translate(self, state: dict[str, Any], prefix: str) -> None:
         """Turn whatever describes the weight in `state` into `values` and `mask`, and take over that mask."""
@@ -145,9 +143,7 @@ class SparseLayer(nn.Module):
         weight = state.pop(prefix + "weight", None)
         if weight is not None:
             if weight.shape != self.mask.shape:
-                raise ValueError(
-                    f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}"
-                )
+                raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
             state[prefix + "mask"] = self.mask if weight_mask is None else weight_mask != 0
         mask = state.get(prefix + "mask")
         if mask is not None:
@@ -169,13 +165,9 @@ def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:
     """Refuse, under its name, a mask that is not bool or not of the weight's shape or device."""
     check_bool(mask, name)
     if mask.shape != weight.shape:
-        raise ValueError(
-            f"{name}: got shape {tuple(mask.shape)}, expected the weight's, {tuple(weight.shape)}"
-        )
+        raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected the weight's, {tuple(weight.shape)}")
     if mask.device != weight.device:
-        raise ValueError(
-            f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is"
-        )
+        raise ValueError(f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is")
 
 
 def check_dense(module: nn.Module, expected: type[nn.Module]) -> None:

@@ -114,11 +114,7 @@ def _confusion(info: dict[str, Any], record: Record) -> Picture:
         best = record.best_ticket()
         position = record.rounds.index(best)
         counts = record.confusion[position] if position < len(record.confusion) else []
-        who = (
-            f"the chosen ticket ({weights_left(best.density)} of the weights)"
-            if best.round
-            else "the dense network"
-        )
+        who = f"the chosen ticket ({weights_left(best.density)} of the weights)" if best.round else "the dense network"
         caption = f"Test images by true class (row) and the class that {who} gives them (column)."
     classes = [str(name) for name in info.get("dataset", {}).get("classes") or []]
     if len(classes) != len(counts):
@@ -131,8 +127,7 @@ def _confusion(info: dict[str, Any], record: Record) -> Picture:
     return _picture(
         name="confusion",
         title="Confusion matrix",
-        alt=f"Confusion matrix on the test set of {dataset_name(info)}. "
-        "The caption names the most frequent mistakes.",
+        alt=f"Confusion matrix on the test set of {dataset_name(info)}. The caption names the most frequent mistakes.",
         caption=caption,
         missing="" if counts else "Left out: no confusion matrix has been recorded yet.",
         figure=matrices.confusion(counts, classes, subject(info)) if counts else None,

@@ -98,9 +98,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
 
 def _notice(info: dict[str, Any]) -> str:
     notice = field(info, "dataset", "notice")
-    return (
-        f'<p class="notice" role="note"><strong>Note:</strong> {escape(str(notice))}</p>\n' if notice else ""
-    )
+    return f'<p class="notice" role="note"><strong>Note:</strong> {escape(str(notice))}</p>\n' if notice else ""
 
 
 def _tiles(info: dict[str, Any], record: Record) -> str:
@@ -109,9 +107,7 @@ def _tiles(info: dict[str, Any], record: Record) -> str:
     dense = record.rounds[0]
     tiles = [("Dense network", percent(dense.accuracy_retrained), "test accuracy with all weights")]
     if len(record.rounds) == 1:
-        tiles.append(
-            ("Early stop", number(dense.early_stop_iteration), "iteration of minimum validation loss")
-        )
+        tiles.append(("Early stop", number(dense.early_stop_iteration), "iteration of minimum validation loss"))
     else:
         best = record.best_ticket()
         random = "" if best.accuracy_random is None else f"; random mask {percent(best.accuracy_random)}"

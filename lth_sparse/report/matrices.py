@@ -35,9 +35,7 @@ def layers(counts: Sequence[LayerCount], subject: str) -> Figure:
     positive = left[left > 0]
     lowest = min(float(positive.min()) if positive.size else 50.0, 50.0)
     # The darkest colour is 10 times all the weights: even there, black or white text reads well.
-    image = axes.imshow(
-        np.where(left > 0, left, np.nan), cmap="Blues", norm=LogNorm(lowest, 200), aspect="auto"
-    )
+    image = axes.imshow(np.where(left > 0, left, np.nan), cmap="Blues", norm=LogNorm(lowest, 200), aspect="auto")
     axes.yaxis.set_major_locator(FixedLocator(list(range(len(names)))))
     axes.set_yticklabels([_short(name) for name in names], fontsize=10)
     axes.set_xlabel("round")

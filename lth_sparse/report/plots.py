@@ -81,9 +81,7 @@ def accuracy(rounds: Sequence[Round], best: Round, subject: str) -> Figure:
     control = _percent([row.accuracy_random for row in rounds])
     if np.isfinite(control).any():
         upper.plot(x, control, "s--", color=RANDOM, label="random mask")
-    upper.plot(
-        100 * best.density, 100 * best.accuracy_retrained, "o", color=TICKET, markersize=12, fillstyle="none"
-    )
+    upper.plot(100 * best.density, 100 * best.accuracy_retrained, "o", color=TICKET, markersize=12, fillstyle="none")
     pruned = _percent([row.accuracy_after_prune for row in rounds])
     lower.plot(x, pruned, "^-", color=PRUNED, label="pruned, not retrained")
     title(upper, subject)

@@ -101,9 +101,7 @@ GROUPS: list[tuple[str, list[Column]]] = [
 
 def rounds_table(record: Record) -> str:
     """A row a round; the winning rounds and the chosen ticket are marked in words."""
-    groups = "".join(
-        f'<th scope="colgroup" colspan="{len(columns)}">{heading}</th>' for heading, columns in GROUPS
-    )
+    groups = "".join(f'<th scope="colgroup" colspan="{len(columns)}">{heading}</th>' for heading, columns in GROUPS)
     headings = "".join(f'<th scope="col">{column[0]}</th>' for _, columns in GROUPS for column in columns)
     best = record.best_ticket() if len(record.rounds) > 1 else None
     rows = "\n".join(_round(row, record, row is best) for row in record.rounds)
@@ -147,9 +145,7 @@ def explanations() -> str:
 def proofs_table(proofs: list[Proof]) -> str:
     """Every statement of the rewind proof once, with the rounds and arms in which it was checked."""
     statements = dict.fromkeys(proof.statement for proof in proofs)
-    rows = "\n".join(
-        _proof(statement, [p for p in proofs if p.statement == statement]) for statement in statements
-    )
+    rows = "\n".join(_proof(statement, [p for p in proofs if p.statement == statement]) for statement in statements)
     return f"""<ul class="proofs">
 {rows}
 </ul>"""
@@ -182,9 +178,7 @@ def _rounds(rounds: set[int]) -> str:
 
 def facts(entries: Iterable[tuple[str, Any]]) -> str:
     """Names and values, such as settings, one beside the other."""
-    rows = "\n".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(shown(value))}</dd></div>" for name, value in entries
-    )
+    rows = "\n".join(f"<div><dt>{escape(name)}</dt><dd>{escape(shown(value))}</dd></div>" for name, value in entries)
     return f'<dl class="facts">\n{rows}\n</dl>'
 
 

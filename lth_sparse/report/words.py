@@ -73,10 +73,7 @@ def headline(info: dict[str, Any], record: Record) -> str:
     dense = record.rounds[0]
     dense_accuracy = percent(dense.accuracy_retrained)
     if len(record.rounds) == 1:
-        return (
-            f"The dense network reaches {dense_accuracy} test accuracy on {data}; "
-            "no pruned round has finished yet."
-        )
+        return f"The dense network reaches {dense_accuracy} test accuracy on {data}; no pruned round has finished yet."
     best = record.best_ticket()
     reached = f"{percent(best.accuracy_retrained)} test accuracy"
     left = weights_left(best.density)
