@@ -2,10 +2,9 @@
 
 The plain loop is what a researcher writes: images normalised once and kept as floats, a random batch, forward,
 backward, the optimizer, and the mask applied after each step. Ours keeps images as uint8 and normalises each batch.
-Both use the same memory format, the faster one for the network.
-Both sides run the same network on the same data from the same weights, a step of each in turn; the figure is the
-median over the pairs of their time over ours, so 1.1 means that ours trains 1.1 times as many images a second. It has to
-be at least 0.95.
+Both use the same memory format, the faster one for the network. Both sides run the same network on the same data from
+the same weights, a step of each in turn; the figure is the median over the pairs of their time over ours, so 1.1 means
+that ours trains 1.1 times as many images a second. It has to be at least 0.95.
 """
 
 from __future__ import annotations

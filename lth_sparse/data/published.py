@@ -46,23 +46,21 @@ def _open(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> list[
         ) from error
 
 
-def _split(images: Any, labels: Any) -> Split:
+def _split(part: Any) -> Split:
     """torchvision's arrays, [N, H, W], [N, H, W, C] or [N, 3, H, W], as uint8 [N, C, H, W]."""
-    pixels: Tensor = torch.as_tensor(images)
+    pixels: Tensor = torch.as_tensor(part.data)
     if pixels.ndim == 3:
         pixels = pixels[:, None]
     elif pixels.shape[1] != 3:
         pixels = pixels.permute(0, 3, 1, 2)
+    labels = part.labels if hasattr(part, "labels") else part.targets
     return Split(pixels.contiguous(), torch.as_tensor(labels).long())
 
 
 def _load(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> Source:
     train, test = _open(name, make, data_dir)
     classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
-    return Source(
-        *(_split(part.data, part.labels if hasattr(part, "labels") else part.targets) for part in (train, test)),
-        tuple(classes),
-    )
+    return Source(_split(train), _split(test), tuple(classes))
 
 
 @register("cifar10")
