@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
+import tempfile
+import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +29,7 @@ from lth_sparse.store import RunDirectory, numbered
 from lth_sparse.suggest import nearest
 
 PROGRAM = "python -m lth_sparse.run"
+UNEXPECTED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
 
@@ -65,10 +69,11 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; gives its exit status: 0 done, 2 bad input, told in one line on standard error."""
-    warnings.showwarning = lambda message, *_: say(f"warning: {message}")
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        _run(vars(parser().parse_args(given)), shlex.join([*PROGRAM.split(), *given]))
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+            _run(vars(parser().parse_args(given)), shlex.join([*PROGRAM.split(), *given]))
     except (InputError, BackendError, ProofError) as error:
         return _failed(str(error))
     except OSError as error:
@@ -76,6 +81,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _failed(f"{where}{error.strerror or error}; what was finished before is whole, see --resume")
     except (MemoryError, torch.OutOfMemoryError) as error:
         return _failed(f"out of memory ({' '.join(str(error).split())}); lower --batch-size or choose a smaller model")
+    except Exception as error:  # A mistake of ours: its traceback is kept for a report, not thrown at the user.
+        path = Path(tempfile.gettempdir()) / f"lth_sparse-traceback-{os.getpid()}.txt"
+        path.write_text(traceback.format_exc())
+        reason = " ".join(str(error).split())
+        say(f"{PROGRAM}: unexpected {type(error).__name__}: {reason}; please report it with {path}")
+        return UNEXPECTED
     except KeyboardInterrupt:
         say("interrupted; the same command with --resume and this --out goes on from the last finished epoch")
         return INTERRUPTED
@@ -129,6 +140,7 @@ def _run(given: dict[str, Any], command: str) -> None:
     record = store.read_record() if before else None
     if record is not None and len(record.rounds) > settings.pruning.rounds:
         say(f"the run under {store.path} is finished already")
+        store.write_record(record)  # A kill may have come between its tables.
     else:
         say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {store.path}")
         record = lottery.run(resume=before is not None)

@@ -296,6 +296,15 @@ def test_lost_rewind_weights_are_made_again_and_wrong_ones_refused(
     assert "not those of its record" in error
 
 
+def test_a_kill_between_the_last_tables_is_mended(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    for name in ("rounds.csv", "report.html"):
+        (tmp_path / "copy" / name).unlink()
+    assert lottery("--out", tmp_path / "copy", "--resume")[0] == 0
+    for name in ("rounds.csv", "report.html"):
+        assert (tmp_path / "copy" / name).read_bytes() == (finished / name).read_bytes()
+
+
 def test_resuming_with_other_settings_is_refused(
     tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -387,6 +396,21 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     assert status == 2
     assert message in error_line(error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_of_ours_is_one_line_and_its_traceback_is_kept(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise ValueError("two\nlines")
+
+    monkeypatch.setattr("lth_sparse.data.load", fail)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 1
+    assert "unexpected ValueError: two lines; please report it with" in error_line(error)
+    (kept,) = tmp_path.glob("lth_sparse-traceback-*.txt")
+    assert "Traceback" in kept.read_text()
 
 
 def test_a_broken_image_leaves_nothing(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
