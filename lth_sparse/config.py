@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
@@ -93,7 +92,7 @@ class Config:
 
     preset: str = option("quick", "set of defaults: " + ", ".join(PRESETS))
     model: str = option("small", "network")
-    backend: str = option("auto", "what computes the layers: auto, dense, cpp, triton or cuda")
+    backend: str = option("auto", "what computes the layers; auto: the fastest that works here")
     seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
     device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
     data: DataConfig = field(default_factory=DataConfig)
@@ -138,6 +137,11 @@ def _assemble(flat: Mapping[str, Any]) -> Config:
     }
     return Config(**values, **sections)
 
+
+FLOAT32_MAX = 3.4e38
+INT32_MAX = 2**31 - 1
+LARGEST_IMAGE = 4096
+MOST_ROUNDS = 1000
 
 # Two ways to say the same thing: choosing one drops what the preset says by the other.
 EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
@@ -186,8 +190,10 @@ def check(config: Config) -> None:
         if choices and value not in choices:
             hint = nearest(str(value), choices)
             raise InputError(f"{flag(setting.name)} {value}: expected one of {', '.join(choices)}{hint}")
-        if kind is float and value is not None and not math.isfinite(value):
-            raise InputError(f"{flag(setting.name)} {value}: expected a finite number")
+        if kind is float and value is not None and not abs(value) <= FLOAT32_MAX:
+            raise InputError(f"{flag(setting.name)} {value}: expected a finite number, at most {FLOAT32_MAX:.1e}")
+        if kind is int and value is not None and setting.name != "seed" and value > INT32_MAX:
+            raise InputError(f"{flag(setting.name)} {value}: expected at most {INT32_MAX}")
 
     def require(condition: bool, name: str, expected: str) -> None:
         if not condition:
@@ -198,6 +204,13 @@ def check(config: Config) -> None:
     for name in ("rounds", "warmup", "rewind_iteration", "momentum", "weight_decay", "seed"):
         require(values[name] >= 0, name, "a number of at least 0")
     require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
+    require((values["image_size"] or 1) <= LARGEST_IMAGE, "image_size", f"at most {LARGEST_IMAGE} pixels")
+    require(values["rounds"] <= MOST_ROUNDS, "rounds", f"at most {MOST_ROUNDS}")
+    require(
+        values["rounds"] > 0 or not values["sparsity"],
+        "sparsity",
+        "no final sparsity, because --rounds 0 prunes nothing",
+    )
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
     require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")

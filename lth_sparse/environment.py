@@ -41,7 +41,10 @@ def _commit() -> str:
 
 def describe(device: torch.device, version: str) -> dict[str, Any]:
     """Versions, processor, threads, device and commit, JSON-ready. `version`: of this package."""
-    return {
+    precision = {}
+    if device.type == "cuda":
+        precision["tf32"] = {"conv": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
+    return precision | {
         "lth_sparse": version,
         "commit": _commit(),
         "python": platform.python_version(),

@@ -24,6 +24,7 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.errors import InputError
 from lth_sparse.evaluate import evaluate, max_relative_error
 from lth_sparse.masks import Masks
+from lth_sparse.nn import densify, sparsify
 from lth_sparse.progress import Progress
 from lth_sparse.proof import Weights
 from lth_sparse.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
@@ -54,9 +55,12 @@ class Position:
 
 
 class Lottery:
-    """One run on `device`.
+    """One run on `device`, its layers computed by `backend`, a name that `backends.registry.resolve` gave.
 
-    `on_rewind_saved(sha256)` is called when the rewind weights are known, before anything uses them.
+    The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
+    sparse layers. Either way `_model` is the dense network with the weights of the moment, pruned ones at zero.
+    `on_rewind_saved(sha256)` is called when the rewind weights are known, before anything uses them; `on_round(record)`
+    after every round.
     """
 
     def __init__(
@@ -64,16 +68,20 @@ class Lottery:
         config: Config,
         data: Dataset,
         network: models.Network,
+        backend: str,
         device: torch.device,
         store: RunDirectory,
         progress: Progress,
         on_rewind_saved: Callable[[str], None],
+        on_round: Callable[[Record], None],
     ) -> None:
         self._config = config
         self._network = network
         self._store = store
         self._progress = progress
         self._on_rewind_saved = on_rewind_saved
+        self._on_round = on_round
+        self._backend = backend
         self._device = device
         model = models.build(network, derive(config.seed, "weights"))
         layout = models.faster_layout(model)
@@ -128,7 +136,7 @@ class Lottery:
         position, model = self._position, self._model
         if position.round == 0:
             if self._config.pruning.rewind_iteration == 0:
-                self._save_rewind_weights()
+                self._save_rewind_weights(self._model)
             return
         model.load_state_dict(position.trained)
         pruning = self._config.pruning
@@ -156,8 +164,10 @@ class Lottery:
         scratch = copy.deepcopy(model)
         proof.rewind(scratch, self._saved, position.masks)
         rewound = evaluate(scratch, data.test, data)
-        scratch.load_state_dict(training.best_weights)
-        stopped_early = evaluate(scratch, data.test, data)
+        last_weights = proof.copy_of(training.model)
+        training.model.load_state_dict(training.best_weights)
+        stopped_early = evaluate(training.model, data.test, data)
+        training.model.load_state_dict(last_weights)
         step_ms, dense_step_ms = self._step_times(position.masks)
         density = masking.density(position.masks)
         position.found |= {
@@ -175,11 +185,10 @@ class Lottery:
             "iterations": training.total,
             "epochs": training.epoch,
             "train_loss": training.curve[-1].train_loss,
-            "max_relative_error": max_relative_error(model, position.masks, data),
+            "max_relative_error": max_relative_error(training.model, model, data),
             "step_ms": step_ms,
             "dense_step_ms": dense_step_ms,
             "speedup": dense_step_ms / step_ms,
-            "images_per_second": training.images_per_second,
             "seconds": training.seconds,
         }
         position.record.confusion.append(retrained.confusion.tolist())
@@ -194,29 +203,44 @@ class Lottery:
         """One training run from the rewind weights (round 0: from initialisation), with its proofs."""
         position, pruning = self._position, self._config.pruning
         from_rewind = position.round > 0 or pruning.rewind_iteration == 0
-        training = self._training(self._model, masks, arm, pruning.rewind_iteration if from_rewind else 0)
+        if from_rewind:
+            proof.rewind(self._model, self._saved, masks)
+        training = self._training(self._trainable(masks), masks, arm, self._first_step())
         if state is not None:
             training.restore(*state)
         elif from_rewind:
-            proof.rewind(self._model, self._saved, masks)
-            self._prove(
-                arm,
-                proof.before_training(self._model, masks, self._saved, self._saved_sha256, training.optimizer),
-            )
+            start = self._as_dense(training.model)
+            self._prove(arm, proof.before_training(start, masks, self._saved, self._saved_sha256, training.optimizer))
         self._progress.start(f"round {position.round} {arm}", training)
 
         def after_step() -> None:
             self._progress.step(training)
             if not from_rewind and training.iteration == pruning.rewind_iteration:
-                self._save_rewind_weights()
+                self._save_rewind_weights(self._as_dense(training.model))
 
         try:
             training.run(lambda: self._save(training), after_step)
         finally:
             self._progress.stop()
+        if self._model is not training.model:
+            self._model.load_state_dict(self._as_dense(training.model).state_dict())
         self._prove(arm, proof.after_training(self._model, masks, self._saved, lambda: self._gradient_at_start(masks)))
         position.record.curves.extend(training.curve)
         return training
+
+    def _first_step(self) -> int:
+        """The step at which this round's training starts: 0 for the dense network, the rewind step for tickets."""
+        return self._config.pruning.rewind_iteration if self._position.round > 0 else 0
+
+    def _trainable(self, masks: Masks) -> nn.Module:
+        """The network, with the weights of the moment, as the backend trains it."""
+        if self._backend == "dense":
+            return self._model
+        return sparsify(copy.deepcopy(self._model), masks, self._backend)
+
+    def _as_dense(self, trained: nn.Module) -> nn.Module:
+        """The way back: the dense network with the weights of `trained`, which `_trainable` gave."""
+        return trained if trained is self._model else densify(copy.deepcopy(trained))
 
     def _close_round(self) -> None:
         """Writes the round's ticket and its rows."""
@@ -242,7 +266,9 @@ class Lottery:
             },
         )
         self._store.write_record(record)
-        self._progress.round_done(row, record.rounds[0])
+        images = (row.iterations - self._first_step()) * self._batches(position.round).size
+        self._progress.round_done(row, record.rounds[0], images / row.seconds)
+        self._on_round(record)
         position.found, position.arm = {}, ""
 
     def _prove(self, arm: str, statements: list[tuple[str, str]]) -> None:
@@ -261,7 +287,8 @@ class Lottery:
 
     def _step_times(self, masks: Masks) -> tuple[float, float]:
         """(this backend's, masked dense PyTorch's) milliseconds of a training step, on copies of the network."""
-        steps = [self._training(copy.deepcopy(self._model), masks, "timing", 0).step for _ in range(2)]
+        contestants = [copy.deepcopy(self._trainable(masks)), copy.deepcopy(self._model)]
+        steps = [self._training(model, masks, "timing", 0).step for model in contestants]
         backend_ms, dense_ms = side_by_side(steps, self._device)
         return backend_ms, dense_ms
 
@@ -272,8 +299,8 @@ class Lottery:
         functional.cross_entropy(scratch(images), labels).backward()
         return {name: weight.grad for name, weight in masking.prunable(scratch).items() if weight.grad is not None}
 
-    def _save_rewind_weights(self) -> None:
-        self._saved = proof.copy_of(self._model)
+    def _save_rewind_weights(self, model: nn.Module) -> None:
+        self._saved = proof.copy_of(model)
         self._saved_sha256 = sealed.digest(self._saved)
         self._store.write_rewind(self._saved)
         self._on_rewind_saved(self._saved_sha256)
@@ -291,6 +318,7 @@ class Lottery:
             "record": position.record.to_json(),
             "training": progress,
             "saved_sha256": self._saved_sha256,
+            "config": self._config.to_json(),
         }
         self._store.write_state(tensors, state)
 
@@ -300,6 +328,11 @@ class Lottery:
         if found is None:
             return None
         tensors, state = found
+        if Config.from_json(state["config"]) != self._config:
+            raise InputError(
+                f"config.json of {self._store.path} is not what the run began with; this run cannot go on, "
+                "start another"
+            )
         self._restore_rewind_weights(state["saved_sha256"])
         masks: Masks = {}
         for name, mask in self._position.masks.items():

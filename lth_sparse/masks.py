@@ -11,18 +11,23 @@ Masks = dict[str, Tensor]
 """Name of a layer -> bool, the shape of its weight; True where the weight is alive."""
 
 
+def _layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+
+
 def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that pruning may touch, by the name of their layer: those of convolutions and linear layers."""
-    return {name: module.weight for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    return {name: layer.weight for name, layer in _layers(model).items()}
+
+
+def weight_name(layer: str) -> str:
+    """The name in a state dict of the weight of `layer`; a model that is itself the layer is called ""."""
+    return f"{layer}.weight" if layer else "weight"
 
 
 def kinds(model: nn.Module) -> dict[str, str]:
     """Name of each prunable layer -> "conv", "fc", or "output" for the last linear layer."""
-    found = {
-        name: "conv" if isinstance(module, nn.Conv2d) else "fc"
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Conv2d | nn.Linear)
-    }
+    found = {name: "conv" if isinstance(layer, nn.Conv2d) else "fc" for name, layer in _layers(model).items()}
     linear = [name for name, kind in found.items() if kind == "fc"]
     if linear:
         found[linear[-1]] = "output"

@@ -1,10 +1,13 @@
 """The presets, as data: settings by their names in `config.py`. Every one can be overridden on the command line.
 
 `paper/...`: Frankle and Carbin 2019 (arXiv:1803.03635), figure 2 and appendix A; the iterations, batch size, optimizer
-and rates are the paper's; the number of rounds reaches its sparsest points. `openlth/...`: the defaults of open_lth,
-except that they rewind to an early step, because at this learning rate rewinding to initialisation does no better
-than random pruning (Frankle et al. 2020, arXiv:1912.05671). `seed`: the coursework this project started from; its
-optimizer settings were not recorded, those here are ours.
+and rates are the paper's; the number of rounds reaches its sparsest points.
+
+`openlth/...`: the optimizer, schedule and pruning of open_lth, but they rewind to an early step, because at this
+learning rate rewinding to initialisation does no better than random pruning (Frankle et al. 2020, arXiv:1912.05671);
+a tenth of the training images is held back for validation, BatchNorm starts at 1, VGG's convolutions have no bias.
+
+`seed`: the coursework this project started from; its optimizer settings were not recorded, those here are ours.
 """
 
 from typing import Any
@@ -84,5 +87,5 @@ PRESETS: dict[str, dict[str, Any]] = {
     "paper/conv6": _PAPER_CONV
     | {"model": "conv6", "learning_rate": 3e-4, "iterations": 30_000, "conv_rate": 0.15, "output_rate": 0.1},
     "openlth/resnet20": _OPENLTH | {"model": "resnet20", "rewind_iteration": 500},
-    "openlth/vgg16": _OPENLTH | {"model": "vgg16", "rewind_iteration": 1000},
+    "openlth/vgg16": _OPENLTH | {"model": "vgg16", "rewind_iteration": 1000, "output_rate": 0.0},
 }

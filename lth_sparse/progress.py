@@ -44,7 +44,7 @@ class Progress:
                 file=sys.stderr,
                 leave=False,
                 dynamic_ncols=True,
-                bar_format="{desc} {percentage:3.0f}%|{bar}| {postfix}, {remaining} left in this round",
+                bar_format="{desc} {percentage:3.0f}%|{bar}|{postfix}, {remaining} left in this training",
             )
 
     def step(self, training: Training) -> None:
@@ -60,7 +60,7 @@ class Progress:
             self._bar.close()
             self._bar = None
 
-    def round_done(self, row: Round, dense: Round) -> None:
+    def round_done(self, row: Round, dense: Round, images_per_second: float) -> None:
         """A round is over: its line, with the time that the rest will take at the pace so far."""
         self._finished_here += 1
         pace = (time.monotonic() - self._began) / self._finished_here
@@ -69,7 +69,7 @@ class Progress:
         say(
             f"round {row.round}/{self._rounds}: {row.density:.1%} of the weights left, epoch {row.epochs}, "
             f"loss {row.train_loss:.4f}, test accuracy {row.accuracy_retrained:.2%}{against}{random}, "
-            f"{row.images_per_second:,.0f} images/s, {_clock(pace * (self._rounds - row.round))} left"
+            f"{images_per_second:,.0f} images/s, {_clock(pace * (self._rounds - row.round))} left"
         )
 
 

@@ -14,10 +14,13 @@ from torch import Tensor, nn
 
 from lth_sparse import sealed
 from lth_sparse.errors import ProofError
-from lth_sparse.masks import Masks, apply, prunable
+from lth_sparse.masks import Masks, apply, prunable, weight_name
 
 Weights = dict[str, Tensor]
 """A state dict whose tensors share no memory with any model."""
+
+NEGLIGIBLE_GRADIENT = 1e-4
+"""Of the weight itself: a gradient below this may move it by less than float32 resolves."""
 
 
 def copy_of(model: nn.Module) -> Weights:
@@ -43,7 +46,7 @@ def before_training(
     """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails."""
     now = sealed.digest(saved)
     state = model.state_dict()
-    weight_of = {f"{name}.weight" if name else "weight": mask for name, mask in masks.items()}
+    weight_of = {weight_name(name): mask for name, mask in masks.items()}
     shared = [name for name in saved if saved[name].data_ptr() == state[name].data_ptr()]
     differing = []
     for name, tensor in saved.items():
@@ -81,46 +84,36 @@ def after_training(
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a trained ticket; raises ProofError for the first that fails.
 
-    `gradient_at_start()` gives the gradient of the loss at the rewound weights, by layer. It is asked only when no
-    live weight of one sign moved, to tell a ticket that is cut off from its output from a mistake in the masking.
+    `gradient_at_start()` gives the gradient of the loss at the rewound weights, by layer. It is asked only when the
+    live weights of one sign in some layer all stood still, to tell a ticket that is cut off from its output there from
+    a mistake in the masking.
     """
-    revived = 0
-    alive = {"positive": 0, "negative": 0}
-    moved = {"positive": 0, "negative": 0}
-    for name, weight in prunable(model).items():
-        start = saved[f"{name}.weight" if name else "weight"]
-        revived += int((weight[~masks[name]] != 0).sum())
-        for sign, chosen in (
-            ("positive", masks[name] & (start > 0)),
-            ("negative", masks[name] & (start < 0)),
-        ):
-            alive[sign] += int(chosen.sum())
-            moved[sign] += int((weight[chosen] != start[chosen]).sum())
+    weights = prunable(model)
+    revived = sum(int((weight[~masks[name]] != 0).sum()) for name, weight in weights.items())
     statements = [
-        _require(
-            revived == 0,
-            "every pruned weight is exactly 0 after training",
-            f"{revived} pruned weights are not",
-        )
+        _require(revived == 0, "every pruned weight is exactly 0 after training", f"{revived} pruned weights are not")
     ]
-    for sign, count in alive.items():
-        detail = f"{moved[sign]} of {count} moved"
-        idle = not moved[sign] and (not count or not _reached(saved, masks, sign, gradient_at_start()))
-        if idle:
-            detail += "; no gradient reaches such a weight: the ticket has none, or is cut off from its output"
+    gradient: dict[str, Tensor] | None = None
+    for sign, direction in (("positive", 1), ("negative", -1)):
+        alive = moved = 0
+        frozen: list[str] = []
+        unreached: list[str] = []
+        for name, weight in weights.items():
+            start = saved[weight_name(name)]
+            chosen = masks[name] & (direction * start > 0)
+            moved_here = int((weight[chosen] != start[chosen]).sum())
+            alive, moved = alive + int(chosen.sum()), moved + moved_here
+            if not moved_here and bool(chosen.any()):
+                gradient = gradient_at_start() if gradient is None else gradient
+                reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * start[chosen].abs()
+                (frozen if bool(reached.any()) else unreached).append(name)
+        detail = f"{moved} of {alive} moved"
+        detail += f"; none in {', '.join(frozen)}" if frozen else ""
+        detail += f"; no gradient reaches those of {', '.join(unreached)}" if unreached else ""
         statements.append(
-            _require(moved[sign] > 0 or idle, f"live {sign} weights moved, or no gradient reaches them", detail)
+            _require(not frozen, f"live {sign} weights moved in every layer that a gradient reaches", detail)
         )
     return statements
-
-
-def _reached(saved: Weights, masks: Masks, sign: str, gradient: dict[str, Tensor]) -> bool:
-    for name, mask in masks.items():
-        start = saved[f"{name}.weight" if name else "weight"]
-        chosen = mask & (start > 0 if sign == "positive" else start < 0)
-        if bool((gradient[name][chosen] != 0).any()):
-            return True
-    return False
 
 
 def _same_bits(one: Tensor, other: Tensor) -> bool:

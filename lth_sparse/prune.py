@@ -51,8 +51,9 @@ def _scaled(per_round: Mapping[str, float], sizes: Mapping[str, int], target: fl
     def density(exponent: float) -> float:
         return sum(sizes[name] * kept for name, kept in keep(exponent).items()) / total
 
-    unprunable = sum(sizes[name] for name, rate in per_round.items() if rate == 0) / total
-    if unprunable >= target:
+    # A rate too small for float64 to tell from 0 counts as 0, or no exponent would ever reach the target.
+    unprunable = sum(sizes[name] for name, rate in per_round.items() if 1 - rate == 1) / total
+    if unprunable >= target and target < 1:
         raise InputError(
             f"--sparsity: layers with a prune rate of 0 hold {unprunable:.2%} of the weights, so no more than "
             f"{1 - unprunable:.2%} can be pruned; raise their rate or lower the sparsity"

@@ -10,7 +10,7 @@ import io
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "images_per_second", "seconds")
+TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "seconds")
 """Columns of `rounds.csv` that differ between two runs of the same command; all others are equal."""
 
 
@@ -49,7 +49,6 @@ class Round:
     step_ms: float
     dense_step_ms: float
     speedup: float
-    images_per_second: float
     seconds: float
 
 

@@ -7,10 +7,11 @@ import os
 import shlex
 import sys
 import tempfile
+import time
 import traceback
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import Field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,13 +19,14 @@ import torch
 
 from lth_sparse import __version__, config, data, environment, models, report
 from lth_sparse.backends.base import BackendError
-from lth_sparse.backends.registry import resolve
+from lth_sparse.backends.registry import backends, resolve
 from lth_sparse.config import Config
 from lth_sparse.errors import InputError, ProofError
 from lth_sparse.lottery import Lottery
 from lth_sparse.masks import prunable
 from lth_sparse.presets import PRESETS
 from lth_sparse.progress import Progress, notice, say
+from lth_sparse.record import Record
 from lth_sparse.store import RunDirectory, numbered
 from lth_sparse.suggest import nearest
 
@@ -32,18 +34,30 @@ PROGRAM = "python -m lth_sparse.run"
 UNEXPECTED = 1
 BAD_INPUT = 2
 INTERRUPTED = 130
+SECONDS_BETWEEN_REPORTS = 30.0
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ").split()[0]
-        if unknown != message.split()[0]:
-            message += nearest(unknown, self._option_string_actions)
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += nearest(unknown.split(" ")[0], self._option_string_actions)
         raise InputError(message)
 
 
 def _fractions(text: str) -> tuple[float, ...]:
-    return tuple(float(part) for part in text.split(",") if part)
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.75, given {text}") from error
+
+
+def _help(setting: Field[Any]) -> str:
+    """The sentence of the setting, with the values that it may take."""
+    by_name = {"model": models.names(), "dataset": ["auto", *data.names()], "backend": list(backends())}
+    choices = setting.metadata["choices"] or by_name.get(setting.name)
+    text = setting.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
+    return text.replace("%", "%%")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -60,9 +74,9 @@ def parser() -> argparse.ArgumentParser:
             config.flag(setting.name),
             type=_fractions if kind is tuple else kind,
             metavar=setting.name.upper() if kind is not tuple else "FRACTIONS",
-            help=setting.metadata["help"].replace("%", "%%"),
+            help=_help(setting),
         )
-    made.add_argument("--out", type=Path, metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
+    made.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
     made.add_argument("--resume", action="store_true", help="go on with the interrupted run under --out")
     return made
 
@@ -79,18 +93,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _failed(f"{where}{error.strerror or error}; what was finished before is whole, see --resume")
-    except (MemoryError, torch.OutOfMemoryError) as error:
-        return _failed(f"out of memory ({' '.join(str(error).split())}); lower --batch-size or choose a smaller model")
-    except Exception as error:  # A mistake of ours: its traceback is kept for a report, not thrown at the user.
-        path = Path(tempfile.gettempdir()) / f"lth_sparse-traceback-{os.getpid()}.txt"
-        path.write_text(traceback.format_exc())
+    except Exception as error:
         reason = " ".join(str(error).split())
-        say(f"{PROGRAM}: unexpected {type(error).__name__}: {reason}; please report it with {path}")
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            return _failed(f"out of memory ({reason}); lower --batch-size or choose a smaller model")
+        say(f"{PROGRAM}: unexpected {type(error).__name__}: {reason}; please report it{_kept_traceback()}")
         return UNEXPECTED
     except KeyboardInterrupt:
         say("interrupted; the same command with --resume and this --out goes on from the last finished epoch")
         return INTERRUPTED
     return 0
+
+
+def _kept_traceback() -> str:
+    """Keeps the traceback of a mistake of ours in a file, and says where, instead of throwing it at the user."""
+    path = Path(tempfile.gettempdir()) / f"lth_sparse-traceback-{os.getpid()}.txt"
+    try:
+        path.write_text(traceback.format_exc())
+    except OSError:
+        return ""
+    return f" with {path}"
 
 
 def _failed(message: str) -> int:
@@ -100,57 +122,66 @@ def _failed(message: str) -> int:
 
 def _run(given: dict[str, Any], command: str) -> None:
     resume = given.pop("resume", False)
-    out: Path | None = given.pop("out", None)
+    out: str | None = given.pop("out", None)
+    if out == "":
+        raise InputError("--out is empty: give a directory")
     if resume and out is None:
         raise InputError("--resume goes on with the run under --out: give --out DIR too")
     before: dict[str, Any] | None = None
-    if out is None:
-        settings = config.build(given)
-        store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
+    if out is not None and resume and RunDirectory(Path(out), say).holds_a_run():
+        before = RunDirectory(Path(out), say).read_info()
+        settings = _settings_of(before, given)
     else:
-        store = RunDirectory(out, say)
-        if resume and store.holds_a_run():
-            before = store.read_info()
-            settings = _settings_of(before, given)
-        else:
-            settings = config.build(given)
-            if resume:
-                say(f"there is no run under {out} yet: starting it")
-        if before is None:
-            store.refuse_if_taken()
+        settings = config.build(given)
+        if out is not None:
+            RunDirectory(Path(out), say).refuse_if_taken()
+        if resume:
+            say(f"there is no run under {out} yet: starting it")
     device = _device(settings.device)
+    if device.type == "cuda":
+        _make_deterministic()
     backend = resolve(settings.backend)
-    smallest = models.minimum_size(settings.model)
-    dataset = data.load(settings.data, settings.seed, smallest)
-    shown = before["dataset"]["notice"] if before else dataset.notice
-    if shown:
-        notice(shown)
+    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
-    progress = Progress(settings.pruning.rounds)
-    info = before or _describe(settings, command, backend, dataset, network, device)
+    info = _describe(settings, command, backend, dataset, network, device)
+    settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
+    if before is not None:
+        _refuse_if_changed(before, info)
+        info = before
+    if info["dataset"]["notice"]:
+        notice(info["dataset"]["notice"])
+    reported = time.monotonic()
 
     def on_rewind_saved(sha256: str) -> None:
         info["rewind"] = {"iteration": settings.pruning.rewind_iteration, "sha256": sha256}
         store.write_info(info)
 
-    lottery = Lottery(settings, dataset, network, device, store, progress, on_rewind_saved)
-    if before is None:
-        store.claim()
-        store.write_info(info)
-    record = store.read_record() if before else None
-    if record is not None and len(record.rounds) > settings.pruning.rounds:
-        say(f"the run under {store.path} is finished already")
-        store.write_record(record)  # A kill may have come between its tables.
-    else:
-        say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {store.path}")
-        record = lottery.run(resume=before is not None)
-    report.write(store.path, info, record)
-    store.drop_states()
+    def on_round(record: Record) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
+            report.write(store.path, info, record)
+            reported = time.monotonic()
+
+    path = Path(out) if out is not None else numbered(Path("runs"), settings.preset.replace("/", "-"))
+    store = RunDirectory(path, say)
+    progress = Progress(settings.pruning.rounds)
+    with store.held():
+        lottery = Lottery(settings, dataset, network, backend, device, store, progress, on_rewind_saved, on_round)
+        if before is None:
+            store.write_info(info)
+        if before is not None and store.is_finished():
+            record = store.read_record()
+            say(f"the run under {path} is finished already")
+        else:
+            say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {path}")
+            record = lottery.run(resume=before is not None)
+        report.write(path, info, record)
+        store.drop_states()
     best, dense = record.best_ticket(), record.rounds[0]
     print(
         f"{dataset.name}: round {best.round}, {best.density:.1%} of the weights left: test accuracy "
         f"{best.accuracy_retrained:.2%}, dense {dense.accuracy_retrained:.2%}; "
-        f"ticket {store.ticket_path(best.round)}, report {store.path / 'report.html'}"
+        f"ticket {store.ticket_path(best.round)}, report {path / 'report.html'}"
     )
 
 
@@ -158,8 +189,14 @@ def _settings_of(info: dict[str, Any], given: dict[str, Any]) -> Config:
     """The settings of an interrupted run, which everything given again has to match."""
     try:
         settings = Config.from_json(info["config"])
-    except TypeError as error:
-        raise InputError(f"config.json of this run does not fit this version of lth_sparse: {error}") from error
+        config.check(settings)
+        # "auto" was settled when the run began, and may come out differently today.
+        resumed = replace(settings, data=replace(settings.data, dataset=str(info["dataset"]["name"])))
+    except (TypeError, KeyError, AttributeError, InputError) as error:
+        raise InputError(
+            f"config.json of this run was changed, or is of another version of lth_sparse ({error}); this run cannot "
+            "go on, start another"
+        ) from error
     recorded = _flat(settings.to_json())
     for name, value in given.items():
         if value != recorded[name]:
@@ -167,8 +204,28 @@ def _settings_of(info: dict[str, Any], given: dict[str, Any]) -> Config:
                 f"{config.flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
                 "as it is, leave the option out or start another run"
             )
-    # "auto" was settled when the run began, and may come out differently today.
-    return replace(settings, data=replace(settings.data, dataset=info["dataset"]["name"]))
+    return resumed
+
+
+def _refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises InputError when what an interrupted run began with is not what it would go on with."""
+    for section, key, what in (
+        ("dataset", "sha256", "the images (their SHA-256)"),
+        ("network", "weights", "the number of weights"),
+        ("environment", "device", "the device"),
+    ):
+        began, goes_on = before.get(section, {}).get(key), now[section][key]
+        if began != goes_on:
+            raise InputError(
+                f"--resume: {what} was {began} when the run began and is {goes_on} now; the rest would not be "
+                "the same run, start another"
+            )
+    for key in ("torch", "threads", "processor"):
+        if before["environment"].get(key) != now["environment"][key]:
+            say(
+                f"{key} was {before['environment'].get(key)} when the run began and is {now['environment'][key]} now: "
+                "results may differ in their last bits"
+            )
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
@@ -185,11 +242,18 @@ def _device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda"):
+    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: this machine shows PyTorch {torch.cuda.device_count()} GPUs; choose cpu")
     return device
+
+
+def _make_deterministic() -> None:
+    """Makes a GPU give the same bits again, as a CPU does by itself. Has to come before the first use of the GPU."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _describe(
@@ -208,6 +272,7 @@ def _describe(
         "dataset": {
             "name": dataset.name,
             "notice": dataset.notice,
+            "sha256": dataset.sha256(),
             "train": len(dataset.train),
             "validation": len(dataset.validation),
             "test": len(dataset.test),

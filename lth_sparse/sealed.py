@@ -10,6 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import safetensors.torch
 import torch
@@ -17,6 +18,9 @@ from torch import Tensor
 
 from lth_sparse.errors import InputError
 from lth_sparse.files import write_atomically
+
+ENTRY = "lth_sparse"
+"""The one entry of the metadata: safetensors writes several in an order that changes from call to call."""
 
 
 class DamagedFile(InputError):
@@ -33,19 +37,23 @@ def digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
     return sha.hexdigest()
 
 
-def _seal(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> str:
-    return digest(tensors, json.dumps(dict(metadata), sort_keys=True))
+def _seal(tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> str:
+    return digest(tensors, json.dumps(dict(data), sort_keys=True))
 
 
-def write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Writes `tensors` and `metadata` to `path`, whole or not at all. The key "sha256" of the metadata is taken."""
-    held = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    sealed = {**metadata, "sha256": _seal(held, metadata)}
-    write_atomically(path, safetensors.torch.save(held, sealed))
+def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) -> None:
+    """Writes `tensors`, and `data` with their SHA-256 as one JSON entry of the metadata, whole or not at all.
+
+    `data` is JSON-ready, without a key "sha256". Equal content gives equal bytes.
+    """
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    held = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
+    sealed = json.dumps({**data, "sha256": _seal(held, data)}, sort_keys=True)
+    write_atomically(path, safetensors.torch.save(held, {ENTRY: sealed}))
 
 
-def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the metadata that `write` put at `path`.
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the data that `write` put at `path`.
 
     Raises DamagedFile when the content is not what was written, OSError when there is nothing to read.
     """
@@ -53,10 +61,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
-        metadata = dict(header["__metadata__"])
-        sealed = metadata.pop("sha256")
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError) as error:
+        data = json.loads(header["__metadata__"][ENTRY])
+        sealed = data.pop("sha256")
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DamagedFile(f"{path} is damaged: it is cut short, or not a file of this project ({error})") from error
-    if _seal(tensors, metadata) != sealed:
+    if _seal(tensors, data) != sealed:
         raise DamagedFile(f"{path} is damaged: its content does not match the SHA-256 written in it")
-    return tensors, metadata
+    return tensors, data

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import json
+import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +18,11 @@ from lth_sparse import sealed
 from lth_sparse.errors import InputError
 from lth_sparse.files import write_atomically
 from lth_sparse.record import Record, table
+from lth_sparse.ticket import read_ticket
 
 GENERATIONS = 2
-WRITTEN = ("config.json", "rounds.csv", "record.json", "report.html", "tickets", "plots", "state")
+TABLES = ("rounds.csv", "curves.csv", "layers.csv")
+WRITTEN = ("config.json", *TABLES, "record.json", "report.html", "tickets", "plots", "state")
 
 
 class RunDirectory:
@@ -34,6 +40,10 @@ class RunDirectory:
         """Whether `config.json` of a run is there."""
         return (self.path / "config.json").is_file()
 
+    def is_finished(self) -> bool:
+        """Whether the run came to its end: its tables are there, and what an unfinished run needs is not."""
+        return (self.path / "record.json").is_file() and not self._generations()
+
     def refuse_if_taken(self) -> None:
         """Raises InputError when something is in the way of a new run here. Writes nothing."""
         if self.path.exists() and not self.path.is_dir():
@@ -43,13 +53,32 @@ class RunDirectory:
         taken = [name for name in WRITTEN if (self.path / name).exists()]
         if taken:
             raise InputError(f"--out {self.path} holds {', '.join(taken)}, which a run would replace; name another")
+        existing = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        if not os.access(existing, os.W_OK):
+            raise InputError(f"--out {self.path} cannot be written: no permission for {existing}")
 
-    def claim(self) -> None:
-        """Makes the directory. Raises InputError when that cannot be done."""
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the directory, made if need be, for this process alone; removes it again if it stays empty.
+
+        Raises InputError when it cannot be made, or when another process holds it.
+        """
         try:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--out {self.path} cannot be made: {error.strerror}") from error
+        handle = os.open(self.path, os.O_RDONLY)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(handle)
+            raise InputError(f"--out {self.path}: another process is writing there; wait for it") from error
+        try:
+            yield
+        finally:
+            os.close(handle)
+            if not any(self.path.iterdir()):
+                self.path.rmdir()
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Writes `config.json`."""
@@ -59,29 +88,32 @@ class RunDirectory:
         """What `write_info` wrote. Raises InputError when it is not that any more."""
         path = self.path / "config.json"
         try:
-            info = json.loads(path.read_text())
+            info: dict[str, Any] = json.loads(path.read_text())
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); this run cannot go on, start another") from error
-        if not isinstance(info, dict) or "config" not in info:
-            raise InputError(f"{path} was not written by lth_sparse; name another --out")
         return info
 
     def write_record(self, record: Record) -> None:
-        """Writes the tables: `rounds.csv`, `curves.csv`, `layers.csv`, and all of it in `record.json`."""
-        write_atomically(self.path / "curves.csv", table(record.curves).encode())
-        write_atomically(self.path / "layers.csv", table(record.layers).encode())
-        write_atomically(self.path / "record.json", (json.dumps(record.to_json()) + "\n").encode())
-        write_atomically(self.path / "rounds.csv", table(record.rounds).encode())
+        """Writes the tables, and all of the record, with its SHA-256, in `record.json`."""
+        texts = (table(record.rounds), table(record.curves), table(record.layers))
+        for name, text in zip(TABLES, texts, strict=True):
+            write_atomically(self.path / name, text.encode())
+        content = json.dumps(record.to_json())
+        sha256 = hashlib.sha256(content.encode()).hexdigest()
+        write_atomically(self.path / "record.json", f'{{"sha256": "{sha256}",\n"record": {content}}}\n'.encode())
 
-    def read_record(self) -> Record | None:
-        """What `write_record` wrote last, or None."""
+    def read_record(self) -> Record:
+        """What `write_record` wrote last. Raises InputError when it is not that any more."""
         path = self.path / "record.json"
         try:
-            return Record.from_json(json.loads(path.read_text()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}); this run cannot go on, start another") from error
+            read = json.loads(path.read_text())
+            record = read["record"]
+            whole = hashlib.sha256(json.dumps(record).encode()).hexdigest() == read["sha256"]
+        except (ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            raise InputError(f"{path} is damaged; the tables and tickets beside it are as they were")
+        return Record.from_json(record)
 
     def ticket_path(self, round: int) -> Path:
         """Where the ticket of `round` lies."""
@@ -92,21 +124,30 @@ class RunDirectory:
         sealed.write(self._states / "rewind.safetensors", weights, {})
 
     def read_rewind(self) -> dict[str, Tensor] | None:
-        """The rewind weights, or None when they are not there or damaged (which is said)."""
-        return self._read(self._states / "rewind.safetensors", lambda tensors, _: tensors)
+        """The rewind weights, from beside the states or else from the ticket of round 0, which is all of them.
+
+        None when neither is there, whole. A damaged file is named and put aside.
+        """
+        saved: dict[str, Tensor] | None = self._read(self._states / "rewind.safetensors", lambda tensors, _: tensors)
+        if saved is None and self.ticket_path(0).exists():
+            try:
+                return read_ticket(self.ticket_path(0)).weights
+            except InputError as error:
+                self._say(f"refused: {error}")
+        return saved
 
     def write_state(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         """Adds a state and drops all but the newest two, so that a damaged one still has one before it."""
         found = self._generations()
         number = int(found[-1].stem) + 1 if found else 0
-        sealed.write(self._states / f"{number:06}.safetensors", tensors, {"state": json.dumps(data)})
+        sealed.write(self._states / f"{number:06}.safetensors", tensors, data)
         for old in found[: 1 - GENERATIONS]:
             old.unlink()
 
     def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest state that is whole, or None when there is none. A damaged one is named and put aside."""
         for path in reversed(self._generations()):
-            state = self._read(path, lambda tensors, data: (tensors, json.loads(data["state"])))
+            state: tuple[dict[str, Tensor], dict[str, Any]] | None = self._read(path, lambda *state: state)
             if state is not None:
                 return state
         return None
@@ -114,9 +155,9 @@ class RunDirectory:
     def _generations(self) -> list[Path]:
         return sorted(self._states.glob("[0-9]*.safetensors"))
 
-    def _read(self, path: Path, parse: Callable[[dict[str, Tensor], dict[str, str]], Any]) -> Any:
+    def _read(self, path: Path, take: Callable[[dict[str, Tensor], dict[str, Any]], Any]) -> Any:
         try:
-            return parse(*sealed.read(path))
+            return take(*sealed.read(path))
         except FileNotFoundError:
             return None
         except sealed.DamagedFile as error:
@@ -131,8 +172,15 @@ class RunDirectory:
 
 
 def numbered(parent: Path, name: str) -> Path:
-    """The first of `parent/name-01`, `-02`, ... that is not there yet."""
+    """A new directory, the first of `parent/name-01`, `-02`, ... that was not there yet."""
     number = 1
-    while (parent / f"{name}-{number:02}").exists():
-        number += 1
-    return parent / f"{name}-{number:02}"
+    while True:
+        path = parent / f"{name}-{number:02}"
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+        except OSError as error:
+            raise InputError(f"{path} cannot be made: {error.strerror}; name a directory with --out") from error
+        else:
+            return path

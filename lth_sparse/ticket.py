@@ -2,13 +2,12 @@
 
 Layout (safetensors, sealed by a SHA-256): `mask/LAYER` uint8, the mask's bits in row-major order, most significant
 bit first, padded to a byte; `values/LAYER` [nnz], the live rewind weights in the same order; `rest/NAME`, every other
-entry of the state dict (biases, BatchNorm). Metadata: `ticket`, a JSON object with the format's version, the network,
-the shapes of the masks, hashes, and what the maker adds (accuracies, configuration). No pickle.
+entry of the state dict (biases, BatchNorm). Metadata: `lth_sparse`, a JSON object with the format's version, the
+network, the shapes of the masks, hashes, and what the maker adds (accuracies, configuration). No pickle.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 
 from lth_sparse import models, sealed
 from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks, prunable
+from lth_sparse.masks import Masks, prunable, weight_name
 
 VERSION = 1
 
@@ -50,10 +49,6 @@ def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.from_numpy(np.unpackbits(bits.numpy(), count=count).astype(bool)).reshape(shape)
 
 
-def _weight_name(layer: str) -> str:
-    return f"{layer}.weight" if layer else "weight"
-
-
 def save_ticket(
     path: str | PathLike[str],
     model: nn.Module,
@@ -77,7 +72,7 @@ def save_ticket(
     for layer, mask in masks.items():
         if layer not in layers:
             raise InputError(f"masks: the model has no prunable layer {layer!r}; it has {', '.join(layers)}")
-        weight = state.pop(_weight_name(layer))
+        weight = state.pop(weight_name(layer))
         if mask.dtype != torch.bool or mask.shape != weight.shape:
             raise InputError(
                 f"masks[{layer!r}]: expected bool of shape {tuple(weight.shape)}, "
@@ -88,13 +83,13 @@ def save_ticket(
     tensors |= {f"rest/{name}": value for name, value in state.items()}
     packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
     description = {
-        "version": VERSION,
+        "ticket_version": VERSION,
         "network": asdict(network) if network else None,
         "shapes": {layer: list(mask.shape) for layer, mask in masks.items()},
         "mask_sha256": sealed.digest(packed),
         **(metadata or {}),
     }
-    sealed.write(Path(path), tensors, {"ticket": json.dumps(description)})
+    sealed.write(Path(path), tensors, description)
 
 
 def read_ticket(path: str | PathLike[str]) -> Ticket:
@@ -102,12 +97,11 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
 
     Raises InputError (a ValueError) when the file is damaged or no ticket, OSError when it cannot be read.
     """
-    tensors, sealed_metadata = sealed.read(Path(path))
-    if "ticket" not in sealed_metadata:
-        raise InputError(f"{path} is not a ticket: it has no 'ticket' entry in its metadata")
-    metadata = json.loads(sealed_metadata["ticket"])
-    if metadata["version"] != VERSION:
-        raise InputError(f"{path} is a ticket of version {metadata['version']}; this package reads version {VERSION}")
+    tensors, metadata = sealed.read(Path(path))
+    if not {"ticket_version", "network", "shapes"} <= metadata.keys():
+        raise InputError(f"{path} is not a ticket: its metadata lacks ticket_version, network or shapes")
+    if (version := metadata["ticket_version"]) != VERSION:
+        raise InputError(f"{path} is a ticket of version {version}; this package reads version {VERSION}")
     masks: Masks = {}
     weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
     for layer, shape in metadata["shapes"].items():
@@ -120,7 +114,7 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
             weight[masks[layer]] = values
         except (KeyError, ValueError) as error:
             raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
-        weights[_weight_name(layer)] = weight
+        weights[weight_name(layer)] = weight
     described = metadata["network"]
     network = None
     if described:

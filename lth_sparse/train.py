@@ -123,7 +123,7 @@ class Training:
             finished = self.iteration == self.total
             evaluation_due = finished or self.iteration % self._config.evaluate_every == 0
             if evaluation_due and self._loss_sum.is_cuda:
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(self._loss_sum.device)
             self.seconds += time.perf_counter() - began
             if evaluation_due:
                 self._evaluate()
@@ -133,14 +133,14 @@ class Training:
 
     def _evaluate(self) -> None:
         train_loss = float(self._loss_sum) / self._loss_count
-        if not math.isfinite(train_loss):
+        found = evaluate(self.model, self._data.validation, self._data)
+        if not math.isfinite(train_loss) or not math.isfinite(found.loss):
             raise InputError(
-                f"training diverged: the loss is {train_loss} at step {self.iteration} of round {self._round} "
-                f"({self._arm}); lower --learning-rate or raise --warmup"
+                f"training diverged: the loss is {train_loss}, in validation {found.loss}, at step {self.iteration} of "
+                f"round {self._round} ({self._arm}); lower --learning-rate or raise --warmup, in another --out"
             )
         self._loss_sum.zero_()
         self._loss_count = 0
-        found = evaluate(self.model, self._data.validation, self._data)
         self.curve.append(CurvePoint(self._round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
         if found.loss < self.best_loss:
             self.best_loss, self.early_stop = found.loss, self.iteration
@@ -173,9 +173,14 @@ class Training:
         device = self._loss_sum.device
         self.best_weights = {name: value.to(device) for name, value in under("best/").items()}
         self._loss_sum.copy_(tensors["loss_sum"])
+        parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
         for name, value in under("optimizer/").items():
             index, key = name.split("/", 1)
+            parameter = parameters[int(index)]
+            if value.shape == parameter.shape:
+                # In the parameter's memory layout, as the optimizer made it; a file knows only one layout.
+                value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
             entries.setdefault(int(index), {})[key] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})

@@ -62,6 +62,11 @@ def test_settings_survive_json() -> None:
         ({"milestones": (0.5, 1.5)}, "--milestones"),
         ({"epochs": 1, "iterations": 1}, "--epochs or --iterations, not both"),
         ({"prune_rate": 0.2, "sparsity": 0.9}, "--prune-rate or --sparsity, not both"),
+        ({"learning_rate": 1e39}, r"--learning-rate 1e\+39: expected a finite number, at most 3.4e\+38"),
+        ({"image_size": 100_000}, "--image-size 100000: expected at most 4096"),
+        ({"rounds": 10**9}, "--rounds 1000000000"),
+        ({"epochs": 10**12}, "--epochs 1000000000000: expected at most"),
+        ({"rounds": 0, "sparsity": 0.9}, "--rounds 0 prunes nothing"),
         ({"schedule": "seed"}, "--schedule seed needs"),
     ],
 )

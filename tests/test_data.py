@@ -285,7 +285,7 @@ def test_svhn_is_read_from_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "mnist", "fashion-mnist", "svhn"])
 def test_a_named_data_set_is_never_substituted(tmp_path: Path, offline: None, name: str) -> None:
-    with pytest.raises(InputError, match=f"'{name}' is not whole under .* could not be fetched") as refused:
+    with pytest.raises(InputError, match=f"'{name}' is not whole under .* could not be read or fetched") as refused:
         load(name, tmp_path)
     assert "--dataset digits" in str(refused.value)
 

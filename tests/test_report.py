@@ -97,7 +97,6 @@ def sample_record(rounds: int = 7, classes: int = 10, winning: bool = True) -> R
                 step_ms=4.1,
                 dense_step_ms=4.2,
                 speedup=4.2 / 4.1,
-                images_per_second=15000.0,
                 seconds=3.2,
             )
         )

@@ -17,11 +17,13 @@ from PIL import Image
 
 import lth_sparse as lth
 from lth_sparse import sealed
+from lth_sparse.backends import registry
+from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.masks import prunable
 from lth_sparse.proof import Weights
 
 Lottery = Callable[..., tuple[int, str]]
-SHORT = ("--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20")
+SHORT: tuple[object, ...] = ("--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20")
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_tickets_hold_the_recorded_rewind_weights(finished: Path) -> None:
 
 
 def test_every_round_is_proved_for_both_arms(finished: Path) -> None:
-    proofs = json.loads((finished / "record.json").read_text())["proofs"]
+    proofs = json.loads((finished / "record.json").read_text())["record"]["proofs"]
     checked = {(proof["round"], proof["arm"]) for proof in proofs if proof["statement"].startswith("w == w0 * mask")}
     assert checked == {(0, "ticket"), (1, "ticket"), (1, "random"), (2, "ticket"), (2, "random")}
 
@@ -137,7 +139,7 @@ def test_the_variants_of_the_lottery(tmp_path: Path, lottery: Lottery, arguments
         assert float(table[-1]["sparsity"]) == pytest.approx(wanted, abs=1e-3)
     if "one-shot" in arguments:
         assert table[2]["accuracy_before_prune"] == table[0]["accuracy_retrained"]
-    proofs = json.loads((tmp_path / "run" / "record.json").read_text())["proofs"]
+    proofs = json.loads((tmp_path / "run" / "record.json").read_text())["record"]["proofs"]
     assert {proof["round"] for proof in proofs} == {int(row["round"]) for row in table}
 
 
@@ -239,7 +241,13 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the program may catch it."""
 
 
-def interrupted(out: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def interrupted(
+    out: Path,
+    lottery: Lottery,
+    monkeypatch: pytest.MonkeyPatch,
+    after: int,
+    arguments: tuple[object, ...] = SHORT,
+) -> None:
     """Leaves a run under `out` that was stopped right after it had written `after` states."""
     from lth_sparse.store import RunDirectory
 
@@ -255,7 +263,7 @@ def interrupted(out: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, af
     with monkeypatch.context() as patch:
         patch.setattr(RunDirectory, "write_state", count)
         with pytest.raises(Killed):
-            lottery(*SHORT, "--out", out)
+            lottery(*arguments, "--out", out)
 
 
 @pytest.mark.parametrize("harm", ["cut short", "flipped"])
@@ -287,6 +295,10 @@ def test_lost_rewind_weights_are_made_again_and_wrong_ones_refused(
     status, error = lottery("--out", out, "--resume")
     assert (status, "refused" in error) == (0, True)
     assert rows(out, without_times=True) == rows(finished, without_times=True)
+    shutil.copytree(tmp_path / "copy", tmp_path / "fallen_back")
+    (tmp_path / "fallen_back" / "state" / "rewind.safetensors").unlink()
+    assert lottery("--out", tmp_path / "fallen_back", "--resume")[0] == 0
+    assert rows(tmp_path / "fallen_back", without_times=True) == rows(finished, without_times=True)
     path = tmp_path / "copy" / "state" / "rewind.safetensors"
     weights, metadata = sealed.read(path)
     weights["conv1a.weight"][0, 0, 0, 0] += 1
@@ -296,13 +308,11 @@ def test_lost_rewind_weights_are_made_again_and_wrong_ones_refused(
     assert "not those of its record" in error
 
 
-def test_a_kill_between_the_last_tables_is_mended(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+def test_a_kill_before_the_report_is_mended(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
     shutil.copytree(finished, tmp_path / "copy")
-    for name in ("rounds.csv", "report.html"):
-        (tmp_path / "copy" / name).unlink()
+    (tmp_path / "copy" / "report.html").unlink()
     assert lottery("--out", tmp_path / "copy", "--resume")[0] == 0
-    for name in ("rounds.csv", "report.html"):
-        assert (tmp_path / "copy" / name).read_bytes() == (finished / name).read_bytes()
+    assert (tmp_path / "copy" / "report.html").read_bytes() == (finished / "report.html").read_bytes()
 
 
 def test_resuming_with_other_settings_is_refused(
@@ -336,6 +346,89 @@ def test_a_disk_that_fills_up_in_mid_run_loses_nothing(
     assert not list((tmp_path / "run").rglob("*.part"))
     assert lottery("--out", tmp_path / "run", "--resume")[0] == 0
     assert rows(tmp_path / "run", without_times=True) == rows(finished, without_times=True)
+
+
+@pytest.mark.parametrize("iterations", [1, 60])
+def test_a_training_that_diverges_stops_the_run(tmp_path: Path, lottery: Lottery, iterations: int) -> None:
+    status, error = lottery(*SHORT, "--iterations", iterations, "--learning-rate", "1e20", "--out", tmp_path / "run")
+    assert status == 2
+    assert "training diverged: the loss is" in error.splitlines()[-1]
+
+
+def test_a_run_does_not_go_on_as_another_one(
+    image_folder: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Changed images, or a changed config.json, would give a table that no single run could give."""
+    out = tmp_path / "run"
+    folder = ("--dataset", "folder", "--data-dir", image_folder, "--batch-size", "10", "--epochs", "3")
+    interrupted(out, lottery, monkeypatch, 2, (*folder, "--rounds", "1"))
+    config = (out / "config.json").read_text()
+    (out / "config.json").write_text(config.replace('"seed": 0', '"seed": 1'))
+    status, error = lottery("--out", out, "--resume")
+    assert (status, "the images (their SHA-256)" in error or "config.json" in error) == (2, True)
+    for content in ("{", '{"config": {}}', '{"config": 5}', config.replace('"batch_size": 10', '"batch_size": "x"')):
+        (out / "config.json").write_text(content)
+        status, error = lottery("--out", out, "--resume")
+        assert (status, "config.json" in error_line(error)) == (2, True)
+    (out / "config.json").write_text(config.replace('"learning_rate": 0.002', '"learning_rate": 0.003'))
+    status, error = lottery("--out", out, "--resume")
+    assert (status, "is not what the run began with" in error) == (2, True)
+    (out / "config.json").write_text(config)
+    Image.new("RGB", (12, 12), "red").save(image_folder / "train" / "dark" / "0000.png")
+    status, error = lottery("--out", out, "--resume")
+    assert (status, "the images (their SHA-256) was" in error_line(error)) == (2, True)
+
+
+def test_two_processes_do_not_write_one_run(tmp_path: Path, lottery: Lottery) -> None:
+    from lth_sparse.store import RunDirectory
+
+    with RunDirectory(tmp_path / "run", print).held():
+        status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 2
+    assert "another process is writing there" in error_line(error)
+
+
+def test_a_damaged_record_of_a_finished_run_is_named(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    path = tmp_path / "copy" / "record.json"
+    path.write_text(path.read_text().replace("0.9", "0.8", 1))
+    status, error = lottery("--out", tmp_path / "copy", "--resume")
+    assert (status, f"{path} is damaged" in error_line(error)) == (2, True)
+    assert (tmp_path / "copy" / "rounds.csv").read_bytes() == (finished / "rounds.csv").read_bytes()
+
+
+def test_another_backend_trains_sparse_layers(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever is registered computes the run: packed once a mask, and the lottery comes out as with masked dense."""
+    calls: dict[str, int] = {"pack": 0, "forward": 0, "grad_input": 0, "grad_weight": 0}
+
+    class Counting(DenseBackend):
+        name = "counting"
+
+        def __getattribute__(self, name: str) -> object:
+            if name in calls:
+                calls[name] += 1
+            return super().__getattribute__(name)
+
+    monkeypatch.setitem(registry._registered, "counting", Counting())
+    monkeypatch.setitem(registry._unusable, "counting", "")
+    status, error = lottery(*SHORT, "--backend", "counting", "--rewind-iteration", 3, "--out", tmp_path / "late")
+    assert status == 0, error
+    status, error = lottery(*SHORT, "--backend", "counting", "--out", tmp_path / "run")
+    assert status == 0, error
+    assert all(calls.values())
+    assert calls["forward"] > 20 * calls["pack"]
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["backend"] == "counting"
+    for row, dense in zip(rows(tmp_path / "run"), rows(finished), strict=True):
+        assert row["live_weights"] == dense["live_weights"]
+        assert float(row["accuracy_retrained"]) == pytest.approx(float(dense["accuracy_retrained"]), abs=0.03)
+        assert float(row["max_relative_error"]) < 1e-5
+    # Killed and resumed, it ends with the same bits too.
+    with monkeypatch.context() as patch:
+        interrupted(tmp_path / "again", lottery, patch, 8, (*SHORT, "--backend", "counting"))
+    assert lottery("--out", tmp_path / "again", "--resume")[0] == 0
+    assert rows(tmp_path / "again", without_times=True) == rows(tmp_path / "run", without_times=True)
 
 
 def test_a_failed_proof_stops_the_run(tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,6 +474,10 @@ def test_masks_not_applied_after_a_step_stop_the_run(
         (("--dataset", "folder", "--data-dir", "/"), "is missing"),
         (("--model", "vgg16", "--image-size", "8"), "needs images of at least 16x16 pixels"),
         (("--resume",), "give --out"),
+        (("",), "unrecognized arguments"),
+        (("--milestones", "half"), "expected fractions such as 0.5,0.75, given half"),
+        (("--device", "cpu:5"), "--device cpu:5"),
+        (("--data-dir", "~nobody-here/x"), "--data-dir ~nobody-here/x"),
     ],
 )
 def test_bad_input_is_one_line_and_leaves_nothing(

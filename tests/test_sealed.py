@@ -54,6 +54,14 @@ def test_a_flip_of_any_byte_is_refused_or_harmless(path: Path) -> None:
     assert refused > 0.9 * len(content)
 
 
+def test_equal_content_gives_equal_bytes(path: Path) -> None:
+    content = path.read_bytes()
+    tensors, data = sealed.read(path)
+    for _ in range(10):
+        sealed.write(path, tensors, data)
+        assert path.read_bytes() == content
+
+
 def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00{}      ")
     with pytest.raises(sealed.DamagedFile, match="not a file of this project"):

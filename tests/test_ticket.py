@@ -75,9 +75,9 @@ def test_any_safetensors_reader_can_open_a_ticket(tmp_path: Path) -> None:
     described, model, masks = network("small")
     lth.save_ticket(tmp_path / "t", model, masks, network=described)
     with safe_open(tmp_path / "t", "pt") as file:
-        metadata = json.loads(file.metadata()["ticket"])
+        metadata = json.loads(file.metadata()["lth_sparse"])
         assert metadata["network"] == {"name": "small", "input_shape": [1, 16, 16], "classes": 10}
-        assert len(file.metadata()["sha256"]) == len(metadata["mask_sha256"]) == 64
+        assert len(metadata["sha256"]) == len(metadata["mask_sha256"]) == 64
         assert file.get_tensor("values/fc1").shape == (int(masks["fc1"].sum()),)
 
 
@@ -130,8 +130,7 @@ def test_a_ticket_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
         ([3, 3], {"mask/a": bits, "values/a": torch.ones(8)}),
         ([3, 3], {"mask/a": bits}),
     ):
-        description = {"version": 1, "network": None, "shapes": {"a": shape}}
-        sealed.write(tmp_path / "t", tensors, {"ticket": json.dumps(description)})
+        sealed.write(tmp_path / "t", tensors, {"ticket_version": 1, "network": None, "shapes": {"a": shape}})
         with pytest.raises(InputError, match="not a whole ticket: layer 'a'"):
             lth.load_ticket(tmp_path / "t")
 

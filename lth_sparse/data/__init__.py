@@ -10,6 +10,7 @@ from lth_sparse.config import DataConfig
 from lth_sparse.data import digits, folder, published
 from lth_sparse.data.dataset import Dataset, Source, Split, resized, split_off_validation, statistics
 from lth_sparse.data.registry import Unavailable, loader, names, register
+from lth_sparse.errors import InputError
 
 __all__ = ["Dataset", "Split", "digits", "folder", "load", "names", "published", "register"]
 
@@ -20,7 +21,10 @@ def load(config: DataConfig, seed: int, minimum_size: int = 1) -> Dataset:
     `minimum_size`: pixels; smaller images are enlarged to it, with a notice, unless `config.image_size` says
     otherwise. "auto" is CIFAR-10, or digits with a notice. Raises InputError when the data cannot be used.
     """
-    data_dir = Path(config.data_dir).expanduser()
+    try:
+        data_dir = Path(config.data_dir).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"--data-dir {config.data_dir}: {error}; give the folder in full") from error
     notices = []
     if config.dataset == "auto":
         name, source, notice = _automatic(data_dir, config.image_size)

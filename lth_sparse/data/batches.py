@@ -39,17 +39,18 @@ def augmented(images: Tensor, augmentation: str, random: torch.Generator) -> Ten
 class Batches:
     """The training images as an endless, seeded sequence: batch `i` depends on the seed and on `i` alone.
 
-    An epoch is a fresh permutation; the images left over after its last full batch sit that epoch out.
+    `size`: images in a batch; `per_epoch`: batches in an epoch. An epoch is a fresh permutation; the images left over
+    after its last full batch sit that epoch out.
     """
 
     def __init__(self, data: Dataset, batch_size: int, augmentation: str, seed: int) -> None:
         self._data = data
-        self._batch_size = min(batch_size, len(data.train))
+        self.size = min(batch_size, len(data.train))
         self._augmentation = augmentation
         self._seed = seed
         self._epoch = -1
         self._order = torch.empty(0, dtype=torch.long)
-        self.per_epoch = len(data.train) // self._batch_size
+        self.per_epoch = len(data.train) // self.size
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """(images float32 [N, C, H, W], labels int64 [N]) of step `iteration`."""
@@ -57,7 +58,7 @@ class Batches:
         if epoch != self._epoch:
             order = torch.randperm(len(self._data.train), generator=generator(self._seed, "order", epoch))
             self._order, self._epoch = order.to(self._data.train.labels.device), epoch
-        chosen = self._order[step * self._batch_size : (step + 1) * self._batch_size]
+        chosen = self._order[step * self.size : (step + 1) * self.size]
         images = self._data.train.select(chosen)
         if self._augmentation != "none":
             images = augmented(images, self._augmentation, generator(self._seed, "augmentation", iteration))

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lth_sparse.errors import InputError
+from lth_sparse.sealed import digest
 from lth_sparse.seeding import generator
 
 VALIDATION_FRACTION = 10
@@ -62,6 +63,12 @@ class Dataset:
     test: Split
     mean: Tensor
     deviation: Tensor
+
+    def sha256(self) -> str:
+        """SHA-256, in hex, of all images and labels in their splits."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        images = {f"{name} images": part.images for name, part in parts.items()}
+        return digest(images | {f"{name} labels": part.labels for name, part in parts.items()}, repr(self.classes))
 
     @property
     def image_shape(self) -> tuple[int, int, int]:

@@ -109,7 +109,7 @@ def folder(data_dir: Path, image_size: int | None) -> Source:
 
 def _cached(cache: Path, fingerprint: str) -> dict[str, Tensor] | None:
     try:
-        tensors, metadata = sealed.read(cache)
+        tensors, data = sealed.read(cache)
     except (OSError, sealed.DamagedFile):
         return None  # A cache that is not there, or not whole, costs seconds; it is written anew.
-    return tensors if metadata.get("fingerprint") == fingerprint else None
+    return tensors if data.get("fingerprint") == fingerprint else None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,9 @@ from lth_sparse.data.registry import Unavailable, register
 
 # Without a limit, a network that swallows packets would hold the run up for many minutes before it falls back.
 NETWORK_PATIENCE_SECONDS = 20.0
+
+UNREADABLE = (RuntimeError, OSError, ValueError, AssertionError, EOFError, HTTPException)
+"""What torchvision raises for data that is not there, not whole, or not to be fetched."""
 
 
 @contextmanager
@@ -31,18 +36,21 @@ def _network_patience() -> Iterator[None]:
 
 def _open(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> list[Any]:
     """[train, test] of torchvision's class, from disk when they are there, else fetched."""
+    was_there = data_dir.exists()
     try:
         return [make(train, False) for train in (True, False)]
-    except (RuntimeError, OSError):
+    except UNREADABLE:
         pass  # Not on disk, or not whole: torchvision does not say which, and fetching mends both.
     try:
         with _network_patience():
             return [make(train, True) for train in (True, False)]
-    except (RuntimeError, OSError) as error:
+    except UNREADABLE as error:
+        if not was_there and data_dir.is_dir() and not any(path.is_file() for path in data_dir.rglob("*")):
+            shutil.rmtree(data_dir)  # torchvision makes its folders before it fetches anything.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise Unavailable(
-            f"data set {name!r} is not whole under {data_dir} and could not be fetched ({reason}); put it there, "
-            "name another folder with --data-dir, or choose --dataset digits, which needs no network"
+            f"data set {name!r} is not whole under {data_dir} and could not be read or fetched ({reason}); put it "
+            "there, name another folder with --data-dir, or choose --dataset digits, which needs no network"
         ) from error
 
 
