@@ -1,4 +1,4 @@
-"""The dense backend against the specification, and the registry that hands it out."""
+"""Every backend that works here against the specification, and the registry that hands them out."""
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.base import BackendError, LayerSpec
 from lth_sparse.pattern import Pattern
 
+BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
 GRID = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 BATCH_SIZES = st.sampled_from([1, 2, 3, 7, 13])
 DENSITIES = st.sampled_from([0.0, 0.02, 0.1, 0.5, 1.0])
@@ -43,8 +44,8 @@ def linear_cases(draw):
     return spec, (draw(BATCH_SIZES), spec.in_channels)
 
 
-def outputs_of_backend(mask, spec, x, values, bias, grad_out):
-    backend = registry.get("dense")
+def outputs_of_backend(name, mask, spec, x, values, bias, grad_out):
+    backend = registry.get(name)
     plan = backend.pack(Pattern.from_mask(mask), spec)
     return (
         backend.forward(x, values, plan, bias),
@@ -61,7 +62,7 @@ def outputs_of_reference(mask, spec, x, values, bias, grad_out):
     )
 
 
-def assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed):
+def assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed):
     """In float64 the backend is the reference; in float32 it errs at most twice as much as dense PyTorch."""
     torch.manual_seed(seed)
     x = torch.randn(input_shape, dtype=torch.float64)
@@ -72,8 +73,8 @@ def assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed):
     exact = [tensor.float().double() for tensor in (x, values, bias, grad_out)]
     rounded = [tensor.float() for tensor in exact]
     truth = outputs_of_reference(mask, spec, *exact)
-    double = outputs_of_backend(mask, spec, *exact)
-    single = outputs_of_backend(mask, spec, *rounded)
+    double = outputs_of_backend(name, mask, spec, *exact)
+    single = outputs_of_backend(name, mask, spec, *rounded)
     dense = outputs_of_reference(mask, spec, *rounded)
     for expected, ours, ours_single, dense_single in zip(truth, double, single, dense, strict=True):
         assert ours.shape == ours_single.shape == expected.shape
@@ -83,20 +84,22 @@ def assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed):
             assert error <= 2 * own + torch.finfo(torch.float32).eps * expected.abs().max()
 
 
+@pytest.mark.parametrize("name", BACKENDS)
 @GRID
 @given(case=conv2d_cases(), density=DENSITIES, seed=st.integers(0, 99))
-def test_conv2d_agrees_with_the_reference(case, density, seed):
+def test_conv2d_agrees_with_the_reference(name, case, density, seed):
     spec, input_shape = case
     mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(seed)) < density
-    assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed)
+    assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed)
 
 
+@pytest.mark.parametrize("name", BACKENDS)
 @GRID
 @given(case=linear_cases(), density=DENSITIES, seed=st.integers(0, 99))
-def test_linear_agrees_with_the_reference(case, density, seed):
+def test_linear_agrees_with_the_reference(name, case, density, seed):
     spec, input_shape = case
     mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(seed)) < density
-    assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed)
+    assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed)
 
 
 def all_pruned(mask):
@@ -120,6 +123,7 @@ def one_weight_left(mask):
     mask[-1, -1] = torch.arange(mask[-1, -1].numel()).reshape(mask[-1, -1].shape) == 0
 
 
+@pytest.mark.parametrize("name", BACKENDS)
 @pytest.mark.parametrize(
     "degenerate", [all_pruned, none_pruned, dead_output_channels, dead_input_channels, one_weight_left]
 )
@@ -132,13 +136,13 @@ def one_weight_left(mask):
     ],
     ids=["conv2d", "grouped", "linear"],
 )
-def test_degenerate_masks(spec, input_shape, degenerate):
+def test_degenerate_masks(name, spec, input_shape, degenerate):
     mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.7
     degenerate(mask)
-    assert_as_exact_as_dense_pytorch(spec, input_shape, mask, seed=0)
+    assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed=0)
 
 
-def test_channels_last_stays_channels_last_and_right():
+def test_dense_keeps_channels_last_and_stays_right():
     spec = LayerSpec("conv2d", 8, 16, kernel_size=(3, 3), padding=(1, 1))
     mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.3
     torch.manual_seed(0)
@@ -146,19 +150,20 @@ def test_channels_last_stays_channels_last_and_right():
     values = torch.randn(int(mask.sum()))
     expected = outputs_of_reference(mask, spec, x, values, None, grad_out)
     strided = [tensor.to(memory_format=torch.channels_last) for tensor in (x, grad_out)]
-    ours = outputs_of_backend(mask, spec, strided[0], values, None, strided[1])
+    ours = outputs_of_backend("dense", mask, spec, strided[0], values, None, strided[1])
     for mine, truth in zip(ours, expected, strict=True):
         torch.testing.assert_close(mine, truth, rtol=1e-4, atol=1e-4)
     for mine in ours[:2]:
         assert mine.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_expanded_gradients_are_read_right():
+@pytest.mark.parametrize("name", BACKENDS)
+def test_expanded_gradients_are_read_right(name):
     spec = LayerSpec("conv2d", 3, 4, kernel_size=(3, 3))
     mask = torch.ones(spec.weight_shape, dtype=torch.bool)
     x, values = torch.randn(2, 3, 5, 5).double(), torch.randn(mask.numel()).double()
     expanded = torch.ones(1, 1, 1, 1).double().expand(2, 4, 3, 3)
-    ours = outputs_of_backend(mask, spec, x, values, None, expanded)
+    ours = outputs_of_backend(name, mask, spec, x, values, None, expanded)
     expected = outputs_of_reference(mask, spec, x, values, None, expanded.contiguous())
     torch.testing.assert_close(ours, expected)
 
