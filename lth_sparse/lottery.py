@@ -43,7 +43,8 @@ class Position:
     """How far a run has come. `arm`: "" between rounds, else the training in progress, "ticket" or "random".
 
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
-    round prunes: the last ticket's, or always the dense network's for one-shot pruning.
+    round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
+    ticket is still to be trained.
     """
 
     masks: Masks
@@ -145,6 +146,8 @@ class Lottery:
         keep = self._density_after(position.round)
         position.masks = prune.magnitude(masking.prunable(model), candidates, keep, pruning, self._kinds)
         masking.apply(model, position.masks)
+        if not one_shot:
+            position.trained = {}
         position.found = {
             # Of the very weights that are pruned here, evaluated at the end of their round.
             "accuracy_before_prune": position.record.rounds[0 if one_shot else -1].accuracy_retrained,

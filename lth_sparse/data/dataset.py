@@ -80,7 +80,7 @@ class Dataset:
     def _normalization(self) -> tuple[Tensor, Tensor]:
         """(offset, factor) float32 [C, H, W] in the layout of an image.
 
-        Of a whole image, so that PyTorch runs over it as one row; over rows of C values it takes five times as long.
+        Of a whole image, so that PyTorch runs over it as one long row, and not over rows of C values.
         """
         image = self.train.images[0]
         offset, factor = (torch.empty_like(image, dtype=torch.float32) for _ in range(2))

@@ -53,7 +53,7 @@ def names() -> list[str]:
 def faster_layout(model: nn.Module) -> torch.memory_format:
     """The memory format in which dense PyTorch trains `model` faster, so that the baseline is an honest one.
 
-    On two CPU cores channels_last is up to 1.5 times as fast for convolutions; a network without any only loses by it.
+    That is channels_last for convolutions; a network without any only loses by it.
     """
     convolutional = any(isinstance(module, nn.Conv2d) for module in model.modules())
     return torch.channels_last if convolutional else torch.contiguous_format
