@@ -68,8 +68,7 @@ def before_training(
         _require(
             not differing,
             "w == w0 * mask, bit for bit",
-            f"{pruned} pruned weights are 0, all else is as saved"
-            + (f", but not {', '.join(differing)}" * bool(differing)),
+            f"{', '.join(differing)} differ" if differing else f"{pruned} pruned weights are 0, all else is as saved",
         ),
         _require(
             len(optimizer.state) == 0,

@@ -127,14 +127,15 @@ def _run(given: dict[str, Any], command: str) -> None:
         raise InputError("--out is empty: give a directory")
     if resume and out is None:
         raise InputError("--resume goes on with the run under --out: give --out DIR too")
+    store = RunDirectory(Path(out), say) if out is not None else None
     before: dict[str, Any] | None = None
-    if out is not None and resume and RunDirectory(Path(out), say).holds_a_run():
-        before = RunDirectory(Path(out), say).read_info()
+    if store is not None and resume and store.holds_a_run():
+        before = store.read_info()
         settings = _settings_of(before, given)
     else:
         settings = config.build(given)
-        if out is not None:
-            RunDirectory(Path(out), say).refuse_if_taken()
+        if store is not None:
+            store.refuse_if_taken()
         if resume:
             say(f"there is no run under {out} yet: starting it")
     device = _device(settings.device)
@@ -150,6 +151,31 @@ def _run(given: dict[str, Any], command: str) -> None:
         info = before
     if info["dataset"]["notice"]:
         notice(info["dataset"]["notice"])
+    if store is None:
+        store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
+    with store.held():
+        record = _played(settings, dataset, network, backend, device, store, info, before is not None)
+        report.write(store.path, info, record)
+        store.drop_states()
+    best, dense = record.best_ticket(), record.rounds[0]
+    print(
+        f"{dataset.name}: round {best.round}, {best.density:.1%} of the weights left: test accuracy "
+        f"{best.accuracy_retrained:.2%}, dense {dense.accuracy_retrained:.2%}; "
+        f"ticket {store.ticket_path(best.round)}, report {store.path / 'report.html'}"
+    )
+
+
+def _played(
+    settings: Config,
+    dataset: data.Dataset,
+    network: models.Network,
+    backend: str,
+    device: torch.device,
+    store: RunDirectory,
+    info: dict[str, Any],
+    resume: bool,
+) -> Record:
+    """The whole record of the run, every round of it played, now or before."""
     reported = time.monotonic()
 
     def on_rewind_saved(sha256: str) -> None:
@@ -162,27 +188,17 @@ def _run(given: dict[str, Any], command: str) -> None:
             report.write(store.path, info, record)
             reported = time.monotonic()
 
-    path = Path(out) if out is not None else numbered(Path("runs"), settings.preset.replace("/", "-"))
-    store = RunDirectory(path, say)
     progress = Progress(settings.pruning.rounds)
-    with store.held():
-        lottery = Lottery(settings, dataset, network, backend, device, store, progress, on_rewind_saved, on_round)
-        if before is None:
-            store.write_info(info)
-        if before is not None and store.is_finished():
-            record = store.read_record()
-            say(f"the run under {path} is finished already")
-        else:
-            say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {path}")
-            record = lottery.run(resume=before is not None)
-        report.write(path, info, record)
-        store.drop_states()
-    best, dense = record.best_ticket(), record.rounds[0]
-    print(
-        f"{dataset.name}: round {best.round}, {best.density:.1%} of the weights left: test accuracy "
-        f"{best.accuracy_retrained:.2%}, dense {dense.accuracy_retrained:.2%}; "
-        f"ticket {store.ticket_path(best.round)}, report {path / 'report.html'}"
-    )
+    lottery = Lottery(settings, dataset, network, backend, device, store, progress, on_rewind_saved, on_round)
+    if resume and not store.has_states():
+        record = store.read_record()
+        if len(record.rounds) > settings.pruning.rounds:
+            say(f"the run under {store.path} is finished already")
+            return record
+    if not resume:
+        store.write_info(info)
+    say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {store.path}")
+    return lottery.run(resume)
 
 
 def _settings_of(info: dict[str, Any], given: dict[str, Any]) -> Config:
@@ -264,7 +280,8 @@ def _describe(
     network: models.Network,
     device: torch.device,
 ) -> dict[str, Any]:
-    model = models.build(network, seed=0)
+    with torch.device("meta"):  # Only counted, so without memory for its weights.
+        model = models.build(network, seed=0)
     return {
         "command": command,
         "config": settings.to_json(),

@@ -40,9 +40,9 @@ class RunDirectory:
         """Whether `config.json` of a run is there."""
         return (self.path / "config.json").is_file()
 
-    def is_finished(self) -> bool:
-        """Whether the run came to its end: its tables are there, and what an unfinished run needs is not."""
-        return (self.path / "record.json").is_file() and not self._generations()
+    def has_states(self) -> bool:
+        """Whether there is a state to go on from, which a finished run has not."""
+        return bool(self._generations())
 
     def refuse_if_taken(self) -> None:
         """Raises InputError when something is in the way of a new run here. Writes nothing."""
@@ -103,8 +103,10 @@ class RunDirectory:
         write_atomically(self.path / "record.json", f'{{"sha256": "{sha256}",\n"record": {content}}}\n'.encode())
 
     def read_record(self) -> Record:
-        """What `write_record` wrote last. Raises InputError when it is not that any more."""
+        """What `write_record` wrote last, or an empty record. Raises InputError when it is not that any more."""
         path = self.path / "record.json"
+        if not path.exists():
+            return Record()
         try:
             read = json.loads(path.read_text())
             record = read["record"]
@@ -150,6 +152,7 @@ class RunDirectory:
             state: tuple[dict[str, Tensor], dict[str, Any]] | None = self._read(path, lambda *state: state)
             if state is not None:
                 return state
+        self._say(f"{self.path} has no whole state to go on from: the run starts from its beginning")
         return None
 
     def _generations(self) -> list[Path]:

@@ -32,6 +32,16 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every attempt to fetch fails at once, as on a machine without a network."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("this test has no network")
+
+    monkeypatch.setattr("urllib.request.urlopen", refuse)
+
+
+@pytest.fixture
 def tiny_data() -> Dataset:
     """Two classes of 8x8 images, 64 / 16 / 16."""
     generator = torch.Generator().manual_seed(1)

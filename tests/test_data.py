@@ -17,18 +17,6 @@ from lth_sparse.data.dataset import Dataset, Split
 from lth_sparse.errors import InputError
 from lth_sparse.seeding import generator
 
-OFFLINE = "this test has no network"
-
-
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attempt to fetch fails at once, as on a machine without a network."""
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(OFFLINE)
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
-
 
 def load(name: str, where: Path | str = "", **settings: object) -> Dataset:
     return data.load(DataConfig(dataset=name, data_dir=str(where), **settings), seed=0)  # type: ignore[arg-type]

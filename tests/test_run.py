@@ -35,6 +35,11 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+def of_folder(images: Path) -> tuple[object, ...]:
+    """The options that run on the few images of `image_folder`."""
+    return ("--dataset", "folder", "--data-dir", images, "--batch-size", 10)
+
+
 def command(*arguments: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "lth_sparse.run", *map(str, arguments)],
@@ -166,30 +171,13 @@ def test_late_rewinding_goes_back_to_the_weights_of_its_step(tmp_path: Path, lot
 
 
 def test_a_folder_of_images_goes_through(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
-    arguments = (
-        "--dataset",
-        "folder",
-        "--data-dir",
-        image_folder,
-        "--epochs",
-        2,
-        "--rounds",
-        1,
-        "--batch-size",
-        10,
-    )
+    arguments = (*of_folder(image_folder), "--epochs", 2, "--rounds", 1)
     status, error = lottery(*arguments, "--augmentation", "crop-flip", "--out", tmp_path / "run")
     assert status == 0, error
     assert rows(tmp_path / "run")[0]["dataset"] == "folder"
 
 
-def test_without_cifar10_the_notice_cannot_be_missed(
-    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("no network")
-
-    monkeypatch.setattr("urllib.request.urlopen", refuse)
+def test_without_cifar10_the_notice_cannot_be_missed(tmp_path: Path, lottery: Lottery, offline: None) -> None:
     arguments = (
         "--rounds",
         1,
@@ -360,8 +348,7 @@ def test_a_run_does_not_go_on_as_another_one(
 ) -> None:
     """Changed images, or a changed config.json, would give a table that no single run could give."""
     out = tmp_path / "run"
-    folder = ("--dataset", "folder", "--data-dir", image_folder, "--batch-size", "10", "--epochs", "3")
-    interrupted(out, lottery, monkeypatch, 2, (*folder, "--rounds", "1"))
+    interrupted(out, lottery, monkeypatch, 2, (*of_folder(image_folder), "--epochs", "3", "--rounds", "1"))
     config = (out / "config.json").read_text()
     (out / "config.json").write_text(config.replace('"seed": 0', '"seed": 1'))
     status, error = lottery("--out", out, "--resume")
@@ -386,6 +373,19 @@ def test_two_processes_do_not_write_one_run(tmp_path: Path, lottery: Lottery) ->
         status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 2
     assert "another process is writing there" in error_line(error)
+
+
+def test_a_run_that_lost_its_states_is_not_taken_for_finished(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "run"
+    interrupted(out, lottery, monkeypatch, after=8)
+    assert (out / "rounds.csv").exists()
+    shutil.rmtree(out / "state")
+    status, error = lottery("--out", out, "--resume")
+    assert status == 0
+    assert "no whole state to go on from: the run starts from its beginning" in error
+    assert rows(out, without_times=True) == rows(finished, without_times=True)
 
 
 def test_a_damaged_record_of_a_finished_run_is_named(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
@@ -567,18 +567,7 @@ def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_an_image_is_never_part_of_what_a_run_leaves(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:
     """Results can be committed; images cannot."""
-    arguments = (
-        "--dataset",
-        "folder",
-        "--data-dir",
-        image_folder,
-        "--epochs",
-        1,
-        "--rounds",
-        0,
-        "--batch-size",
-        10,
-    )
+    arguments = (*of_folder(image_folder), "--epochs", 1, "--rounds", 0)
     assert lottery(*arguments, "--out", tmp_path / "run")[0] == 0
     sizes = {Image.open(path).size for path in (tmp_path / "run").rglob("*.png")}
     assert min(min(size) for size in sizes) > 100
