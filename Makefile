@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: run test lint bench clean
+.PHONY: run test lint bench sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -20,6 +20,19 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+# The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
+# instrumented: its leaks are not ours to report, and the runtime has to be there before it.
+SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+SANITIZED_TESTS ?= tests/test_cpp_kernels.py tests/test_backends.py
+
+sanitize: $(VENV)/ready
+	rm -rf build/sanitized && mkdir -p build/sanitized
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t build/sanitized
+	cd build/sanitized && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
+	  $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
+	cd build/sanitized && LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
 
 # Requirements first: with them in place, setup.py can build csrc/ against the very torch that will load it.
 $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml

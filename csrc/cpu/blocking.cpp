@@ -1,0 +1,121 @@
+#include "blocking.h"
+
+#include <algorithm>
+
+namespace lth_sparse {
+namespace {
+
+// Measured on Zen 4 (32 KB of L1 and 1 MB of L2 per core) with the layers of bench/; see docs/results.
+
+/// Below this many images, lanes of a vector of images stay empty, and pixels make better lanes.
+constexpr int64_t kFewestImages = 8;
+/// The accumulators of a task; the rest of L2 is for its input.
+constexpr int64_t kOutputBytes = int64_t{768} << 10;
+constexpr int64_t kInputBytes = int64_t{384} << 10;
+/// Entries of a row in a block of channels: fewer, and moving the accumulators costs more than the products; more, and
+/// the block falls out of L1.
+constexpr double kRunLength = 14;
+/// Sorting by tap interrupts a row once a tap, so it needs longer runs, and enough padding to save.
+constexpr int64_t kLongerRuns = 4;
+constexpr double kLeastClipped = 0.2;
+/// Tiles that use an entry, up to which it is not worth while to list the entries.
+constexpr int64_t kFewUses = 4;
+/// Output positions of a strip when lanes are pixels.
+constexpr int64_t kStripPixels = 256;
+
+int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+int64_t round_up(int64_t value, int64_t divisor) { return ceil_div(value, divisor) * divisor; }
+
+/// A 1 x 1 convolution whose images are rows of pixels that vectors divide: see flatten_pixels in ops.cpp.
+bool is_pointwise(const Correlation& c, int width) {
+  return c.taps() == 1 && c.phases() == 1 && c.in_stride == std::array<int64_t, 2>{1, 1} &&
+         c.shifts[0] == std::array<int64_t, 2>{0, 0} && c.in.height == 1 && c.out.height == 1 &&
+         c.in.width == c.out.width && c.out.width % width == 0;
+}
+
+void tile_of_pixels(const Correlation& c, const Machine& machine, Blocking& b) {
+  const int64_t height = c.positions(0), width = c.positions(1);
+  b.tile_columns = machine.registers >= 32 && height * width >= 16 * b.width ? 16 : 8;
+  b.strip = std::clamp<int64_t>(kStripPixels / width, 1, height);
+}
+
+void tile_of_images(const Correlation& c, int64_t element_size, const Machine& machine, Blocking& b) {
+  const int64_t height = c.positions(0), width = c.positions(1), images = c.in.count;
+  const bool many = machine.registers >= 32;
+  // Half as many lanes, where the last vector of images would leave too many empty.
+  if (b.width == 16 && round_up(images, 16) * 9 > round_up(images, 8) * 10) b.width = 8;
+  if (width <= 2) {
+    // Too narrow for a tile of one vector per position: several side by side.
+    const int64_t across = many || width == 1 ? 8 : 4;
+    while (b.groups * width < across && b.groups * b.width < images) b.groups *= 2;
+    b.tile_columns = static_cast<int>(b.groups * width);
+    if (height >= 2 && b.tile_columns == (many ? 8 : 4)) b.tile_rows = 2;
+  } else {
+    // Sixteen accumulators of 32 registers, eight of 16, in the shape that computes least beyond the image's edge.
+    constexpr int shapes[][2] = {{4, 4}, {2, 8}, {1, 16}, {2, 4}, {1, 8}};
+    int64_t least = INT64_MAX;
+    for (const auto& [rows, columns] : shapes) {
+      const int64_t padded = round_up(height, rows) * round_up(width, columns);
+      if ((rows * columns == 16) == many && padded < least) {
+        least = padded;
+        b.tile_rows = rows;
+        b.tile_columns = columns;
+      }
+    }
+  }
+  const int64_t row_bytes = c.rows() * round_up(width * b.groups, b.tile_columns) * b.width * element_size;
+  b.strip = std::max<int64_t>(kOutputBytes / row_bytes / b.tile_rows * b.tile_rows, b.tile_rows);
+  b.strip = std::min(b.strip, height);
+}
+
+/// Whether there is a kernel that leaves out the padding of such tiles.
+bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
+  if (b.lanes_are_pixels) return false;
+  if (machine.registers >= 32)
+    return (b.tile_rows == 4 && b.groups == 1) || (b.tile_rows == 2 && b.tile_columns == 8 && b.groups == 4);
+  return b.tile_rows == 2 && b.tile_columns == 4 && b.groups <= 2;
+}
+
+}  // namespace
+
+Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size, const Machine& machine,
+                         int64_t threads) {
+  const bool contiguous = !c.in.channels_last && !c.out.channels_last;
+  Blocking b{};
+  b.width = machine.widest;
+  b.in_place = contiguous && is_pointwise(c, b.width);
+  b.lanes_are_pixels = b.in_place || (contiguous && c.in.count < kFewestImages);
+  b.groups = 1;
+  b.tile_rows = 1;
+  b.channel_block = b.channel_chunk = 1;
+  if (b.lanes_are_pixels)
+    tile_of_pixels(c, machine, b);
+  else
+    tile_of_images(c, element_size, machine, b);
+
+  if (b.in_place) {
+    b.channel_block = c.in.channels;
+  } else {
+    const Scratch one_channel(c, b);
+    const int64_t limit = std::max<int64_t>(8, kInputBytes / (one_channel.in_size() * element_size));
+    const double per_channel = static_cast<double>(nnz) / static_cast<double>(c.rows() * c.in.channels);
+    const int64_t run = static_cast<int64_t>(std::min(kRunLength / std::max(per_channel, 1e-6), 1e6));
+    b.channel_block = b.lanes_are_pixels ? limit : std::clamp<int64_t>(run, 8, limit);
+    if (c.taps() > 1 && has_clipped_kernel(b, machine) && one_channel.clipped() > kLeastClipped) {
+      b.by_tap = true;
+      b.channel_block = std::clamp<int64_t>(kLongerRuns * b.channel_block, 64, std::max<int64_t>(64, limit));
+    }
+    b.channel_block = std::min(b.channel_block, c.in.channels);
+    b.unlisted = !b.by_tap && b.channel_block == c.in.channels &&
+                 c.in.count * one_channel.strips() * static_cast<int64_t>(one_channel.tiles().size()) <= kFewUses &&
+                 b.lanes_are_pixels;
+  }
+
+  const int64_t tasks = ceil_div(c.in.count, b.images()) * ceil_div(c.positions(0), b.strip);
+  const bool balanced = tasks >= 2 * threads || tasks % threads == 0;
+  const int64_t chunks = balanced ? 1 : ceil_div(threads, tasks) * (tasks > 1 ? 2 : 1);
+  b.channel_chunk = ceil_div(c.out.channels, std::min(chunks, c.out.channels));
+  return b;
+}
+
+}  // namespace lth_sparse

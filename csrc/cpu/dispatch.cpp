@@ -1,0 +1,45 @@
+#include "dispatch.h"
+
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+namespace lth_sparse {
+namespace {
+
+constexpr InstructionSet kSets[] = {
+    {"avx512", {16, 32}, &avx512_kernels},
+    {"avx2", {8, 16}, &avx2_kernels},
+    {"portable", {8, 16}, &portable_kernels},
+};
+
+bool runs(const std::string& name) {
+#if defined(__x86_64__)
+  __builtin_cpu_init();
+  if (name == "avx512")
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  if (name == "avx2") return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+  return name == "portable";
+}
+
+const InstructionSet& choose() {
+  const char* const forced = std::getenv("LTH_SPARSE_CPU");
+  for (const InstructionSet& set : kSets) {
+    if (forced != nullptr && std::string(forced) != set.name) continue;
+    if (runs(set.name)) return set;
+    if (forced != nullptr)
+      throw std::runtime_error("LTH_SPARSE_CPU=" + std::string(forced) + ": this processor does not run it");
+  }
+  throw std::runtime_error("LTH_SPARSE_CPU=" + std::string(forced) + ": expected avx512, avx2 or portable");
+}
+
+}  // namespace
+
+const InstructionSet& instruction_set() {
+  static const InstructionSet& chosen = choose();
+  return chosen;
+}
+
+}  // namespace lth_sparse

@@ -1,0 +1,19 @@
+// Which instruction set to use, found out when the library is first called.
+#pragma once
+
+#include "blocking.h"
+#include "kernels.h"
+
+namespace lth_sparse {
+
+struct InstructionSet {
+  const char* name;
+  Machine machine;
+  const Kernels<float>* (*kernels)(int width);
+};
+
+/// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.
+/// Throws std::runtime_error when it names another one, or one that this processor does not run.
+const InstructionSet& instruction_set();
+
+}  // namespace lth_sparse

@@ -1,0 +1,28 @@
+// The kernels for AVX2 with FMA.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "entries.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#define VECTOR_NAMESPACE avx2
+#include "vector_avx2.h"
+namespace lth_sparse::avx2 {
+#include "engine.h"
+}
+#pragma GCC pop_options
+
+namespace lth_sparse {
+const Kernels<float>* avx2_kernels(int) { return avx2::kernels_of<avx2::Float8<16>>(); }
+}  // namespace lth_sparse
+#else
+namespace lth_sparse {
+const Kernels<float>* avx2_kernels(int) { return nullptr; }
+}  // namespace lth_sparse
+#endif

@@ -1,0 +1,34 @@
+// The kernels for AVX-512 (F, VL, DQ), with vectors of sixteen floats or of eight.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+// GCC 12 warns of its own undefined operands in <immintrin.h> (its bug 105593).
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "entries.h"
+
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")
+#define VECTOR_NAMESPACE avx512
+#include "vector_avx2.h"
+#include "vector_avx512.h"
+namespace lth_sparse::avx512 {
+#include "engine.h"
+}
+#pragma GCC pop_options
+
+namespace lth_sparse {
+const Kernels<float>* avx512_kernels(int width) {
+  return width == 16 ? avx512::kernels_of<avx512::Float16>() : avx512::kernels_of<avx512::Float8<32>>();
+}
+}  // namespace lth_sparse
+#else
+namespace lth_sparse {
+const Kernels<float>* avx512_kernels(int) { return nullptr; }
+}  // namespace lth_sparse
+#endif

@@ -1,0 +1,16 @@
+// The kernels for every processor, and for float64, which is there to check gradients with.
+#include <algorithm>
+#include <cmath>
+
+#include "entries.h"
+#include "kernels.h"
+#include "vector_portable.h"
+
+namespace lth_sparse::portable {
+#include "engine.h"
+}
+
+namespace lth_sparse {
+const Kernels<float>* portable_kernels(int) { return portable::kernels_of<portable::Array<float, 8>>(); }
+const Kernels<double>* double_kernels(int) { return portable::kernels_of<portable::Array<double, 8>>(); }
+}  // namespace lth_sparse

@@ -1,0 +1,38 @@
+// Threads and memory that outlive a call. The operators give the threads: PyTorch's own.
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <functional>
+#include <new>
+
+namespace lth_sparse {
+
+/// Calls the body on [begin, end) ranges that together make up [0, count).
+using Parallel = std::function<void(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body)>;
+
+/// Memory that a thread keeps between calls: fresh pages cost more than the kernels that would use them.
+class Arena {
+ public:
+  ~Arena() { std::free(data_); }
+
+  /// Uninitialised, aligned to a cache line, valid until the next call.
+  template <typename T>
+  T* take(int64_t count) {
+    const size_t bytes = (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    if (bytes > bytes_) {
+      std::free(data_);
+      bytes_ = 0;
+      data_ = std::aligned_alloc(64, bytes);
+      if (data_ == nullptr) throw std::bad_alloc();
+      bytes_ = bytes;
+    }
+    return static_cast<T*>(data_);
+  }
+
+ private:
+  void* data_ = nullptr;
+  size_t bytes_ = 0;
+};
+
+}  // namespace lth_sparse

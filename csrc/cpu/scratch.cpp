@@ -1,0 +1,205 @@
+#include "scratch.h"
+
+#include <algorithm>
+
+namespace lth_sparse {
+namespace {
+
+int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
+}  // namespace
+
+Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
+    : correlation_(correlation), blocking_(blocking) {
+  const Blocking& b = blocking;
+  unit_ = b.lanes_are_pixels ? 1 : b.groups * b.width;
+  int64_t range[2];
+  for (int d = 0; d < 2; ++d) {
+    int64_t least = correlation.shifts[0][d], most = least;
+    for (const auto& shift : correlation.shifts) {
+      least = std::min(least, shift[d]);
+      most = std::max(most, shift[d]);
+    }
+    first_shift_[d] = least;
+    range[d] = most - least;
+  }
+  strips_ = ceil_div(correlation.positions(0), b.strip);
+  local_rows_ = correlation.phases() * b.channel_chunk;
+
+  const int64_t across = b.tile_columns / b.groups;  // positions across a tile, when lanes are images
+  const int64_t width = correlation.positions(1);
+  const int64_t padded_rows = b.lanes_are_pixels ? b.strip : ceil_div(b.strip, b.tile_rows) * b.tile_rows;
+  const int64_t padded_width = b.lanes_are_pixels ? width : ceil_div(width, across) * across;
+  ragged_ = b.lanes_are_pixels ? !b.in_place
+                               : padded_width != width || strips_ * padded_rows != correlation.positions(0);
+  in_rows_ = (padded_rows - 1) * correlation.in_stride[0] + range[0] + 1;
+  in_columns_ = (padded_width - 1) * correlation.in_stride[1] + range[1] + 1;
+  rows_ = ceil_div(in_rows_, correlation.in_stride[0]);
+  columns_ = ceil_div(in_columns_, correlation.in_stride[1]);
+  const int64_t grid = correlation.in_stride[0] * correlation.in_stride[1] * rows_ * columns_;
+
+  if (b.lanes_are_pixels) {
+    const int64_t vectors = ceil_div((b.strip - 1) * columns_ + width, b.width);
+    out_row_step_ = vectors * b.width;  // when in place: all pixels of a plane, which vectors divide
+    tile_step_ = 0;
+    for (int64_t vector = 0; vector < vectors;) {
+      int64_t count = b.tile_columns;
+      while (count > vectors - vector) count /= 2;
+      tiles_.push_back({vector * b.width, vector * b.width, static_cast<int>(count), {}});
+      vector += count;
+    }
+    // The last tile reads up to a vector beyond the plane: into zeros of its own channel, not into the next one.
+    plane_ = b.in_place ? grid : ceil_div(grid + b.width, 16) * 16;
+    out_size_ = local_rows_ * out_row_step_;
+  } else {
+    out_row_step_ = b.tile_rows * b.tile_columns * b.width;
+    tile_step_ = local_rows_ * out_row_step_;
+    tiles_across_ = padded_width / across;
+    for (int64_t row = 0; row < padded_rows; row += b.tile_rows)
+      for (int64_t column = 0; column < padded_width; column += across) {
+        Tile tile{(row * columns_ + column) * unit_, static_cast<int64_t>(tiles_.size()) * tile_step_,
+                  b.tile_columns, {}};
+        if (strips_ == 1)
+          for (const auto& shift : correlation.shifts) tile.clips.push_back(clip(row, column, shift));
+        tiles_.push_back(std::move(tile));
+      }
+    plane_ = grid * unit_;
+    out_size_ = static_cast<int64_t>(tiles_.size()) * tile_step_;
+  }
+  in_size_ = plane_ * b.channel_block;
+}
+
+int64_t Scratch::position(int64_t row, int64_t column) const {
+  const int64_t sy = correlation_.in_stride[0], sx = correlation_.in_stride[1];
+  return (((row % sy) * sx + column % sx) * rows_ + row / sy) * columns_ + column / sx;
+}
+
+Clip Scratch::clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) const {
+  const int64_t first[2] = {row, column};
+  const int64_t count[2] = {blocking_.tile_rows, blocking_.tile_columns / blocking_.groups};
+  const int64_t size[2] = {correlation_.in.height, correlation_.in.width};
+  int clips[2];
+  for (int d = 0; d < 2; ++d) {
+    const auto inside = [&](int64_t k) {
+      const int64_t at = (first[d] + k) * correlation_.in_stride[d] + shift[d];
+      return at >= 0 && at < size[d];
+    };
+    bool any = false;
+    for (int64_t k = 0; k < count[d]; ++k) any = any || inside(k);
+    if (!any) return Clip::everything;
+    clips[d] = count[d] == 1 || (inside(0) && inside(count[d] - 1)) ? 0 : !inside(0) ? 1 : 2;
+  }
+  return static_cast<Clip>(3 * clips[0] + clips[1]);
+}
+
+double Scratch::clipped() const {
+  const double rows = blocking_.tile_rows, columns = static_cast<double>(blocking_.tile_columns / blocking_.groups);
+  double saved = 0, all = 0;
+  for (const Tile& tile : tiles_)
+    for (const Clip clip : tile.clips) {
+      const int code = static_cast<int>(clip);
+      all += rows * columns;
+      saved += clip == Clip::everything ? rows * columns
+                                        : rows * columns - (rows - (code / 3 > 0)) * (columns - (code % 3 > 0));
+    }
+  return all == 0 ? 0 : saved / all;
+}
+
+std::vector<int32_t> Scratch::column_offsets() const {
+  std::vector<int32_t> offsets;
+  offsets.reserve(correlation_.in.channels * correlation_.taps());
+  for (int64_t channel = 0; channel < correlation_.in.channels; ++channel)
+    for (const auto& shift : correlation_.shifts)
+      offsets.push_back(static_cast<int32_t>(
+          channel % blocking_.channel_block * plane_ +
+          position(shift[0] - first_shift_[0], shift[1] - first_shift_[1]) * unit_));
+  return offsets;
+}
+
+Placement Scratch::in(int64_t strip) const {
+  const Images& in = correlation_.in;
+  const int64_t origin = strip * blocking_.strip * correlation_.in_stride[0] + first_shift_[0];
+  const int64_t begin = std::clamp<int64_t>(origin, 0, in.height);
+  const int64_t end = std::clamp<int64_t>(origin + in_rows_, 0, in.height);
+  const int64_t sx = correlation_.in_stride[1];
+  Placement result{};
+  result.channel_step = plane_;
+  std::vector<char> covered(plane_ / unit_, 0);
+  if (blocking_.lanes_are_pixels) {
+    for (int64_t y = begin; y < end; ++y)
+      for (int64_t x0 = 0; x0 < std::min(sx, in.width); ++x0) {
+        // Columns x0, x0 + sx, ... lie together, from the first that the strip holds to the last.
+        int64_t x = x0;
+        while (x - first_shift_[1] < 0) x += sx;
+        const int64_t last = std::min(in.width, first_shift_[1] + columns_ * sx);
+        if (x >= last) continue;
+        const int64_t at = position(y - origin, x - first_shift_[1]), count = ceil_div(last - x, sx);
+        result.runs.push_back({y * in.width + x, at, count, sx});
+        std::fill_n(covered.begin() + at, count, 1);
+      }
+    for (int64_t at = 0; at < plane_;) {
+      const int64_t start = at;
+      while (at < plane_ && !covered[at]) ++at;
+      if (at > start) result.gaps.push_back({0, start, at - start, 1});
+      while (at < plane_ && covered[at]) ++at;
+    }
+    return result;
+  }
+  result.first_pixel = begin * in.width;
+  for (int64_t y = begin; y < end; ++y)
+    for (int64_t x = 0; x < in.width; ++x) {
+      const int64_t column = x - first_shift_[1];
+      const bool held = column >= 0 && column < columns_ * sx;
+      const int64_t at = held ? position(y - origin, column) : -1;
+      result.position.push_back(static_cast<int32_t>(at * unit_));
+      if (held) covered[at] = 1;
+    }
+  for (int64_t at = 0; at < static_cast<int64_t>(covered.size()); ++at)
+    if (!covered[at]) result.padding.push_back(static_cast<int32_t>(at * unit_));
+  return result;
+}
+
+Placement Scratch::out(int64_t strip) const {
+  const Images& out = correlation_.out;
+  const Blocking& b = blocking_;
+  const int64_t sy = correlation_.out_stride[0], sx = correlation_.out_stride[1];
+  const int64_t first = strip * b.strip, begin = first * sy, end = std::min(out.height, (first + b.strip) * sy);
+  Placement result{};
+  result.channel_step = out_row_step_;
+  if (b.lanes_are_pixels) {
+    for (int64_t y = begin; y < end; ++y)
+      for (int64_t x = 0; x < std::min(sx, out.width); ++x) {
+        const int64_t phase = y % sy * sx + x;
+        result.runs.push_back({y * out.width + x,
+                               phase * b.channel_chunk * out_row_step_ + (y / sy - first) * columns_,
+                               ceil_div(out.width - x, sx), sx});
+      }
+    // Only grad_weight reads these zeros, and it has one phase.
+    for (int64_t row = 0, at = 0; at < out_row_step_; ++row) {
+      const int64_t held = first * sy + row < end ? row * columns_ : out_row_step_;
+      if (held > at) result.gaps.push_back({0, at, std::min(held, out_row_step_) - at, 1});
+      at = held + out.width;
+    }
+    return result;
+  }
+  const int64_t across = b.tile_columns / b.groups;
+  std::vector<char> covered(static_cast<size_t>(tiles_.size()) * b.tile_rows * across, 0);
+  result.first_pixel = begin * out.width;
+  for (int64_t y = begin; y < end; ++y)
+    for (int64_t x = 0; x < out.width; ++x) {
+      const int64_t row = y / sy - first, column = x / sx;
+      const int64_t tile = row / b.tile_rows * tiles_across_ + column / across;
+      const int64_t within = row % b.tile_rows * across + column % across;
+      const int64_t phase = y % sy * sx + x % sx;
+      result.position.push_back(static_cast<int32_t>(tile * tile_step_ + phase * b.channel_chunk * out_row_step_ +
+                                                     within * unit_));
+      covered[tile * b.tile_rows * across + within] = 1;
+    }
+  for (int64_t k = 0; k < static_cast<int64_t>(covered.size()); ++k)
+    if (!covered[k])
+      result.padding.push_back(static_cast<int32_t>(k / (b.tile_rows * across) * tile_step_ +
+                                                    k % (b.tile_rows * across) * unit_));
+  return result;
+}
+
+}  // namespace lth_sparse

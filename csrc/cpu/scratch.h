@@ -1,0 +1,117 @@
+// Where a task keeps its part of the tensors while it computes: a few kilobytes to half a megabyte per thread, so that
+// what the kernels touch stays in L1 and L2.
+//
+// A task computes a strip of output rows, for a block of images. Two scratch areas:
+//
+// - input: [channel][position], a plane per channel of the current block of channels. A position is a pixel of the
+//   strip with its zero padding already there, so a tap is a constant offset. Pixels that a strided layer visits
+//   together lie together: rows and columns are sorted by their remainder modulo the stride first.
+// - output: the accumulators, in tiles that fit the registers: [tile][row][tile_rows * tile_columns vectors].
+//
+// What a vector's lanes are is the one choice on top:
+//
+// - images: lane k is image k. Each position holds `groups` vectors (groups * width images); every load is aligned to
+//   the vector and any tap costs the same. Tensors come and go through in-register transposes.
+// - pixels: the lanes are consecutive positions of one image, `position` counts single elements, rows follow each other
+//   in a flat plane and a tile is a run of it. Loads are unaligned, and the columns between two rows are computed for
+//   nothing, but one image is enough and nothing is transposed.
+//
+// Between two contiguous tensors a 1 x 1 convolution with neither stride nor padding needs no scratch at all: with
+// pixels for lanes the planes of the tensors themselves have the layout above. That is `in_place`.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+#include "correlation.h"
+
+namespace lth_sparse {
+
+/// How a correlation is cut into tasks and tiles.
+struct Blocking {
+  bool lanes_are_pixels;
+  bool in_place;           // the scratch areas are the tensors themselves: see below
+  int width;               // lanes of a vector
+  int64_t groups;          // vectors of images at each position; 1 when lanes are pixels
+  int tile_rows;           // of output positions in a tile; 1 when lanes are pixels
+  int tile_columns;        // vectors in a row of a tile: a power of two, and a multiple of groups
+  int64_t strip;           // output rows of a task
+  int64_t channel_block;   // input channels in scratch at a time
+  int64_t channel_chunk;   // output channels of a task
+  bool unlisted;           // look the matrix up entry by entry, for so little work that to list it would cost more
+  bool by_tap;             // sort the entries by tap, and do not multiply padding
+
+  int64_t images() const { return lanes_are_pixels ? 1 : groups * width; }
+};
+
+/// The positions of a tile that a tap reads from padding alone: its first or last row, its first or last column. Encoded
+/// as 3 * rows + columns, each of them 0 for none, 1 for the first and 2 for the last; or everything.
+enum class Clip : uint8_t { none = 0, everything = 9 };
+
+/// The registers of one step of the kernels: where its inputs begin, and where its accumulators lie.
+struct Tile {
+  int64_t in, out;  // elements from the start of the input and the output scratch
+  int columns;      // vectors in a row
+  // For each tap, which of the tile's operands lie in the padding and need not be multiplied.
+  std::vector<Clip> clips;
+};
+
+/// A run of pixels that lie `tensor_step` apart in an image's channel and next to each other in scratch, or the
+/// other way round for the output of a strided correlation.
+struct Run {
+  int64_t tensor, scratch, count, tensor_step;
+};
+
+/// Which pixels of a [height, width] plane a strip holds, and where.
+struct Placement {
+  int64_t channel_step;  // elements from one channel's plane to the next in scratch
+
+  // Lanes are images: pixel `first_pixel + k` lies at element position[k], or nowhere if that is negative.
+  int64_t first_pixel = 0;
+  std::vector<int32_t> position;
+  std::vector<int32_t> padding;  // the elements where the zeros of padding begin, groups * width each
+
+  // Lanes are pixels.
+  std::vector<Run> runs;
+  std::vector<Run> gaps;  // tensor fields unused: the zeros
+};
+
+class Scratch {
+ public:
+  Scratch(const Correlation& correlation, const Blocking& blocking);
+
+  int64_t strips() const { return strips_; }
+  /// Elements of the input scratch, of the output scratch.
+  int64_t in_size() const { return in_size_; }
+  int64_t out_size() const { return out_size_; }
+  /// Elements between two rows of a tile in the input, between two rows of the matrix in the output.
+  int64_t in_row_step() const { return columns_ * unit_; }
+  int64_t out_row_step() const { return out_row_step_; }
+  const std::vector<Tile>& tiles() const { return tiles_; }
+  /// Whether tiles hold positions that are not in the output, and may read pixels of the input there.
+  bool ragged() const { return ragged_; }
+  /// The fraction of products with padding that `by_tap` saves.
+  double clipped() const;
+  /// For each column of the sparse matrix, the offset of its operand from a tile's first, within its channel block.
+  std::vector<int32_t> column_offsets() const;
+
+  Placement in(int64_t strip) const;
+  Placement out(int64_t strip) const;
+
+ private:
+  int64_t position(int64_t row, int64_t column) const;
+  Clip clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) const;
+
+  const Correlation& correlation_;
+  const Blocking& blocking_;
+  int64_t unit_;                       // elements of a position
+  int64_t first_shift_[2];             // the smallest shift of a tap
+  int64_t in_rows_, in_columns_;       // positions that the tiles of a strip read
+  int64_t rows_, columns_;             // the same by phase of the stride
+  int64_t strips_, plane_, in_size_, out_size_, out_row_step_, tile_step_, local_rows_;
+  int64_t tiles_across_ = 0;
+  bool ragged_;
+  std::vector<Tile> tiles_;
+};
+
+}  // namespace lth_sparse

@@ -1,0 +1,72 @@
+// Vectors of AVX-512: sixteen floats, or eight in the same instruction set's shorter registers.
+//
+// Include after <immintrin.h> and a target pragma that admits avx512f, avx512vl and avx512dq.
+#pragma once
+
+#include <immintrin.h>
+
+#include <cstdint>
+
+namespace lth_sparse::avx512 {
+
+struct Float16 {
+  using Element = float;
+  static constexpr int width = 16;
+  static constexpr int registers = 32;
+  __m512 lanes;
+
+  static Float16 zero() { return {_mm512_setzero_ps()}; }
+  static Float16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  static Float16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
+  static Float16 load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first(count), from)}; }
+  void store(float* to) const { _mm512_storeu_ps(to, lanes); }
+  void store(float* to, int count) const { _mm512_mask_storeu_ps(to, first(count), lanes); }
+  /// `to` must be aligned to the vector. The line does not enter the caches.
+  void stream(float* to) const { _mm512_stream_ps(to, lanes); }
+  /// a * b + this
+  Float16 plus_product(Float16 a, Float16 b) const { return {_mm512_fmadd_ps(a.lanes, b.lanes, lanes)}; }
+  Float16 operator+(Float16 other) const { return {_mm512_add_ps(lanes, other.lanes)}; }
+
+  /// The sum of the lanes of each of four vectors.
+  static __m128 sums(const Float16 (&v)[4]) {
+    __m256 half[4];
+    for (int k = 0; k < 4; ++k)
+      half[k] = _mm256_add_ps(_mm512_castps512_ps256(v[k].lanes), _mm512_extractf32x8_ps(v[k].lanes, 1));
+    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
+    return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
+  }
+  /// Adds the sum of the lanes of each of four vectors to four floats.
+  static void add_sums(const Float16 (&v)[4], float* to) { _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums(v))); }
+
+  /// Row i, lane j becomes row j, lane i.
+  static void transpose(Float16 (&rows)[16]) {
+    __m512 a[16], b[16];
+    for (int k = 0; k < 16; k += 2) {
+      a[k] = _mm512_unpacklo_ps(rows[k].lanes, rows[k + 1].lanes);
+      a[k + 1] = _mm512_unpackhi_ps(rows[k].lanes, rows[k + 1].lanes);
+    }
+    for (int k = 0; k < 16; k += 4) {
+      for (int h = 0; h < 2; ++h) {
+        const __m512d low = _mm512_castps_pd(a[k + h]), high = _mm512_castps_pd(a[k + h + 2]);
+        b[k + 2 * h] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        b[k + 2 * h + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+      }
+    }
+    // b[4 g + i] holds, in 128-bit lane l, column 4 l + i of rows 4 g to 4 g + 3.
+    for (int i = 0; i < 4; ++i) {
+      const __m512 even01 = _mm512_shuffle_f32x4(b[i], b[4 + i], 0x88);
+      const __m512 odd01 = _mm512_shuffle_f32x4(b[i], b[4 + i], 0xdd);
+      const __m512 even23 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0x88);
+      const __m512 odd23 = _mm512_shuffle_f32x4(b[8 + i], b[12 + i], 0xdd);
+      rows[i].lanes = _mm512_shuffle_f32x4(even01, even23, 0x88);
+      rows[4 + i].lanes = _mm512_shuffle_f32x4(odd01, odd23, 0x88);
+      rows[8 + i].lanes = _mm512_shuffle_f32x4(even01, even23, 0xdd);
+      rows[12 + i].lanes = _mm512_shuffle_f32x4(odd01, odd23, 0xdd);
+    }
+  }
+
+ private:
+  static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+};
+
+}  // namespace lth_sparse::avx512

@@ -1,0 +1,298 @@
+// The operators of the C++ kernels: schemas, shape checks and nothing else.
+//
+// `layer` is a convolution as 11 integers: in_channels, out_channels, and (rows, columns) of kernel, stride, padding and
+// dilation, then groups. A linear layer is a 1 x 1 convolution whose input has two dimensions. Tensors must be
+// contiguous, or channels_last where that exists; outputs take the layout of the input.
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
+#include <torch/headeronly/util/Exception.h>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+#include <optional>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/blocking.h"
+#include "cpu/dispatch.h"
+
+namespace lth_sparse {
+namespace {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+const Parallel parallel = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  if (count > 0) torch::stable::parallel_for(0, count, 1, body);
+};
+
+Convolution convolution(const std::vector<int64_t>& layer) {
+  STD_TORCH_CHECK(layer.size() == 11, "layer: got ", layer.size(), " integers, expected 11");
+  const Convolution c{layer[0],
+                      layer[1],
+                      {layer[2], layer[3]},
+                      {layer[4], layer[5]},
+                      {layer[6], layer[7]},
+                      {layer[8], layer[9]},
+                      layer[10]};
+  bool positive = c.in_channels > 0 && c.out_channels > 0 && c.groups > 0;
+  for (int d = 0; d < 2; ++d)
+    positive = positive && c.kernel[d] > 0 && c.stride[d] > 0 && c.padding[d] >= 0 && c.dilation[d] > 0;
+  STD_TORCH_CHECK(positive, "layer: expected positive integers, and a padding of at least 0");
+  STD_TORCH_CHECK(c.in_channels % c.groups == 0 && c.out_channels % c.groups == 0, "layer: got ", c.in_channels,
+                  " input and ", c.out_channels, " output channels, expected multiples of ", c.groups, " groups");
+  STD_TORCH_CHECK(c.in_channels * c.taps() <= INT32_MAX && c.out_channels * c.taps() <= INT32_MAX &&
+                      c.phases() * c.in_channels <= INT32_MAX,
+                  "layer: expected fewer than 2^31 columns");
+  return c;
+}
+
+/// The strides that a dense layout of these sizes has, compared where a size is not 1.
+bool has_layout(const Tensor& tensor, bool channels_last) {
+  const int64_t n = tensor.size(0), c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
+  const int64_t contiguous[] = {c * h * w, h * w, w, 1}, last[] = {h * w * c, 1, w * c, c};
+  if (n * c * h * w == 0) return true;
+  for (int d = 0; d < 4; ++d)
+    if (tensor.size(d) != 1 && tensor.stride(d) != (channels_last ? last : contiguous)[d]) return false;
+  return true;
+}
+
+Images images(const Tensor& tensor, const char* name, int64_t channels) {
+  STD_TORCH_CHECK(tensor.is_cpu(), name, ": expected a tensor on the CPU");
+  STD_TORCH_CHECK(tensor.dim() == 2 || tensor.dim() == 4, name, ": got ", tensor.dim(),
+                  " dimensions, expected 4, or 2 for a linear layer");
+  STD_TORCH_CHECK(tensor.size(1) == channels, name, ": got ", tensor.size(1), " channels, expected ", channels);
+  if (tensor.dim() == 2) {
+    STD_TORCH_CHECK(tensor.is_contiguous(), name, ": expected a contiguous tensor");
+    return {tensor.size(0), channels, 1, 1, true};
+  }
+  const bool contiguous = has_layout(tensor, false);
+  STD_TORCH_CHECK(contiguous || has_layout(tensor, true), name, ": expected a contiguous or channels_last tensor");
+  return {tensor.size(0), channels, tensor.size(2), tensor.size(3), !contiguous};
+}
+
+void check_vector(const Tensor& tensor, const char* name, ScalarType dtype, int64_t size) {
+  STD_TORCH_CHECK(tensor.is_cpu() && tensor.is_contiguous() && tensor.dim() == 1, name,
+                  ": expected one contiguous dimension on the CPU");
+  STD_TORCH_CHECK(tensor.scalar_type() == dtype, name, ": got another dtype than expected");
+  STD_TORCH_CHECK(tensor.size(0) == size, name, ": got ", tensor.size(0), " elements, expected ", size);
+}
+
+SparseRows sparse_rows(const Tensor& row_offsets, const Tensor& columns, const Tensor* order, int64_t rows,
+                       int64_t rows_per_group, int64_t columns_per_group) {
+  check_vector(row_offsets, "row_offsets", ScalarType::Int, rows + 1);
+  check_vector(columns, "columns", ScalarType::Int, columns.numel());
+  if (order != nullptr) check_vector(*order, "order", ScalarType::Int, columns.numel());
+  const SparseRows result{row_offsets.const_data_ptr<int32_t>(),
+                          columns.const_data_ptr<int32_t>(),
+                          order == nullptr ? nullptr : order->const_data_ptr<int32_t>(),
+                          rows,
+                          rows_per_group,
+                          columns_per_group};
+  STD_TORCH_CHECK(result.row_offsets[0] == 0 && result.nnz() == columns.numel(),
+                  "row_offsets: expected to run from 0 to ", columns.numel());
+  return result;
+}
+
+SparseRows forward_rows(const Convolution& c, const Tensor& row_offsets, const Tensor& columns) {
+  return sparse_rows(row_offsets, columns, nullptr, c.out_channels, c.out_channels / c.groups,
+                     c.in_channels / c.groups * c.taps());
+}
+
+Images output_images(const Convolution& c, const Images& x) {
+  Images output{x.count, c.out_channels, 0, 0, x.channels_last};
+  const int64_t in[] = {x.height, x.width};
+  int64_t* const out[] = {&output.height, &output.width};
+  for (int d = 0; d < 2; ++d) {
+    const int64_t room = in[d] + 2 * c.padding[d] - c.dilation[d] * (c.kernel[d] - 1) - 1;
+    STD_TORCH_CHECK(room >= 0, "input: got ", x.height, " x ", x.width, ", expected no less than the kernel");
+    *out[d] = room / c.stride[d] + 1;
+  }
+  return output;
+}
+
+/// Asks for huge pages where a tensor is large: malloc maps such a tensor afresh at every call, and 8192 faults of 4 KB
+/// for 32 MB take longer than the kernel. Advice on these pages only: the heap's settings are its user's.
+void advise_huge_pages(const Tensor& tensor) {
+#if defined(__linux__)
+  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
+  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
+  const uintptr_t end = start + tensor.numel() * tensor.element_size();
+  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage, last = end / kHugePage * kHugePage;
+  if (last > first + kHugePage) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
+#endif
+}
+
+Tensor empty_images(const Images& images, const Tensor& like) {
+  if (like.dim() == 2) return torch::stable::empty({images.count, images.channels}, like.scalar_type());
+  const Tensor result =
+      torch::stable::empty({images.count, images.channels, images.height, images.width}, like.scalar_type(),
+                           std::nullopt, std::nullopt, std::nullopt,
+                           images.channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                                : torch::headeronly::MemoryFormat::Contiguous);
+  advise_huge_pages(result);
+  return result;
+}
+
+/// A 1 x 1 convolution with neither stride nor padding does not know which pixels are neighbours. When channels_last it is
+/// a linear layer of its pixels, when contiguous its images are single rows.
+void flatten_pixels(const Convolution& c, Images& x, Images& output) {
+  if (x.channels_last != output.channels_last || x.pixels() != output.pixels() || c.taps() > 1 || c.phases() > 1) return;
+  for (Images* const images : {&x, &output}) {
+    const int64_t pixels = images->pixels();
+    images->height = 1;
+    images->width = images->channels_last ? 1 : pixels;
+    if (images->channels_last) images->count *= pixels;
+  }
+}
+
+template <typename T>
+struct Chosen {
+  Blocking blocking;
+  const Kernels<T>* kernels;
+};
+
+template <typename T>
+Chosen<T> choose(const Correlation& correlation, int64_t nnz) {
+  Machine machine{8, 16};
+  if constexpr (std::is_same_v<T, float>) machine = instruction_set().machine;
+  const Blocking blocking =
+      choose_blocking(correlation, nnz, sizeof(T), machine, torch::stable::get_num_threads());
+  if constexpr (std::is_same_v<T, float>) return {blocking, instruction_set().kernels(blocking.width)};
+  else return {blocking, double_kernels(blocking.width)};
+}
+
+template <typename T>
+void correlate(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
+               const std::optional<Tensor>& bias, const Tensor& out) {
+  const Chosen<T> chosen = choose<T>(correlation, rows.nnz());
+  chosen.kernels->correlate(correlation, rows, chosen.blocking, in.const_data_ptr<T>(), values.const_data_ptr<T>(),
+                            bias.has_value() ? bias->const_data_ptr<T>() : nullptr, out.mutable_data_ptr<T>(), parallel);
+}
+
+void correlate_any(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
+                   const std::optional<Tensor>& bias, const Tensor& out) {
+  if (out.numel() == 0) return;
+  if (in.scalar_type() == ScalarType::Float)
+    correlate<float>(correlation, rows, in, values, bias, out);
+  else
+    correlate<double>(correlation, rows, in, values, bias, out);
+}
+
+void check_dtype(const Tensor& tensor, const char* name) {
+  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double, name,
+                  ": expected float32 or float64");
+}
+
+Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
+               const Tensor& columns, const std::vector<int64_t>& layer) {
+  const Convolution c = convolution(layer);
+  check_dtype(x, "input");
+  Images in = images(x, "input", c.in_channels);
+  const SparseRows rows = forward_rows(c, row_offsets, columns);
+  check_vector(values, "values", x.scalar_type(), rows.nnz());
+  if (bias.has_value()) check_vector(*bias, "bias", x.scalar_type(), c.out_channels);
+  Images out = output_images(c, in);
+  Tensor output = empty_images(out, x);
+  flatten_pixels(c, in, out);
+  correlate_any(forward_correlation(c, in, out), rows, x, values, bias, output);
+  return output;
+}
+
+Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& row_offsets, const Tensor& columns,
+                  const Tensor& order, const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
+  const Convolution c = convolution(layer);
+  check_dtype(grad_out, "grad_out");
+  Images in = images(grad_out, "grad_out", c.out_channels);
+  STD_TORCH_CHECK(static_cast<int64_t>(input_shape.size()) == grad_out.dim(), "input_shape: expected ",
+                  grad_out.dim(), " sizes");
+  Images out{input_shape[0], input_shape[1], 1, 1, in.channels_last};
+  if (input_shape.size() == 4) out.height = input_shape[2], out.width = input_shape[3];
+  const Images expected = output_images(c, out);
+  STD_TORCH_CHECK(out.count == in.count && out.channels == c.in_channels && expected.height == in.height &&
+                      expected.width == in.width,
+                  "grad_out: does not have the shape of the output for this input_shape");
+  const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
+                                      c.phases() * c.in_channels, 0);
+  check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
+  Tensor grad = empty_images(out, grad_out);
+  flatten_pixels(c, out, in);
+  correlate_any(grad_input_correlation(c, in, out), rows, grad_out, values, std::nullopt, grad);
+  return grad;
+}
+
+template <typename T>
+void grad_weight_of(const Correlation& correlation, const SparseRows& rows, const Tensor& x, const Tensor& grad_out,
+                    const Tensor& grad) {
+  const Chosen<T> chosen = choose<T>(correlation, rows.nnz());
+  chosen.kernels->grad_weight(correlation, rows, chosen.blocking, x.const_data_ptr<T>(),
+                              grad_out.const_data_ptr<T>(), grad.mutable_data_ptr<T>(), parallel);
+}
+
+Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_offsets, const Tensor& columns,
+                   const std::vector<int64_t>& layer) {
+  const Convolution c = convolution(layer);
+  check_dtype(x, "input");
+  STD_TORCH_CHECK(x.scalar_type() == grad_out.scalar_type(), "grad_out: expected the dtype of the input");
+  Images in = images(x, "input", c.in_channels), out = images(grad_out, "grad_out", c.out_channels);
+  const Images expected = output_images(c, in);
+  STD_TORCH_CHECK(x.dim() == grad_out.dim() && out.count == in.count && expected.height == out.height &&
+                      expected.width == out.width,
+                  "grad_out: does not have the shape of the output for this input");
+  const SparseRows rows = forward_rows(c, row_offsets, columns);
+  Tensor grad = torch::stable::empty({rows.nnz()}, x.scalar_type());
+  if (rows.nnz() == 0) return grad;
+  if (in.count == 0) return torch::stable::zero_(grad);
+  flatten_pixels(c, in, out);
+  const Correlation correlation = forward_correlation(c, in, out);
+  if (x.scalar_type() == ScalarType::Float)
+    grad_weight_of<float>(correlation, rows, x, grad_out, grad);
+  else
+    grad_weight_of<double>(correlation, rows, x, grad_out, grad);
+  return grad;
+}
+
+std::tuple<Tensor, Tensor, Tensor> pack(const Tensor& row_offsets, const Tensor& columns,
+                                        const std::vector<int64_t>& layer) {
+  const Convolution c = convolution(layer);
+  const SparseRows rows = forward_rows(c, row_offsets, columns);
+  const auto integers = [](int64_t size) { return torch::stable::empty({size}, ScalarType::Int); };
+  Tensor offsets = integers(c.phases() * c.in_channels + 1), transposed = integers(rows.nnz()), order = integers(rows.nnz());
+  transpose(c, rows, offsets.mutable_data_ptr<int32_t>(), transposed.mutable_data_ptr<int32_t>(),
+            order.mutable_data_ptr<int32_t>());
+  return {offsets, transposed, order};
+}
+
+std::string instructions() { return instruction_set().name; }
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
+  library.def("pack(Tensor row_offsets, Tensor columns, int[] layer) -> (Tensor, Tensor, Tensor)");
+  library.def(
+      "forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer) -> Tensor");
+  library.def(
+      "grad_input(Tensor grad_out, Tensor values, Tensor row_offsets, Tensor columns, Tensor order, int[] layer, "
+      "int[] input_shape) -> Tensor");
+  library.def(
+      "grad_weight(Tensor x, Tensor grad_out, Tensor row_offsets, Tensor columns, int[] layer) -> Tensor");
+  library.def("instruction_set() -> str");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CPU, library) {
+  library.impl("pack", TORCH_BOX(&pack));
+  library.impl("forward", TORCH_BOX(&forward));
+  library.impl("grad_input", TORCH_BOX(&grad_input));
+  library.impl("grad_weight", TORCH_BOX(&grad_weight));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CompositeExplicitAutograd, library) {
+  library.impl("instruction_set", TORCH_BOX(&instructions));
+}
+
+}  // namespace lth_sparse
