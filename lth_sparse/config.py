@@ -92,7 +92,9 @@ class Config:
 
     preset: str = option("quick", "set of defaults: " + ", ".join(PRESETS))
     model: str = option("small", "network")
-    backend: str = option("auto", "what computes the layers; auto: the fastest that works here")
+    backend: str = option(
+        "auto", "what computes the layers; auto: for each layer and operation the fastest that works here, measured"
+    )
     seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
     device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
     data: DataConfig = field(default_factory=DataConfig)

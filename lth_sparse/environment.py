@@ -10,6 +10,8 @@ from typing import Any
 import torch
 import torchvision
 
+from lth_sparse import allocator
+
 
 def _processor() -> str:
     try:
@@ -40,7 +42,7 @@ def _commit() -> str:
 
 
 def describe(device: torch.device, version: str) -> dict[str, Any]:
-    """Versions, processor, threads, device and commit, JSON-ready. `version`: of this package."""
+    """Versions, processor, threads, allocator, device and commit, JSON-ready. `version`: of this package."""
     precision = {}
     if device.type == "cuda":
         precision["tf32"] = {"conv": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
@@ -53,5 +55,6 @@ def describe(device: torch.device, version: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processor": _processor(),
         "threads": torch.get_num_threads(),
+        "allocator": allocator.describe(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }

@@ -18,6 +18,9 @@ from torch.nn import functional
 
 from lth_sparse import masks as masking
 from lth_sparse import models, proof, prune, sealed
+from lth_sparse.backends.auto import candidates, remembering
+from lth_sparse.backends.choices import Choice, Choices, StepKey
+from lth_sparse.choosing import chosen, layers_chosen, lines
 from lth_sparse.config import Config
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
@@ -25,9 +28,9 @@ from lth_sparse.errors import InputError
 from lth_sparse.evaluate import evaluate, max_relative_error
 from lth_sparse.masks import Masks
 from lth_sparse.nn import densify, sparsify
-from lth_sparse.progress import Progress
+from lth_sparse.progress import Progress, say
 from lth_sparse.proof import Weights
-from lth_sparse.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
+from lth_sparse.record import STEP, TIME_COLUMNS, Chosen, LayerCount, Proof, Record, Round
 from lth_sparse.seeding import derive
 from lth_sparse.store import RunDirectory
 from lth_sparse.ticket import pack, save_ticket, unpack
@@ -40,7 +43,8 @@ TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
 
 @dataclass
 class Position:
-    """How far a run has come. `arm`: "" between rounds, else the training in progress, "ticket" or "random".
+    """How far a run has come. `arm`: "" between rounds, else the training in progress, "ticket" or "random", which
+    the backend called `trained_by` computes.
 
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
     round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
@@ -53,6 +57,7 @@ class Position:
     arm: str = ""
     found: dict[str, Any] = field(default_factory=dict)
     trained: Weights = field(default_factory=dict)
+    trained_by: str = ""
 
 
 class Lottery:
@@ -60,6 +65,7 @@ class Lottery:
 
     The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
     sparse layers. Either way `_model` is the dense network with the weights of the moment, pruned ones at zero.
+    The auto backend measures nothing that `choices` know; a training whose step it would not make faster, dense does.
     `on_rewind_saved(sha256)` is called when the rewind weights are known, before anything uses them; `on_round(record)`
     after every round.
     """
@@ -70,6 +76,7 @@ class Lottery:
         data: Dataset,
         network: models.Network,
         backend: str,
+        choices: Choices,
         device: torch.device,
         store: RunDirectory,
         progress: Progress,
@@ -83,6 +90,8 @@ class Lottery:
         self._on_rewind_saved = on_rewind_saved
         self._on_round = on_round
         self._backend = backend
+        self._choices = choices
+        self._choices_written = 0
         self._device = device
         model = models.build(network, derive(config.seed, "weights"))
         layout = models.faster_layout(model)
@@ -114,6 +123,11 @@ class Lottery:
 
         `resume`: go on from the newest whole state that the store has, if it has one.
         """
+        with remembering(self._choices):
+            return self._run(resume)
+
+    def _run(self, resume: bool) -> Record:
+        self._write_choices()
         training_state = self._restore() if resume else None
         position = self._position
         for round in range(position.round, self._config.pruning.rounds + 1):
@@ -171,7 +185,7 @@ class Lottery:
         training.model.load_state_dict(training.best_weights)
         stopped_early = evaluate(training.model, data.test, data)
         training.model.load_state_dict(last_weights)
-        step_ms, dense_step_ms = self._step_times(position.masks)
+        step_ms, dense_step_ms = self._times(position.trained_by, position.masks)
         density = masking.density(position.masks)
         position.found |= {
             "round": position.round,
@@ -208,6 +222,8 @@ class Lottery:
         from_rewind = position.round > 0 or pruning.rewind_iteration == 0
         if from_rewind:
             proof.rewind(self._model, self._saved, masks)
+        if state is None:
+            position.trained_by = self._choose(masks, arm)
         training = self._training(self._trainable(masks), masks, arm, self._first_step())
         if state is not None:
             training.restore(*state)
@@ -236,10 +252,64 @@ class Lottery:
         return self._config.pruning.rewind_iteration if self._position.round > 0 else 0
 
     def _trainable(self, masks: Masks) -> nn.Module:
-        """The network, with the weights of the moment, as the backend trains it."""
-        if self._backend == "dense":
-            return self._model
-        return sparsify(copy.deepcopy(self._model), masks, self._backend)
+        """The network, with the weights of the moment, as the backend of the training in progress computes it."""
+        backend = self._position.trained_by
+        return self._model if backend == "dense" else self._copy(masks, backend)
+
+    def _copy(self, masks: Masks, backend: str) -> nn.Module:
+        """A copy of the network as `backend` computes it."""
+        model = copy.deepcopy(self._model)
+        return model if backend == "dense" else sparsify(model, masks, backend)
+
+    def _choose(self, masks: Masks, arm: str) -> str:
+        """The backend that trains `masks`: the run's own, or "dense" where auto does not make the whole step faster."""
+        if self._backend != "auto":
+            return self._backend
+        if len(candidates()) == 1:
+            return "dense"
+        rows: list[Chosen] = []
+        if all(bool(mask.all()) for mask in masks.values()):
+            choice, why = Choice("dense"), "nothing is pruned"
+        else:
+            rows = self._choose_layers(masks)
+            choice, why = self._choose_step(masks, rows)
+        if arm == "ticket":  # The random mask is as sparse, layer by layer, so all of it is chosen alike.
+            round = self._position.round
+            rows.append(chosen(round, "", masking.density(masks), STEP, choice, why))
+            self._position.record.chosen += rows
+            for line in lines(rows):
+                say(line)
+        self._write_choices()
+        return choice.backend
+
+    def _choose_layers(self, masks: Masks) -> list[Chosen]:
+        training = self._training(self._copy(masks, "auto"), masks, "timing", 0)
+        return layers_chosen(training.model, training.step, self._choices, self._position.round)
+
+    def _choose_step(self, masks: Masks, layers: list[Chosen]) -> tuple[Choice, str]:
+        """Whether sparse layers or masked dense PyTorch make the faster step, both measured whole."""
+        key = StepKey(
+            self._network.name,
+            self._network.input_shape,
+            self._batches(0).size,
+            self._config.training.optimizer,
+            tuple(int(mask.sum()) for mask in masks.values()),
+            self._device.type,
+            torch.get_num_threads(),
+        )
+        if key not in self._choices.steps:
+            if all(row.backend == "dense" for row in layers):
+                return Choice("dense"), "it is the fastest at every operation of every layer"
+            auto_ms, dense_ms = self._times("auto", masks)
+            faster = "auto" if auto_ms < dense_ms else "dense"
+            self._choices.steps[key] = Choice(faster, {"auto": auto_ms, "dense": dense_ms})
+        return self._choices.steps[key], ""
+
+    def _write_choices(self) -> None:
+        """Keeps the choices with the run: before a state that rests on them."""
+        if len(self._choices) != self._choices_written:
+            self._store.write_choices(self._choices)
+            self._choices_written = len(self._choices)
 
     def _as_dense(self, trained: nn.Module) -> nn.Module:
         """The way back: the dense network with the weights of `trained`, which `_trainable` gave."""
@@ -269,6 +339,7 @@ class Lottery:
             },
         )
         self._store.write_record(record)
+        self._write_choices()
         images = (row.iterations - self._first_step()) * self._batches(position.round).size
         self._progress.round_done(row, record.rounds[0], images / row.seconds)
         self._on_round(record)
@@ -288,9 +359,9 @@ class Lottery:
         round = self._position.round
         return Training(model, masks, self._data, self._batches(round), self._config.training, (round, arm), start)
 
-    def _step_times(self, masks: Masks) -> tuple[float, float]:
-        """(this backend's, masked dense PyTorch's) milliseconds of a training step, on copies of the network."""
-        contestants = [copy.deepcopy(self._trainable(masks)), copy.deepcopy(self._model)]
+    def _times(self, backend: str, masks: Masks) -> tuple[float, float]:
+        """(`backend`'s, masked dense PyTorch's) milliseconds of a training step, on copies of the network."""
+        contestants = [self._copy(masks, name) for name in (backend, "dense")]
         steps = [self._training(model, masks, "timing", 0).step for model in contestants]
         backend_ms, dense_ms = side_by_side(steps, self._device)
         return backend_ms, dense_ms
@@ -310,6 +381,7 @@ class Lottery:
 
     def _save(self, training: Training) -> None:
         """Writes all that `_restore` needs, after an epoch."""
+        self._write_choices()
         position = self._position
         tensors, progress = training.state()
         tensors |= {f"mask/{name}": pack(mask) for name, mask in position.masks.items()}
@@ -317,6 +389,7 @@ class Lottery:
         state = {
             "round": position.round,
             "arm": position.arm,
+            "trained_by": position.trained_by,
             "found": position.found,
             "record": position.record.to_json(),
             "training": progress,
@@ -346,7 +419,13 @@ class Lottery:
             if name.startswith("trained/")
         }
         self._position = Position(
-            masks, Record.from_json(state["record"]), state["round"], state["arm"], state["found"], trained
+            masks,
+            Record.from_json(state["record"]),
+            state["round"],
+            state["arm"],
+            state["found"],
+            trained,
+            state["trained_by"],
         )
         return tensors, state["training"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -17,14 +18,15 @@ class Pattern:
     layer.
     """
 
+    TENSORS: ClassVar[int] = 3
+    """How many tensors a pattern consists of."""
+
     mask: Tensor
     """bool, the weight's dense shape: True where a weight is live. It must not be written to."""
     row_offsets: Tensor
     """int32 [rows + 1]: the live weights of row r are entries `row_offsets[r]` to `row_offsets[r + 1]`."""
     column_indices: Tensor
     """int32 [nnz]: the column of each live weight, ascending within a row."""
-    flat_positions: Tensor
-    """int64 [nnz]: the position of each live weight in the flattened dense weight, ascending."""
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Pattern:
@@ -32,7 +34,7 @@ class Pattern:
 
         The pattern keeps `mask` itself, not a copy, and lies on its device.
         Raises TypeError when `mask` is no bool tensor, ValueError when its rank is neither 2 nor 4, when it
-        is empty or when it has too many entries for int32 indices.
+        is empty, on the meta device, or when it has too many entries for int32 indices.
         """
         check_bool(mask)
         if mask.dim() not in (2, 4) or mask.numel() == 0:
@@ -40,14 +42,25 @@ class Pattern:
                 f"mask: got shape {tuple(mask.shape)}, "
                 "expected a non-empty [out, in / groups, kernel_height, kernel_width] or [out, in]"
             )
+        if mask.is_meta:
+            raise ValueError("mask: got one on the meta device, expected one with entries")
         if mask.numel() > torch.iinfo(torch.int32).max:
             raise ValueError(f"mask: got {mask.numel()} entries, expected fewer than 2^31")
-        rows = mask.shape[0]
         flat_positions = mask.flatten().nonzero().flatten()
-        row_offsets = torch.zeros(rows + 1, dtype=torch.int32, device=mask.device)
-        row_offsets[1:] = mask.reshape(rows, -1).sum(dim=1).cumsum(dim=0)
-        column_indices = (flat_positions % (mask.numel() // rows)).to(torch.int32)
-        return cls(mask, row_offsets, column_indices, flat_positions)
+        columns = mask.numel() // mask.shape[0]
+        row_starts = torch.arange(0, mask.numel() + 1, columns, device=mask.device)
+        row_offsets = torch.searchsorted(flat_positions, row_starts, out_int32=True)
+        return cls(mask, row_offsets, flat_positions.remainder_(columns).to(torch.int32))
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The pattern as a flat tuple, in the order of its fields: `Pattern(*pattern.tensors())` is the way back."""
+        return self.mask, self.row_offsets, self.column_indices
+
+    @property
+    def flat_positions(self) -> Tensor:
+        """int64 [nnz]: the position of each live weight in the flattened dense weight, ascending. Worked out at
+        each access: kept, it would take twice a float32 weight's memory."""
+        return self.mask.flatten().nonzero().flatten()
 
     @property
     def shape(self) -> torch.Size:
@@ -57,7 +70,7 @@ class Pattern:
     @property
     def nnz(self) -> int:
         """The number of live weights."""
-        return self.flat_positions.numel()
+        return self.column_indices.numel()
 
     @property
     def density(self) -> float:

@@ -85,15 +85,54 @@ class Proof:
     detail: str
 
 
+STEP = "step"
+"""The `operation` of a whole training step."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """What the auto backend chose in `round` for one `operation` of a layer, or, where `layer` is "", for the whole
+    training step. `milliseconds`: the least that each backend took, for a step the median; `note`: the rest of the
+    reason, if there is any.
+    """
+
+    round: int
+    layer: str
+    density: float
+    operation: str
+    backend: str
+    milliseconds: dict[str, float]
+    note: str
+
+    def times(self) -> str:
+        """The backend chosen with its milliseconds, and those of the others in brackets."""
+
+        def words(name: str) -> str:
+            return f"{name} {self.milliseconds[name]:.2f}" if name in self.milliseconds else name
+
+        others = sorted(self.milliseconds.keys() - {self.backend}, key=lambda name: self.milliseconds[name])
+        return words(self.backend) + (f" ({', '.join(map(words, others))})" if others else "")
+
+    def sentence(self) -> str:
+        """What a whole step was found to be fastest with, and why."""
+        what = "masked dense PyTorch trains it" if self.backend == "dense" else "sparse layers train it"
+        times = f"a step takes {self.times()} ms" if self.milliseconds else ""
+        why = ", ".join(part for part in (self.note, times) if part)
+        return f"{what}: {why}" if why else what
+
+
 @dataclass
 class Record:
-    """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images."""
+    """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images. `chosen` is
+    empty unless the backend is auto.
+    """
 
     rounds: list[Round] = field(default_factory=list)
     curves: list[CurvePoint] = field(default_factory=list)
     layers: list[LayerCount] = field(default_factory=list)
     proofs: list[Proof] = field(default_factory=list)
     confusion: list[list[list[int]]] = field(default_factory=list)
+    chosen: list[Chosen] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON-ready data; `from_json` gives it back."""
@@ -108,6 +147,8 @@ class Record:
             layers=[LayerCount(**row) for row in data["layers"]],
             proofs=[Proof(**row) for row in data["proofs"]],
             confusion=data["confusion"],
+            # Finished runs of the version before this one have none.
+            chosen=[Chosen(**row) for row in data.get("chosen", [])],
         )
 
     def best_ticket(self) -> Round:

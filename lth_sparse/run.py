@@ -17,8 +17,10 @@ from typing import Any, NoReturn
 
 import torch
 
-from lth_sparse import __version__, config, data, environment, models, report
+from lth_sparse import __version__, allocator, config, data, environment, models, report
+from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.base import BackendError
+from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import backends, resolve
 from lth_sparse.config import Config
 from lth_sparse.errors import InputError, ProofError
@@ -27,7 +29,7 @@ from lth_sparse.masks import prunable
 from lth_sparse.presets import PRESETS
 from lth_sparse.progress import Progress, notice, say
 from lth_sparse.record import Record
-from lth_sparse.store import RunDirectory, numbered
+from lth_sparse.store import RunDirectory, numbered, read_choices
 from lth_sparse.suggest import nearest
 
 PROGRAM = "python -m lth_sparse.run"
@@ -77,6 +79,12 @@ def parser() -> argparse.ArgumentParser:
             help=_help(setting),
         )
     made.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
+    made.add_argument(
+        "--choices",
+        metavar="FILE",
+        help="choices.json of an earlier run with --backend auto: what it chose is not measured again, so that this "
+        "run gives the same numbers",
+    )
     made.add_argument("--resume", action="store_true", help="go on with the interrupted run under --out")
     return made
 
@@ -84,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; gives its exit status: 0 done, 2 bad input, told in one line on standard error."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    allocator.keep_freed_memory()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
@@ -123,6 +132,7 @@ def _failed(message: str) -> int:
 def _run(given: dict[str, Any], command: str) -> None:
     resume = given.pop("resume", False)
     out: str | None = given.pop("out", None)
+    choices_file: str | None = given.pop("choices", None)
     if out == "":
         raise InputError("--out is empty: give a directory")
     if resume and out is None:
@@ -142,6 +152,7 @@ def _run(given: dict[str, Any], command: str) -> None:
     if device.type == "cuda":
         _make_deterministic()
     backend = resolve(settings.backend)
+    choices = _choices(Path(choices_file), backend, device) if choices_file is not None else Choices()
     dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
     info = _describe(settings, command, backend, dataset, network, device)
@@ -154,7 +165,7 @@ def _run(given: dict[str, Any], command: str) -> None:
     if store is None:
         store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
     with store.held():
-        record = _played(settings, dataset, network, backend, device, store, info, before is not None)
+        record = _played(settings, dataset, network, backend, choices, device, store, info, before is not None)
         report.write(store.path, info, record)
         store.drop_states()
     best, dense = record.best_ticket(), record.rounds[0]
@@ -170,6 +181,7 @@ def _played(
     dataset: data.Dataset,
     network: models.Network,
     backend: str,
+    choices: Choices,
     device: torch.device,
     store: RunDirectory,
     info: dict[str, Any],
@@ -188,17 +200,45 @@ def _played(
             report.write(store.path, info, record)
             reported = time.monotonic()
 
-    progress = Progress(settings.pruning.rounds)
-    lottery = Lottery(settings, dataset, network, backend, device, store, progress, on_rewind_saved, on_round)
     if resume and not store.has_states():
         record = store.read_record()
         if len(record.rounds) > settings.pruning.rounds:
             say(f"the run under {store.path} is finished already")
             return record
+    if resume and store.choices_path.exists():
+        kept = _choices(store.choices_path, backend, device)
+        if not kept.include(choices):
+            raise InputError(
+                f"--choices: the run under {store.path} has other choices in its choices.json; --resume goes on with a "
+                "run as it is, leave the option out or start another run"
+            )
+        choices = kept
+    progress = Progress(settings.pruning.rounds)
+    lottery = Lottery(settings, dataset, network, backend, choices, device, store, progress, on_rewind_saved, on_round)
     if not resume:
         store.write_info(info)
-    say(f"{settings.model} on {dataset.name}, backend {backend}, {device}; writing to {store.path}")
+    of = f" (of {', '.join(candidates())})" if backend == "auto" else ""
+    say(f"{settings.model} on {dataset.name}, backend {backend}{of}, {device}; writing to {store.path}")
     return lottery.run(resume)
+
+
+def _choices(path: Path, backend: str, device: torch.device) -> Choices:
+    """What the auto backend chose in the run that left `path`."""
+    if backend != "auto":
+        raise InputError(f"--choices {path} is for --backend auto; this run has --backend {backend}")
+    choices = read_choices(path)
+    for name in sorted(choices.backends()):
+        reason = backends().get(name, "there is no such backend")
+        if reason:
+            raise InputError(f'{path} chose backend "{name}", which cannot be used here: {reason}')
+    threads = torch.get_num_threads()
+    strange = choices.made_elsewhere(device.type, threads)
+    if strange:
+        say(
+            f"{strange} of the {len(choices)} choices in {path} were made on another device or with other than the "
+            f"{threads} threads here: they do not apply, and what they chose is measured again"
+        )
+    return choices
 
 
 def _settings_of(info: dict[str, Any], given: dict[str, Any]) -> Config:

@@ -15,6 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from lth_sparse import sealed
+from lth_sparse.backends.choices import Choices
 from lth_sparse.errors import InputError
 from lth_sparse.files import write_atomically
 from lth_sparse.record import Record, table
@@ -22,7 +23,7 @@ from lth_sparse.ticket import read_ticket
 
 GENERATIONS = 2
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")
-WRITTEN = ("config.json", *TABLES, "record.json", "report.html", "tickets", "plots", "state")
+WRITTEN = ("config.json", "choices.json", *TABLES, "record.json", "report.html", "tickets", "plots", "state")
 
 
 class RunDirectory:
@@ -92,6 +93,15 @@ class RunDirectory:
         except ValueError as error:
             raise InputError(f"{path} is damaged ({error}); this run cannot go on, start another") from error
         return info
+
+    @property
+    def choices_path(self) -> Path:
+        """Where the choices of the auto backend are kept."""
+        return self.path / "choices.json"
+
+    def write_choices(self, choices: Choices) -> None:
+        """Keeps the choices of the auto backend, which `read_choices` gives back."""
+        write_atomically(self.choices_path, (json.dumps(choices.to_json(), indent=1) + "\n").encode())
 
     def write_record(self, record: Record) -> None:
         """Writes the tables, and all of the record, with its SHA-256, in `record.json`."""
@@ -172,6 +182,18 @@ class RunDirectory:
     def drop_states(self) -> None:
         """Removes what only an unfinished run needs."""
         shutil.rmtree(self._states, ignore_errors=True)
+
+
+def read_choices(path: Path) -> Choices:
+    """The choices that an auto run left at `path`. Raises InputError when they are missing or damaged."""
+    try:
+        return Choices.from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); expected the choices.json of an auto run"
+        ) from error
+    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them.
+        raise InputError(f"{path} holds no choices of an auto run, or damaged ones ({error})") from error
 
 
 def numbered(parent: Path, name: str) -> Path:

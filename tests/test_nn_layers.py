@@ -11,7 +11,7 @@ from torch.nn.utils import prune
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import BackendError
-from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
 
 
 @pytest.fixture(autouse=True)
@@ -23,16 +23,17 @@ def random_mask(weight, density=0.4):
     return torch.rand(weight.shape) < density
 
 
-def make_conv(**options):
+def make_conv(backend="auto", **options):
     dense = nn.Conv2d(4, 6, 3, padding=1, **options)
-    return SparseConv2d.from_dense(dense, random_mask(dense.weight))
+    return SparseConv2d.from_dense(dense, random_mask(dense.weight), backend)
 
 
-def make_linear(**options):
+def make_linear(backend="auto", **options):
     dense = nn.Linear(10, 6, **options)
-    return SparseLinear.from_dense(dense, random_mask(dense.weight))
+    return SparseLinear.from_dense(dense, random_mask(dense.weight), backend)
 
 
+BACKENDS = [name for name, reason in registry.backends().items() if not reason]
 BOTH = pytest.mark.parametrize(("make", "shape"), [(make_conv, (2, 4, 7, 7)), (make_linear, (2, 10))])
 
 CONVOLUTIONS = {
@@ -99,22 +100,34 @@ def test_linear_is_the_masked_dense_layer(bias, shape):
     assert_trains_like(sparse, dense, mask, torch.randn(shape, dtype=torch.float64))
 
 
-@BOTH
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
-def test_gradcheck(make, shape, density):
-    layer = make(dtype=torch.float64)
-    layer = type(layer).from_dense(layer.to_dense(), torch.rand(layer.mask.shape) < density)
+@pytest.mark.parametrize(
+    ("dense", "shape"),
+    [
+        (nn.Linear(10, 6), (2, 10)),
+        (nn.Conv2d(4, 6, 3, padding=1), (2, 4, 7, 7)),
+        (nn.Conv2d(4, 6, (2, 4), stride=(2, 1), dilation=(1, 2), groups=2, bias=False), (3, 4, 7, 9)),
+        (nn.Conv2d(4, 6, 3, padding=(2, 1), padding_mode="circular"), (4, 5, 6)),
+    ],
+    ids=["linear", "conv2d", "grouped", "circular"],
+)
+def test_gradcheck(dense, shape, density, backend):
+    dense = copy.deepcopy(dense).double()
+    sparse_class = SparseLinear if type(dense) is nn.Linear else SparseConv2d
+    layer = sparse_class.from_dense(dense, random_mask(dense.weight, density), backend)
     x = torch.randn(shape, dtype=torch.float64, requires_grad=True)
+    parameters = dict(layer.named_parameters())
 
-    def run(x, values, bias):
-        return torch.func.functional_call(layer, {"values": values, "bias": bias}, x)
+    def run(x, *parameters_now):
+        return torch.func.functional_call(layer, dict(zip(parameters, parameters_now, strict=True)), x)
 
-    assert torch.autograd.gradcheck(run, (x, layer.values, layer.bias), fast_mode=True)
+    assert torch.autograd.gradcheck(run, (x, *parameters.values()), fast_mode=True)
 
 
 @BOTH
 def test_only_the_gradients_that_are_needed_are_computed(make, shape, monkeypatch):
-    layer = make()
+    layer = make("dense")
     dense_class = type(registry.get("dense"))
     calls = []
     for name in ("grad_input", "grad_weight"):
@@ -196,7 +209,7 @@ def test_to_dense_gives_the_layer_back_without_touching_the_random_state(make, s
     assert torch.equal(torch.get_rng_state(), state)
     assert type(dense) in (nn.Conv2d, nn.Linear)
     x = torch.randn(shape)
-    assert torch.equal(dense(x), layer(x))
+    torch.testing.assert_close(dense(x), layer(x))
     assert not dense.training
     assert not any(parameter.requires_grad for parameter in dense.parameters())
 
@@ -280,7 +293,7 @@ def test_dtype_moves(make, shape):
 
 @BOTH
 def test_a_dtype_that_the_backend_does_not_know_is_refused_after_the_move(make, shape, monkeypatch):
-    layer = make()
+    layer = make("dense")
     layer(torch.randn(shape))
 
     def only_single(self, spec, dtype, device):
@@ -289,6 +302,114 @@ def test_a_dtype_that_the_backend_does_not_know_is_refused_after_the_move(make, 
     monkeypatch.setattr(type(registry.get("dense")), "supports", only_single)
     with pytest.raises(BackendError, match=r"torch\.float64 is not float32"):
         layer.double()(torch.randn(shape, dtype=torch.float64))
+
+
+@pytest.fixture
+def packed(monkeypatch):
+    """The specs of the layers that the dense backend has packed so far."""
+    specs = []
+    dense_class = type(registry.get("dense"))
+    pack = dense_class.pack
+    monkeypatch.setattr(dense_class, "pack", lambda self, *args: specs.append(args[1]) or pack(self, *args))
+    return specs
+
+
+@BOTH
+def test_packing_is_done_once_and_before_the_forward_pass(make, shape, packed):
+    layer = make(backend="dense")
+    assert packed == [layer.spec]
+    layer(torch.randn(shape)).sum().backward()
+    layer.double().float().requires_grad_(False).eval()
+    layer.load_state_dict(layer.state_dict())
+    layer(torch.randn(shape))
+    assert len(packed) == 1
+    layer.load_state_dict(make(backend="dense").state_dict())
+    assert len(packed) == 3
+    copy.deepcopy(layer)
+    assert len(packed) == 4
+    layer.backend = "dense"
+    assert len(packed) == 5
+    layer(torch.randn(shape))
+    assert len(packed) == 5
+
+
+def test_sparsify_packs_every_layer_once(packed):
+    model = nn.Sequential(nn.Conv2d(4, 6, 3), nn.Flatten(), nn.Linear(6, 3))
+    sparsify(model, {"0": random_mask(model[0].weight), "2": random_mask(model[2].weight)}, backend="dense")
+    assert packed == [model[0].spec, model[2].spec]
+
+
+@BOTH
+def test_a_pickle_opens_where_its_backend_does_not_work(make, shape, monkeypatch):
+    layer = make(backend="dense")
+    x = torch.randn(shape)
+    expected, pickled = layer(x), pickle.dumps(layer)
+    monkeypatch.setitem(registry._unusable, "dense", "it was switched off")
+    twin = pickle.loads(pickled)
+    with pytest.raises(BackendError, match="it was switched off"):
+        twin(x)
+    monkeypatch.undo()
+    assert torch.equal(twin(x), expected)
+
+
+@BOTH
+def test_layers_pass_over_the_meta_device(make, shape):
+    layer, other = make(), make()
+    x = torch.randn(shape)
+    layer.to("meta")
+    with pytest.raises(BackendError, match="on the meta device"):
+        layer(x.to("meta"))
+    layer.to_empty(device="cpu").load_state_dict(other.state_dict())
+    assert torch.equal(layer(x), other(x))
+
+
+def test_layers_can_be_made_on_the_meta_device():
+    layer = SparseConv2d(4, 6, 3, device="meta")
+    assert "sparsity=0.00%" in repr(layer)
+    source = make_conv()
+    layer.to_empty(device="cpu").load_state_dict(source.state_dict())
+    assert torch.equal(layer.weight, source.weight)
+    with pytest.raises(ValueError, match="mask: got one on the meta device"):
+        SparseLinear(4, 3, mask=torch.ones(3, 4, dtype=torch.bool, device="meta"), device="meta")
+
+
+def bytes_of_training(model, make_optimizer):
+    """Of the parameters, their gradients and the optimizer's state, after a step."""
+    optimizer = make_optimizer(model.parameters())
+    model(torch.randn(2, 16, 8, 8)).square().sum().backward()
+    optimizer.step()
+    states = [
+        value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)
+    ]
+    parameters = list(model.parameters())
+    return sum(each.numel() * each.element_size() for each in [*parameters, *[p.grad for p in parameters], *states])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize(
+    "make_optimizer",
+    [lambda parameters: torch.optim.SGD(parameters, 0.1, momentum=0.9), torch.optim.Adam],
+    ids=["momentum", "adam"],
+)
+def test_training_memory_falls_with_density(make_optimizer, backend):
+    def model():
+        return nn.Sequential(nn.Conv2d(16, 64, 3, padding=1), nn.ReLU(), nn.Flatten(), nn.Linear(4096, 32))
+
+    dense = bytes_of_training(model(), make_optimizer)
+    for density in (0.5, 0.05):
+        pruned = model()
+        masks = {name: random_mask(pruned.get_submodule(name).weight, density) for name in ("0", "3")}
+        share = bytes_of_training(sparsify(pruned, masks, backend), make_optimizer) / dense
+        assert share == pytest.approx(density, abs=0.01)
+
+
+@BOTH
+def test_the_indices_of_a_layer_are_smaller_than_its_dense_weight(make, shape):
+    layer = type(make())(200, 100, *([3] if make is make_conv else []), backend="dense")
+    layer = type(layer).from_dense(layer.to_dense(), random_mask(layer.mask, 0.05), "dense")
+    tensors = layer.plan.tensors()
+    assert tensors[0] is layer.mask
+    assert sum(each.numel() * each.element_size() for each in tensors[1:]) < 0.2 * 4 * layer.mask.numel()
 
 
 @BOTH

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from html.parser import HTMLParser
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from lth_sparse import report
-from lth_sparse.record import CurvePoint, LayerCount, Proof, Record, Round
+from lth_sparse.record import STEP, Chosen, CurvePoint, LayerCount, Proof, Record, Round
 
 PLOTS = ("accuracy", "loss", "layers", "early-stop", "confusion", "speedup")
 LAYERS = {"features.0": 144, "features.3": 4608, "fc1": 8192, "output": 320}
@@ -261,6 +262,37 @@ def test_proofs_are_collapsed_to_one_line_a_statement(tmp_path: Path) -> None:
     assert f"<strong>the optimizer starts empty</strong> — checked in {arms}." in page
 
 
+def with_choices(record: Record) -> Record:
+    """`record` as auto leaves it: masked dense in round 0, a layer each way in round 1."""
+    dense, cpp = {"dense": 2.0, "cpp": 3.25}, {"dense": 2.0, "cpp": 0.5}
+    record.chosen = [
+        Chosen(0, "", 1.0, STEP, "dense", {}, "nothing is pruned"),
+        Chosen(1, "features.0", 0.8, "forward", "cpp", cpp, "measured at a batch of 64"),
+        Chosen(1, "features.0", 0.8, "grad_weight", "dense", dense, "triton failed: ValueError: <none>"),
+        Chosen(1, "fc1", 0.6, "grad_input", "cpp", cpp, ""),
+        Chosen(1, "", 0.7, STEP, "auto", {"auto": 1.0, "dense": 4.0}, ""),
+    ]
+    return record
+
+
+def test_what_auto_chose_is_told_for_each_round_and_layer(tmp_path: Path) -> None:
+    page = written(tmp_path, sample_info(), with_choices(sample_record()))
+    assert "<p>Round 0, 100 % of the weights left: masked dense PyTorch trains it: nothing is pruned.</p>" in page
+    summary = "Round 1, 70 % of the weights left: sparse layers train it: a step takes auto 1.00 (dense 4.00) ms."
+    assert f"<details><summary>{summary}</summary>" in page
+    cells = "<td>80 %</td><td>cpp 0.50 (dense 2.00)</td><td>–</td><td>dense 2.00 (cpp 3.25)</td>"  # noqa: RUF001
+    assert f'<tr><th scope="row">features.0</th>{cells}</tr>' in page
+    assert "<li>features.0, forward: measured at a batch of 64</li>" in page
+    assert "<li>features.0, grad_weight: triton failed: ValueError: &lt;none&gt;</li>" in page
+
+
+def test_choices_survive_json() -> None:
+    record = with_choices(sample_record())
+    assert Record.from_json(json.loads(json.dumps(record.to_json()))) == record
+    older = {name: value for name, value in record.to_json().items() if name != "chosen"}
+    assert Record.from_json(older).chosen == []
+
+
 def test_the_page_asks_for_nothing_outside_itself(tmp_path: Path) -> None:
     page = written(tmp_path, sample_info(), sample_record())
     assert not re.search(r"https?://|<script|@import|<link(?! rel=\"icon\" href=\"data:,\")", page)
@@ -292,7 +324,7 @@ class Nesting(HTMLParser):
 @pytest.mark.parametrize("rounds", [0, 1, 7])
 def test_tags_are_nested_and_images_have_alternatives(tmp_path: Path, rounds: int) -> None:
     nesting = Nesting()
-    nesting.feed(written(tmp_path, sample_info(), sample_record(rounds)))
+    nesting.feed(written(tmp_path, sample_info(), with_choices(sample_record(rounds))))
     assert nesting.faults == []
     assert nesting.open == []
 

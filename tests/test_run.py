@@ -23,7 +23,9 @@ from lth_sparse.masks import prunable
 from lth_sparse.proof import Weights
 
 Lottery = Callable[..., tuple[int, str]]
-SHORT: tuple[object, ...] = ("--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20")
+SHORT: tuple[object, ...] = (
+    "--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20", "--backend", "dense",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -418,7 +420,7 @@ def test_another_backend_trains_sparse_layers(
     status, error = lottery(*SHORT, "--backend", "counting", "--out", tmp_path / "run")
     assert status == 0, error
     assert all(calls.values())
-    assert calls["forward"] > 20 * calls["pack"]
+    assert calls["forward"] > 10 * calls["pack"]
     assert json.loads((tmp_path / "run" / "config.json").read_text())["backend"] == "counting"
     for row, dense in zip(rows(tmp_path / "run"), rows(finished), strict=True):
         assert row["live_weights"] == dense["live_weights"]

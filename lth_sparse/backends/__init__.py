@@ -1,7 +1,19 @@
 """The backends. Importing a backend's module registers it: a new one is a new file and its import here."""
 
-from lth_sparse.backends import dense
+from lth_sparse.backends import auto, cpp, dense
 from lth_sparse.backends.base import Backend, BackendError, LayerSpec, Plan
 from lth_sparse.backends.registry import backends, get, register, resolve
 
-__all__ = ["Backend", "BackendError", "LayerSpec", "Plan", "backends", "dense", "get", "register", "resolve"]
+__all__ = [
+    "Backend",
+    "BackendError",
+    "LayerSpec",
+    "Plan",
+    "auto",
+    "backends",
+    "cpp",
+    "dense",
+    "get",
+    "register",
+    "resolve",
+]

@@ -1,12 +1,20 @@
-"""What a backend is: the layer it is given, the plan it makes of a mask, and the five things it does."""
+"""What a backend is: the layer it is given, the plan it makes of a mask, and what it does."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from functools import cache
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+from typing_extensions import Self
 
 from lth_sparse.pattern import Pattern
+
+Kind = Literal["conv2d", "linear"]
+_KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class BackendError(ValueError):
@@ -22,7 +30,7 @@ class LayerSpec:
     to the input already. A linear layer has features for channels, and leaves the rest at its default.
     """
 
-    kind: Literal["conv2d", "linear"]
+    kind: Kind
     in_channels: int
     out_channels: int
     kernel_size: tuple[int, int] = (1, 1)
@@ -37,6 +45,27 @@ class LayerSpec:
         if self.kind == "linear":
             return (self.out_channels, self.in_channels)
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
+
+    def to_ints(self) -> tuple[int, ...]:
+        """The spec as the integers that an operator's schema can carry; `from_ints` is the way back."""
+        return (
+            _KINDS.index(self.kind),
+            self.in_channels,
+            self.out_channels,
+            *self.kernel_size,
+            *self.stride,
+            *self.padding,
+            *self.dilation,
+            self.groups,
+        )
+
+    @classmethod
+    @cache
+    def from_ints(cls, ints: tuple[int, ...]) -> LayerSpec:
+        """The spec whose `to_ints()` these are: always the same object, for this runs at every operator call."""
+        kind, in_channels, out_channels, *sizes, groups = ints
+        kernel_size, stride, padding, dilation = zip(sizes[::2], sizes[1::2], strict=True)
+        return cls(_KINDS[kind], in_channels, out_channels, kernel_size, stride, padding, dilation, groups)
 
     def output_size(self, height: int, width: int) -> tuple[int, int]:
         """The convolution's output height and width; below 1 when the kernel is larger than its input."""
@@ -53,11 +82,29 @@ class LayerSpec:
 class Plan:
     """What a backend has worked out from one mask for one layer. Immutable; no weight values in it.
 
-    A backend that keeps more (transposed indices, schedules, launch plans) subclasses it.
+    A backend that keeps more subclasses it, with tensors for fields: a plan travels through the operators as
+    the flat tuple of its tensors, the pattern's first.
     """
 
     spec: LayerSpec
     pattern: Pattern
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The pattern's tensors, then those of the subclass's own fields in their order."""
+        _, _, *own = vars(self).values()
+        return (*self.pattern.tensors(), *own)
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], spec: LayerSpec) -> Self:
+        """The plan whose `tensors()` these are."""
+        return cls(spec, Pattern(*tensors[: Pattern.TENSORS]), *tensors[Pattern.TENSORS :])
+
+
+def memory_format(images: Tensor) -> torch.memory_format:
+    """channels_last if `images` is contiguous in that format alone; whatever else counts as contiguous."""
+    if images.dim() == 4 and not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
+        return torch.channels_last
+    return torch.contiguous_format
 
 
 class Backend(Protocol):
@@ -67,6 +114,9 @@ class Backend(Protocol):
     layer: x [M, in], output and grad_out [M, out]. values and grad_weight are [nnz], row-major; bias is
     [C_out]. All tensors of a call have one dtype and lie on the plan's device; x and grad_out may have any
     strides. Shapes, dtypes and devices were checked by lth_sparse.ops. Autograd is not a backend's concern.
+
+    Memory formats: the output has that of x, grad_input that of grad_out, by `memory_format`. What a backend
+    returns otherwise is copied into it.
     """
 
     name: str
@@ -77,6 +127,10 @@ class Backend(Protocol):
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
         """Work out, once per mask, what the three operations need. The plan lies where the pattern does."""
+        ...
+
+    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> Plan:
+        """The inverse of `pack(...).tensors()`. Runs at every operator call, so it works nothing out."""
         ...
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:

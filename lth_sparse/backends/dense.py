@@ -1,12 +1,25 @@
 """The dense backend: masked dense PyTorch. Works for everything; the baseline that the others must beat."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lth_sparse.backends.base import LayerSpec, Plan
+from lth_sparse.backends.base import LayerSpec, Plan, memory_format
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
+
+
+@dataclass(frozen=True, eq=False)
+class DensePlan(Plan):
+    """The pattern, and where the values go in the dense weight."""
+
+    flat_positions: Tensor
+    """int64 [nnz]: `Pattern.flat_positions`, kept because every step needs it; empty when nothing is pruned.
+    int32 would halve it, but scatter_ takes int64 only: converting costs 1.7 times the scatter at 20 % sparsity.
+    """
 
 
 @register("dense")
@@ -21,13 +34,18 @@ class DenseBackend:
             return True, ""
         return False, f"dtype is {dtype}, and the dense backend computes in floating point only"
 
-    def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
-        """Nothing beyond the pattern: PyTorch needs no schedule of ours."""
-        return Plan(spec, pattern)
+    def pack(self, pattern: Pattern, spec: LayerSpec) -> DensePlan:
+        """Positions only: PyTorch needs no schedule of ours."""
+        positions = pattern.flat_positions
+        return DensePlan(spec, pattern, positions if pattern.sparsity else positions.new_empty(0))
+
+    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> DensePlan:
+        """The plan again."""
+        return DensePlan.from_tensors(tensors, spec)
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """F.linear or F.conv2d with the dense weight."""
-        weight = plan.pattern.scatter(values)
+        weight = _scatter(values, plan)
         spec = plan.spec
         if spec.kind == "linear":
             return F.linear(x, weight, bias)
@@ -35,28 +53,40 @@ class DenseBackend:
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The dense gradient of the input."""
-        weight = plan.pattern.scatter(values)
+        weight = _scatter(values, plan)
         if plan.spec.kind == "linear":
             return grad_out @ weight
         # Only the input's shape and layout are read. Its memory is never touched, so it costs nothing, while
         # an expanded single element would be copied out in full. It takes grad_out's layout, or a network in
         # channels_last would get its gradients back in the other one, and slower.
-        x = torch.empty(input_shape, dtype=values.dtype, device=values.device, memory_format=_memory_format(grad_out))
+        x = torch.empty(input_shape, dtype=values.dtype, device=values.device, memory_format=memory_format(grad_out))
         return _convolution_backward(grad_out, x, weight, plan.spec, output_mask=[True, False, False])[0]
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
         """The dense gradient of the weight, gathered at the live positions."""
         if plan.spec.kind == "linear":
-            return plan.pattern.gather(grad_out.t() @ x)
+            return _gather(grad_out.t() @ x, plan)
         # As above: the weight's values are not read.
         weight = x.new_empty(plan.spec.weight_shape)
         dense = _convolution_backward(grad_out, x, weight, plan.spec, output_mask=[False, True, False])[1]
-        return plan.pattern.gather(dense)
+        return _gather(dense, plan)
 
 
-def _memory_format(images: Tensor) -> torch.memory_format:
-    channels_last = images.is_contiguous(memory_format=torch.channels_last) and not images.is_contiguous()
-    return torch.channels_last if channels_last else torch.contiguous_format
+def _scatter(values: Tensor, plan: Plan) -> Tensor:
+    """The dense weight; it may share memory with `values`."""
+    assert isinstance(plan, DensePlan)
+    pattern = plan.pattern
+    # A round before the first pruning has every weight live, and must not pay for moving them.
+    if pattern.sparsity:
+        values = values.new_zeros(pattern.mask.numel()).scatter_(0, plan.flat_positions, values)
+    return values.reshape(pattern.shape)
+
+
+def _gather(weight: Tensor, plan: Plan) -> Tensor:
+    """The live entries of a dense tensor of the weight's shape, [nnz]."""
+    assert isinstance(plan, DensePlan)
+    flat = weight.reshape(-1)
+    return flat.index_select(0, plan.flat_positions) if plan.pattern.sparsity else flat
 
 
 def _convolution_backward(

@@ -7,7 +7,6 @@ from lth_sparse.suggest import nearest
 
 _NAMES = ("auto", "dense", "cpp", "triton", "cuda")
 _NOT_YET = {
-    "cpp": "not part of this version yet: the C++ kernels are still to be written",
     "triton": "not part of this version yet: the Triton kernels are still to be written",
     "cuda": "not part of this version yet: the CUDA kernels are still to be written",
 }
@@ -31,25 +30,23 @@ def register(name: str, unusable: str = "") -> Callable[[type[Backend]], type[Ba
 
 def backends() -> dict[str, str]:
     """Name -> "" if the backend can be used here, else the reason why not."""
-    # "auto" always works: "dense" is always there to be chosen.
     return {name: _unusable.get(name, _NOT_YET.get(name, "")) for name in dict.fromkeys([*_NAMES, *_unusable])}
 
 
 def resolve(name: str) -> str:
-    """The name of the backend that `name` stands for, for a whole run. "auto" is "dense" today: there is no
-    other.
+    """`name` itself, when it is that of a backend that can be used here.
 
     Raises BackendError when the name is not known (with the nearest one) or the backend not usable here (with
     why).
     """
+    if _unusable.get(name) == "":  # Asked at every call of a layer.
+        return name
     known = backends()
     if name not in known:
         raise BackendError(f'unknown backend "{name}"{nearest(name, known)} (known: {", ".join(known)})')
-    if known[name]:
-        raise BackendError(f'backend "{name}" cannot be used here: {known[name]}')
-    return "dense" if name == "auto" else name
+    raise BackendError(f'backend "{name}" cannot be used here: {known[name]}')
 
 
 def get(name: str) -> Backend:
-    """The backend that `name` stands for. Raises BackendError as `resolve` does."""
+    """The backend called `name`. Raises BackendError as `resolve` does."""
     return _registered[resolve(name)]

@@ -10,7 +10,6 @@ from torch.nn.common_types import _size_2_t
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.backends import registry
 from lth_sparse.backends.base import LayerSpec
 from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
 
@@ -93,8 +92,7 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        backend = registry.get(self.backend)
-        return ops.conv2d(x, self.values, self.bias, self.plan, backend, self._input_padding, self.padding_mode)
+        return ops.conv2d(x, self.values, self.bias, self.plan, self._backend, self._input_padding, self.padding_mode)
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""

@@ -29,15 +29,18 @@ class SparseLayer(nn.Module):
 
     def _copy_from(self, dense: nn.Conv2d | nn.Linear, mask: Tensor | None, backend: str) -> None:
         """Copy the dense layer's numbers; `mask` None means that every weight is live."""
-        weight, bias = effective(dense, "weight"), effective(dense, "bias")
-        if mask is None:
-            mask = torch.ones(weight.shape, dtype=torch.bool, device=weight.device)
-        check_mask(mask, weight)
-        # Copies keep the layer its own: writing to the dense layer or the caller's mask must not reach it.
-        self.register_buffer("mask", mask.detach().clone(memory_format=torch.contiguous_format))
+        weight, bias = effective(dense, "weight").detach(), effective(dense, "bias")
         self._pattern: Pattern | None = None
         self._plan: Plan | None = None
-        values = self.pattern.gather(weight.detach()).clone()
+        # Copies keep the layer its own: writing to the dense layer or the caller's mask must not reach it.
+        if mask is None:
+            # Without a pattern, so that an unpruned layer can be made on the meta device.
+            self.register_buffer("mask", torch.ones(weight.shape, dtype=torch.bool, device=weight.device))
+            values = weight.flatten().clone()
+        else:
+            check_mask(mask, weight)
+            self.register_buffer("mask", mask.detach().clone(memory_format=torch.contiguous_format))
+            values = self.pattern.gather(weight).clone()
         self.values = nn.Parameter(values, requires_grad=_original(dense, "weight").requires_grad)
         self.register_parameter("bias", None)
         if bias is not None:
@@ -65,18 +68,37 @@ class SparseLayer(nn.Module):
 
     @property
     def plan(self) -> Plan:
-        """The backend's plan for the mask, packed once per mask, device, dtype and backend.
+        """The backend's plan for the mask, packed once per mask, device and backend, before it is needed.
 
         Raises BackendError when the backend cannot compute this layer in its dtype on its device.
         """
-        pattern = self.pattern
-        if self._plan is None or self._plan.pattern is not pattern:
-            backend = registry.get(self._backend)
-            supported, reason = backend.supports(self.spec, self.values.dtype, self.values.device)
-            if not supported:
-                raise BackendError(f'backend "{backend.name}" cannot compute {self}: {reason}')
-            self._plan = backend.pack(pattern, self.spec)
+        if self._plan is None or self._plan.pattern.mask is not self.mask:
+            self._pack()
+        if self._plan is None:
+            raise BackendError(f'backend "{self._backend}" cannot compute {self}: {self._refusal()}')
         return self._plan
+
+    def _pack(self) -> None:
+        """Renew the plan if it is out of date; there is none while the backend cannot compute this layer.
+
+        Whatever changes the mask, the backend, the dtype or the device calls it, so that forward finds the
+        plan made: packing is nothing that torch.compile could trace.
+        """
+        if self._refusal():
+            self._plan = None
+        elif self._plan is None or self._plan.pattern is not self.pattern:
+            self._plan = registry.get(self._backend).pack(self.pattern, self.spec)
+
+    def _refusal(self) -> str:
+        """Why the backend cannot compute this layer, "" if it can."""
+        if self.mask.is_meta:
+            return "it is on the meta device, where its mask has no entries"
+        try:
+            supported, reason = registry.get(self._backend).supports(self.spec, self.values.dtype, self.values.device)
+        except BackendError as error:
+            # A layer may have been pickled where there was another choice of backends.
+            return str(error)
+        return "" if supported else reason
 
     @property
     def weight(self) -> Tensor:
@@ -86,7 +108,7 @@ class SparseLayer(nn.Module):
     @property
     def sparsity(self) -> float:
         """Pruned weights over all weights, in [0, 1]."""
-        return self.pattern.sparsity
+        return 1.0 - self.values.numel() / self.mask.numel()
 
     @property
     def backend(self) -> str:
@@ -98,16 +120,20 @@ class SparseLayer(nn.Module):
         registry.resolve(name)
         self._backend = name
         self._plan = None
+        self._pack()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
-        # A new device brings a new mask, but a new dtype does not, and not every backend knows every dtype.
-        self._plan = None
         super()._apply(fn, recurse)
+        self._pack()
         return self
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles work the indices out again: plans may hold what cannot be pickled.
         return {**self.__dict__, "_pattern": None, "_plan": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._pack()
 
     def _load_from_state_dict(
         self,
@@ -132,6 +158,7 @@ class SparseLayer(nn.Module):
             error_msgs.append(f"{prefix}{error}")
             return
         super()._load_from_state_dict(own, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        self._pack()
 
     def _translate(self, state: dict[str, Any], prefix: str) -> None:
         """Turn whatever describes the weight in `state` into `values` and `mask`, and take over that mask."""
@@ -149,7 +176,8 @@ class SparseLayer(nn.Module):
         if mask is not None:
             mask = mask.to(self.mask.device)
             check_mask(mask, self.mask)
-            if not torch.equal(mask, self.mask):
+            # After to_empty, the mask may be anything, and be the right one by chance.
+            if not torch.equal(mask, self.mask) or self.values.numel() != self.pattern.nnz:
                 self._take_mask(mask)
         if weight is not None:
             state[prefix + "values"] = self.pattern.gather(weight.to(self.mask.device))

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.backends import registry
 from lth_sparse.backends.base import LayerSpec
 from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
 
@@ -64,7 +63,7 @@ class SparseLinear(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return ops.linear(x, self.values, self.bias, self.plan, registry.get(self.backend))
+        return ops.linear(x, self.values, self.bias, self.plan, self._backend)
 
     def extra_repr(self) -> str:
         """nn.Linear's words, then sparsity and backend."""

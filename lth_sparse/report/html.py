@@ -11,7 +11,7 @@ from typing import Any
 
 from lth_sparse.record import Record
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.tables import explanations, facts, proofs_table, rounds_table
+from lth_sparse.report.tables import choices_tables, explanations, facts, proofs_table, rounds_table
 from lth_sparse.report.words import (
     TIMES,
     choice,
@@ -54,7 +54,7 @@ $rounds
 $plots
 </div>
 </section>
-<section id="proof">
+$choices<section id="proof">
 <h2>Proof of the rewind</h2>
 $proof
 </section>
@@ -89,6 +89,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
         rounds=_rounds(record),
         # What was left out comes last, where it leaves no hole beside a plot.
         plots="\n".join(_figure(picture) for picture in sorted(gallery, key=lambda plot: plot.png is None)),
+        choices=_choices(record),
         proof=_proof(info, record),
         settings=_settings(info),
         environment=_environment(info),
@@ -158,6 +159,20 @@ def _figure(picture: Picture) -> str:
     return f"""<figure><h3>{title}</h3>
 <img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(picture.alt)}">
 <figcaption>{caption}</figcaption></figure>"""
+
+
+def _choices(record: Record) -> str:
+    if not record.chosen:
+        return ""
+    return f"""<section id="choices">
+<h2>What the auto backend chose</h2>
+<p>For each layer and operation the fastest backend, measured on the first batch: its least time in milliseconds, then
+in brackets that of the others. Another one than masked dense has to be faster than it by 5 %. Where all of the step is
+not faster, masked dense PyTorch trains the round. The choices are kept in <code>choices.json</code>; given to
+<code>--choices</code>, they repeat this run bit for bit.</p>
+{choices_tables(record.chosen)}
+</section>
+"""
 
 
 def _proof(info: dict[str, Any], record: Record) -> str:

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from typing import Any
 
-from lth_sparse.record import Proof, Record, Round
+from lth_sparse.backends.choices import OPERATIONS
+from lth_sparse.record import STEP, Chosen, Proof, Record, Round
 from lth_sparse.report.words import DASH, error, number, ranges, times, weights_left, wins
 
 ARMS = {"ticket": "ticket", "random": "random mask"}
@@ -140,6 +141,42 @@ def explanations() -> str:
         for name, text, _ in columns
     )
     return f'<dl class="columns">\n{lines}\n</dl>'
+
+
+def choices_tables(chosen: list[Chosen]) -> str:
+    """What the auto backend chose: a line a round, which opens to a row a layer."""
+    return "\n".join(
+        _choices([row for row in chosen if row.round == step.round and row.operation != STEP], step)
+        for step in chosen
+        if step.operation == STEP
+    )
+
+
+def _choices(rows: list[Chosen], step: Chosen) -> str:
+    heading = escape(f"Round {step.round}, {weights_left(step.density)} of the weights left: {step.sentence()}.")
+    if not rows:
+        return f"<p>{heading}</p>"
+    headings = "".join(f'<th scope="col">{name.replace("_", " ")}, ms</th>' for name in OPERATIONS)
+    layers = "\n".join(
+        _layer(name, [r for r in rows if r.layer == name]) for name in dict.fromkeys(r.layer for r in rows)
+    )
+    notes = "".join(f"<li>{escape(f'{r.layer}, {r.operation}: {r.note}')}</li>" for r in rows if r.note)
+    return f"""<details><summary>{heading}</summary>
+<div class="scroll" role="region" aria-label="Choices of round {step.round}" tabindex="0">
+<table class="rounds">
+<thead><tr><th scope="col">Layer</th><th scope="col">Weights left</th>{headings}</tr></thead>
+<tbody>
+{layers}
+</tbody>
+</table>
+</div>
+{f"<ul>{notes}</ul>" if notes else ""}</details>"""
+
+
+def _layer(name: str, rows: list[Chosen]) -> str:
+    times = {row.operation: row.times() for row in rows}
+    cells = "".join(f"<td>{escape(times.get(operation, DASH))}</td>" for operation in OPERATIONS)
+    return f'<tr><th scope="row">{escape(name)}</th><td>{weights_left(rows[0].density)}</td>{cells}</tr>'
 
 
 def proofs_table(proofs: list[Proof]) -> str:

@@ -1,0 +1,138 @@
+"""The cpp backend: the C++ kernels of csrc/cpu, which touch live weights only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lth_sparse.backends.base import LayerSpec, Plan, memory_format
+from lth_sparse.backends.registry import register
+from lth_sparse.pattern import Pattern
+
+
+def _load() -> str:
+    """Load the extension; "" when its operators can be called, else the reason why not."""
+    built = sorted(Path(__file__).parent.parent.glob("_cpu*.so"))
+    if not built:
+        return "its extension is not built: install a C++ compiler, then run 'pip install --no-build-isolation -e .'"
+    try:
+        torch.ops.load_library(str(built[0]))
+        torch.ops.lth_sparse_cpu.instruction_set()
+    except (OSError, RuntimeError) as error:
+        return str(error).splitlines()[0]
+    _register_fakes()
+    return ""
+
+
+def _register_fakes() -> None:
+    @torch.library.register_fake("lth_sparse_cpu::forward")
+    def forward(
+        x: Tensor, values: Tensor, bias: Tensor | None, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]
+    ) -> Tensor:
+        if x.dim() == 2:
+            return x.new_empty(x.shape[0], layer[1])
+        spec = LayerSpec.from_ints((0, *layer))
+        shape = (x.shape[0], spec.out_channels, *spec.output_size(*x.shape[2:]))
+        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
+
+    @torch.library.register_fake("lth_sparse_cpu::grad_input")
+    def grad_input(
+        grad_out: Tensor,
+        values: Tensor,
+        row_offsets: Tensor,
+        columns: Tensor,
+        order: Tensor,
+        layer: Sequence[int],
+        input_shape: Sequence[int],
+    ) -> Tensor:
+        return torch.empty(
+            input_shape, dtype=grad_out.dtype, device=grad_out.device, memory_format=memory_format(grad_out)
+        )
+
+    @torch.library.register_fake("lth_sparse_cpu::grad_weight")
+    def grad_weight(x: Tensor, grad_out: Tensor, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]) -> Tensor:
+        return x.new_empty(columns.shape)
+
+    @torch.library.register_fake("lth_sparse_cpu::pack")
+    def pack(row_offsets: Tensor, columns: Tensor, layer: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
+        spec = LayerSpec.from_ints((0, *layer))
+        rows = spec.stride[0] * spec.stride[1] * spec.in_channels
+        return columns.new_empty(rows + 1), torch.empty_like(columns), torch.empty_like(columns)
+
+
+@dataclass(frozen=True, eq=False)
+class CppPlan(Plan):
+    """The pattern, and the transposed matrix that grad_input runs over.
+
+    Its rows are the input channels, once for each phase of the stride; a column is output channel * taps + tap.
+    """
+
+    transposed_row_offsets: Tensor
+    """int32 [stride_height * stride_width * in_channels + 1]."""
+    transposed_columns: Tensor
+    """int32 [nnz], ascending within a row."""
+    transposed_order: Tensor
+    """int32 [nnz]: the place of each entry in the values."""
+
+
+@register("cpp", unusable=_load())
+class CppBackend:
+    """Calls the operators of csrc/ops.cpp; shapes as in `Backend`."""
+
+    name = "cpp"
+
+    def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
+        """Every layer in float32 and float64 on the CPU."""
+        if device.type != "cpu":
+            return False, f"the layer is on {device}, and the C++ kernels run on the CPU"
+        if dtype not in (torch.float32, torch.float64):
+            return False, f"dtype is {dtype}, and the C++ kernels compute in float32 and float64"
+        return True, ""
+
+    def pack(self, pattern: Pattern, spec: LayerSpec) -> CppPlan:
+        """Transposes the pattern."""
+        transposed = torch.ops.lth_sparse_cpu.pack(pattern.row_offsets, pattern.column_indices, spec.to_ints()[1:])
+        return CppPlan(spec, pattern, *transposed)
+
+    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> CppPlan:
+        """The plan again."""
+        return CppPlan.from_tensors(tensors, spec)
+
+    def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """Each live weight times the pixels that it meets; the bias goes into the accumulators."""
+        pattern = plan.pattern
+        output: Tensor = torch.ops.lth_sparse_cpu.forward(
+            _dense(x), values.contiguous(), bias, pattern.row_offsets, pattern.column_indices, plan.spec.to_ints()[1:]
+        )
+        return output
+
+    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
+        """The forward pass of the transposed matrix."""
+        assert isinstance(plan, CppPlan)
+        gradient: Tensor = torch.ops.lth_sparse_cpu.grad_input(
+            _dense(grad_out),
+            values.contiguous(),
+            plan.transposed_row_offsets,
+            plan.transposed_columns,
+            plan.transposed_order,
+            plan.spec.to_ints()[1:],
+            input_shape,
+        )
+        return gradient
+
+    def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
+        """Sums of products at live positions only; the same bits at any number of threads."""
+        pattern = plan.pattern
+        gradient: Tensor = torch.ops.lth_sparse_cpu.grad_weight(
+            _dense(x), _dense(grad_out), pattern.row_offsets, pattern.column_indices, plan.spec.to_ints()[1:]
+        )
+        return gradient
+
+
+def _dense(images: Tensor) -> Tensor:
+    """In a layout that the kernels read: contiguous or channels_last, as it is when it is one of them."""
+    return images.contiguous(memory_format=memory_format(images))

@@ -1,0 +1,219 @@
+"""The C++ kernels: every way in which they cut a layer up, on every instruction set that this machine runs."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from lth_sparse import reference
+from lth_sparse.backends import LayerSpec, registry
+from lth_sparse.pattern import Pattern
+
+pytestmark = pytest.mark.skipif(
+    bool(registry.backends()["cpp"]), reason=f"cpp cannot be used here: {registry.backends()['cpp']}"
+)
+
+DTYPES = {torch.float32: 2e-6, torch.float64: 1e-14}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+def conv2d(in_channels, out_channels, size=3, **rest):
+    kernel = (size, size)
+    return LayerSpec("conv2d", in_channels, out_channels, kernel, **{"padding": (size // 2, size // 2)} | rest)
+
+
+# Each line reaches another tile, lane or block: see csrc/cpu/blocking.cpp.
+SHAPES = {
+    "tiles of 4 x 4": (conv2d(5, 7), (16, 5, 12, 12)),
+    "tiles of 2 x 8": (conv2d(5, 7), (16, 5, 10, 8)),
+    "tiles of 1 x 16": (conv2d(5, 7), (16, 5, 5, 16)),
+    "ragged tiles": (conv2d(5, 7), (16, 5, 7, 13)),
+    "several strips": (conv2d(3, 70), (16, 3, 30, 33)),
+    "several blocks of channels": (conv2d(300, 8), (16, 300, 16, 16)),
+    "padding left out of 4 x 4 images": (conv2d(80, 40), (33, 80, 4, 4)),
+    "padding left out of 2 x 2 images": (conv2d(80, 40), (70, 80, 2, 2)),
+    "padding left out of 3 x 3 images": (conv2d(9, 11), (17, 9, 3, 3)),
+    "padding wider than the image": (conv2d(9, 11, 5), (17, 9, 2, 3)),
+    "images of one pixel": (conv2d(9, 11), (200, 9, 1, 1)),
+    "half as many lanes": (conv2d(5, 7), (24, 5, 6, 6)),
+    "lanes of pixels": (conv2d(5, 7), (1, 5, 19, 21)),
+    "lanes of pixels, stride": (conv2d(5, 7, stride=(2, 3)), (2, 5, 19, 21)),
+    "lanes of pixels, small images": (conv2d(50, 70), (3, 50, 4, 4)),
+    "stride": (conv2d(5, 7, stride=(2, 2)), (16, 5, 16, 16)),
+    "stride beyond the kernel": (conv2d(5, 7, 1, stride=(3, 2)), (16, 5, 11, 11)),
+    "dilation": (conv2d(5, 7, dilation=(2, 3)), (16, 5, 11, 11)),
+    "groups": (conv2d(12, 8, groups=4), (16, 12, 9, 9)),
+    "depthwise": (conv2d(20, 20, groups=20), (16, 20, 9, 9)),
+    "in place": (conv2d(20, 30, 1), (4, 20, 8, 8)),
+    "1 x 1 with odd images": (conv2d(20, 30, 1), (17, 20, 5, 3)),
+    "1 x 1 with padding": (conv2d(20, 30, 1, padding=(1, 1)), (17, 20, 4, 4)),
+    "linear": (LayerSpec("linear", 300, 41), (133, 300)),
+    "linear, one row": (LayerSpec("linear", 41, 300), (1, 41)),
+}
+
+
+def computed(spec, input_shape, dtype, layout="contiguous", density=0.3):
+    """A plan and what the backend makes of it, with the float64 truth."""
+    backend = registry.get("cpp")
+    generator = torch.Generator().manual_seed(0)
+    mask = torch.rand(spec.weight_shape, generator=generator) < density
+    x = torch.randn(input_shape, generator=generator)
+    values = torch.randn(int(mask.sum()), generator=generator)
+    bias = torch.randn(spec.out_channels, generator=generator)
+    truth_of_output = reference.forward(x.double(), values.double(), bias.double(), mask, spec)
+    grad_out = torch.randn(truth_of_output.shape, generator=generator)
+    truth = (
+        truth_of_output,
+        reference.grad_input(grad_out.double(), values.double(), mask, spec, input_shape),
+        reference.grad_weight(x.double(), grad_out.double(), mask, spec),
+    )
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    x, values, bias, grad_out = (tensor.to(dtype) for tensor in (x, values, bias, grad_out))
+    if x.dim() == 4:
+        x, grad_out = (images.contiguous(memory_format=LAYOUTS[layout]) for images in (x, grad_out))
+    ours = (
+        backend.forward(x, values, plan, bias),
+        backend.grad_input(grad_out, values, plan, input_shape),
+        backend.grad_weight(x, grad_out, plan),
+    )
+    return ours, truth
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
+def test_every_way_to_cut_a_layer_up(spec, input_shape, layout, dtype):
+    ours, truth = computed(spec, input_shape, dtype, layout)
+    for mine, expected in zip(ours, truth, strict=True):
+        assert mine.dtype == dtype
+        assert mine.shape == expected.shape
+        assert mine.dim() != 4 or mine.is_contiguous(memory_format=LAYOUTS[layout])
+        # A sum of K products errs by about sqrt(K) roundings; the longest here has some 3000.
+        assert (mine - expected).abs().max() <= DTYPES[dtype] * expected.abs().max() * 10
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
+def test_the_same_bits_at_any_number_of_threads(spec, input_shape, layout):
+    before = torch.get_num_threads()
+    try:
+        outputs = []
+        for threads in (1, 2, 5):
+            torch.set_num_threads(threads)
+            outputs.append(computed(spec, input_shape, torch.float32, layout)[0])
+    finally:
+        torch.set_num_threads(before)
+    for others in outputs[1:]:
+        for one, other in zip(outputs[0], others, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("input_shape", [(16, 3, 7, 13), (1, 3, 7, 13), (16, 3, 4, 4)])
+def test_an_infinity_reaches_the_weights_that_see_it_and_no_others(input_shape, layout):
+    backend, spec = registry.get("cpp"), conv2d(3, 4)
+    mask = torch.ones(spec.weight_shape, dtype=torch.bool)
+    x, grad_out = torch.randn(input_shape), torch.randn(input_shape[0], 4, *input_shape[2:])
+    x[0, 1, -1, -1] = torch.inf
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    formatted = [images.contiguous(memory_format=LAYOUTS[layout]) for images in (x, grad_out)]
+    ours = backend.grad_weight(*formatted, plan).view(spec.weight_shape)
+    # The last pixel meets every tap but those that would need an output row or column beyond the last.
+    expected = torch.zeros(spec.weight_shape, dtype=torch.bool)
+    expected[:, 1, 1:, 1:] = True
+    assert torch.equal(~torch.isfinite(ours), expected)
+    finite = reference.grad_weight(x.nan_to_num(posinf=0.0), grad_out, mask, spec).view(spec.weight_shape)
+    torch.testing.assert_close(ours[~expected], finite[~expected], rtol=1e-4, atol=1e-4)
+
+
+def test_a_pruned_weight_keeps_an_infinity_out():
+    backend, spec = registry.get("cpp"), LayerSpec("linear", 2, 1)
+    plan = backend.pack(Pattern.from_mask(torch.tensor([[True, False]])), spec)
+    output = backend.forward(torch.tensor([[3.0, torch.inf]]), torch.tensor([2.0]), plan, None)
+    assert output.item() == 6.0
+
+
+LAYER = [2, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1]
+
+
+def valid():
+    """Arguments of lth_sparse_cpu::forward that it takes."""
+    return {
+        "x": torch.zeros(1, 2, 5, 5),
+        "values": torch.zeros(2),
+        "bias": torch.zeros(3),
+        "row_offsets": torch.tensor([0, 1, 1, 2], dtype=torch.int32),
+        "columns": torch.tensor([0, 17], dtype=torch.int32),
+        "layer": LAYER,
+    }
+
+
+def test_the_operator_takes_valid_arguments():
+    assert torch.ops.lth_sparse_cpu.forward(**valid()).shape == (1, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "message"),
+    [
+        ("x", torch.zeros(1, 2, 5), "input: got 3 dimensions"),
+        ("x", torch.zeros(1, 3, 5, 5), "input: got 3 channels, expected 2"),
+        ("x", torch.zeros(1, 2, 5, 5, dtype=torch.float16), "input: expected float32 or float64"),
+        ("x", torch.zeros(1, 2, 5, 10)[..., ::2], "input: expected a contiguous or channels_last tensor"),
+        ("values", torch.zeros(3), "values: got 3 elements, expected 2"),
+        ("values", torch.zeros(2, dtype=torch.float64), "values: got another dtype"),
+        ("bias", torch.zeros(2), "bias: got 2 elements, expected 3"),
+        ("row_offsets", torch.zeros(3, dtype=torch.int32), "row_offsets: got 3 elements, expected 4"),
+        ("row_offsets", torch.tensor([0, 5, 1, 2], dtype=torch.int32), "not those of a mask of this layer"),
+        ("row_offsets", torch.tensor([0, -9, 1, 2], dtype=torch.int32), "not those of a mask of this layer"),
+        ("columns", torch.tensor([0, 18], dtype=torch.int32), "not those of a mask of this layer"),
+        ("columns", torch.tensor([-1, 1], dtype=torch.int32), "not those of a mask of this layer"),
+        ("columns", torch.tensor([0, 1]), "columns: got another dtype"),
+        ("layer", LAYER[:10], "layer: got 10 integers, expected 11"),
+        ("layer", [2, 3, 3, 3, 0, 1, 1, 1, 1, 1, 1], "layer: expected positive integers"),
+        ("layer", [2, 3, 3, 3, 1, 1, 1, 1, 1, 1, 2], "expected multiples of 2 groups"),
+        ("layer", [2, 3, 9, 3, 1, 1, 1, 1, 1, 1, 1], "expected no less than the kernel"),
+    ],
+)
+def test_the_operator_checks_what_it_indexes_with(argument, value, message):
+    with pytest.raises(RuntimeError, match=message):
+        torch.ops.lth_sparse_cpu.forward(**valid() | {argument: value})
+
+
+def test_a_transposed_order_that_leads_outside_is_refused():
+    plan = registry.get("cpp").pack(Pattern.from_mask(torch.ones(3, 2, 3, 3, dtype=torch.bool)), conv2d(2, 3))
+    order = plan.transposed_order.clone()
+    order[5] = 54
+    with pytest.raises(RuntimeError, match="order: expected places among the values"):
+        torch.ops.lth_sparse_cpu.grad_input(
+            torch.zeros(1, 3, 5, 5),
+            torch.zeros(54),
+            plan.transposed_row_offsets,
+            plan.transposed_columns,
+            order,
+            LAYER,
+            [1, 2, 5, 5],
+        )
+
+
+def run_with(instruction_set, *arguments):
+    environment = os.environ | {"LTH_SPARSE_CPU": instruction_set}
+    return subprocess.run([sys.executable, *arguments], env=environment, capture_output=True, text=True)
+
+
+LOWER = {"avx512": ["avx2", "portable"], "avx2": ["portable"], "portable": []}
+
+
+@pytest.mark.parametrize("instruction_set", ["avx2", "portable"])
+def test_lower_instruction_sets_of_this_machine(instruction_set):
+    highest = torch.ops.lth_sparse_cpu.instruction_set()
+    if instruction_set not in LOWER[highest]:
+        pytest.skip(f"this process runs {highest}")
+    done = run_with(instruction_set, "-m", "pytest", "-q", "-x", __file__, "-k", "not instruction_set")
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_unknown_instruction_set_is_named():
+    done = run_with("avx9", "-c", "import lth_sparse; print(lth_sparse.backends()['cpp'])")
+    assert "LTH_SPARSE_CPU=avx9: expected avx512, avx2 or portable" in done.stdout, done.stdout + done.stderr
