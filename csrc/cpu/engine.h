@@ -23,7 +23,7 @@ class Engine {
       return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
     }
     const Entries<T> entries(
-        matrix, offsets, blocking.channel_block * correlation.taps(), taps_of(correlation, blocking),
+        matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(), blocking.by_tap,
         [&](int32_t e) {
           if (matrix.order == nullptr) return values[e];
           const int32_t place = matrix.order[e];
@@ -44,7 +44,7 @@ class Engine {
       return grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
     }
     const Entries<int32_t> entries(
-        matrix, offsets, blocking.channel_block * correlation.taps(), taps_of(correlation, blocking),
+        matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(), blocking.by_tap,
         [&](int32_t e) { return e; }, parallel);
     grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
   }
@@ -95,7 +95,8 @@ class Engine {
               const int64_t first_row = phase * c.out.channels + first_channel;
               const Rows<Listed> rows = {entries,
                                          first_row,
-                                         entries.starts() + (block * matrix.rows + first_row) * taps,
+                                         entries.starts(block, first_row),
+                                         entries.row_step(),
                                     channels,
                                     in_scratch + tile.in,
                                     scratch.in_row_step(),
@@ -140,11 +141,9 @@ class Engine {
         const int64_t first_channel = piece % chunks * blocking.channel_chunk;
         const int64_t channels = std::min(blocking.channel_chunk, c.out.channels - first_channel);
         T* const sums = partial + part * nnz;
-        const auto starts_of = [&](int64_t block, int64_t channel) {
-          return entries.starts() + (block * matrix.rows + channel) * taps;
-        };
         for (int64_t block = 0; block < blocks; ++block)
-          std::fill(sums + *starts_of(block, first_channel), sums + *starts_of(block, first_channel + channels), T(0));
+          for (int64_t row = first_channel; row < first_channel + channels; ++row)
+            std::fill(sums + entries.starts(block, row)[0], sums + entries.starts(block, row)[taps], T(0));
         for (int64_t task = part * tasks / parts; task < (part + 1) * tasks / parts; ++task) {
           const int64_t strip = task % scratch.strips();
           const int64_t first_image = task / scratch.strips() * blocking.images();
@@ -168,7 +167,8 @@ class Engine {
             for (const Tile& tile : scratch.tiles()) {
               const Products<Listed> rows = {entries,
                                              first_channel,
-                                             starts_of(block, first_channel),
+                                             entries.starts(block, first_channel),
+                                             entries.row_step(),
                                         channels,
                                         in_scratch + tile.in,
                                         scratch.in_row_step(),
@@ -394,12 +394,13 @@ class Engine {
 
   // ---- the kernels proper
 
-  /// Rows of the matrix against one tile: those of row first + r are the entries starts[r] to starts[r + 1].
+  /// Rows of the matrix against one tile: the runs of row first_row + r begin at starts[r * row_step].
   template <class Listed>
   struct Rows {
     const Listed& entries;
     int64_t first_row;
     const int32_t* starts;
+    int64_t row_step;
     int64_t count;
     const T* in;
     int64_t in_row_step;
@@ -465,7 +466,7 @@ class Engine {
   template <int R, int Q, int G, class Listed>
   static void accumulate_clipped(const Rows<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      const int32_t* const starts = rows.starts + row * rows.taps;
+      const int32_t* const starts = rows.starts + row * rows.row_step;
       V sum[R][Q];
       if (!begin(rows, row, starts[0] == starts[rows.taps], sum)) continue;
       for (int64_t tap = 0; tap < rows.taps; ++tap) {
@@ -490,7 +491,8 @@ class Engine {
   template <int R, int Q, class Listed>
   static void accumulate_tile(const Rows<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      const int64_t e = rows.starts[row], last = rows.starts[row + 1];
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      const int64_t e = starts[0], last = starts[1];
       V sum[R][Q];
       if (!begin(rows, row, e == last, sum)) continue;
       add<R, Q, 0, R, 0, Q>(rows, rows.entries.of_row(rows.first_row + row), e, last, sum);
@@ -527,6 +529,7 @@ class Engine {
     const Listed& entries;
     int64_t first_row;
     const int32_t* starts;
+    int64_t row_step;
     int64_t count;
     const T* in;
     int64_t in_row_step;
@@ -546,7 +549,7 @@ class Engine {
 
   /// The product over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. Four sums hide their latency.
   template <int R, int Q, int R0, int R1, int Q0, int Q1>
-  static V dot(const V (&gradient)[R][Q], const T* in, int64_t row_step) {
+  LTH_SPARSE_INLINE static V dot(const V (&gradient)[R][Q], const T* in, int64_t row_step) {
     V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
     for (int r = R0; r < R1; ++r)
       for (int q = Q0; q < Q1; ++q) {
@@ -565,23 +568,24 @@ class Engine {
   template <int R, int Q, class Listed>
   static void multiply_tile(const Products<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      int64_t e = rows.starts[row];
-      const int64_t last = rows.starts[row + 1];
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      int64_t e = starts[0];
+      const int64_t last = starts[1];
       if (e == last) continue;
       V gradient[R][Q];
       load_gradient(rows, row, gradient);
       const auto& entries = rows.entries.of_row(rows.first_row + row);
-      const auto product = [&](int64_t k) {
+      const auto product = [&](int64_t k) __attribute__((always_inline)) {
         return dot<R, Q, 0, R, 0, Q>(gradient, rows.in + entries.offset(k), rows.in_row_step);
       };
       for (; e + 4 <= last; e += 4) {
         const V sum[4] = {product(e), product(e + 1), product(e + 2), product(e + 3)};
         V::add_sums(sum, rows.sums + e);
       }
-      if (e < last) {
-        V sum[4] = {product(e), V::zero(), V::zero(), V::zero()};
-        for (int64_t k = 1; k < last - e; ++k) sum[k] = product(e + k);
-        add_fewer_sums(sum, rows.sums + e, last - e);
+      if (const int64_t left = last - e; left > 0) {
+        const V sum[4] = {product(e), left > 1 ? product(e + 1) : V::zero(),
+                          left > 2 ? product(e + 2) : V::zero(), V::zero()};
+        add_fewer_sums(sum, rows.sums + e, left);
       }
     }
   }
@@ -590,7 +594,7 @@ class Engine {
   template <int R, int Q, int G, class Listed>
   static void multiply_clipped(const Products<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
-      const int32_t* const starts = rows.starts + row * rows.taps;
+      const int32_t* const starts = rows.starts + row * rows.row_step;
       if (starts[0] == starts[rows.taps]) continue;
       V gradient[R][Q];
       load_gradient(rows, row, gradient);
@@ -610,16 +614,16 @@ class Engine {
         };
         const int64_t step = rows.in_row_step;
         switch (static_cast<int>(rows.clips[tap])) {
-          case 0: each([&](const T* in) { return dot<R, Q, 0, R, 0, Q>(gradient, in, step); }); break;
-          case 1: each([&](const T* in) { return dot<R, Q, 0, R, G, Q>(gradient, in, step); }); break;
-          case 2: each([&](const T* in) { return dot<R, Q, 0, R, 0, Q - G>(gradient, in, step); }); break;
-          case 3: each([&](const T* in) { return dot<R, Q, 1, R, 0, Q>(gradient, in, step); }); break;
-          case 4: each([&](const T* in) { return dot<R, Q, 1, R, G, Q>(gradient, in, step); }); break;
-          case 5: each([&](const T* in) { return dot<R, Q, 1, R, 0, Q - G>(gradient, in, step); }); break;
-          case 6: each([&](const T* in) { return dot<R, Q, 0, R - 1, 0, Q>(gradient, in, step); }); break;
-          case 7: each([&](const T* in) { return dot<R, Q, 0, R - 1, G, Q>(gradient, in, step); }); break;
-          case 8: each([&](const T* in) { return dot<R, Q, 0, R - 1, 0, Q - G>(gradient, in, step); }); break;
-          default: each([&](const T*) { return V::zero(); });  // everything lies in the padding
+          case 0: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R, 0, Q>(gradient, in, step); }); break;
+          case 1: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R, G, Q>(gradient, in, step); }); break;
+          case 2: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R, 0, Q - G>(gradient, in, step); }); break;
+          case 3: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 1, R, 0, Q>(gradient, in, step); }); break;
+          case 4: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 1, R, G, Q>(gradient, in, step); }); break;
+          case 5: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 1, R, 0, Q - G>(gradient, in, step); }); break;
+          case 6: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R - 1, 0, Q>(gradient, in, step); }); break;
+          case 7: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R - 1, G, Q>(gradient, in, step); }); break;
+          case 8: each([&](const T* in) __attribute__((always_inline)) { return dot<R, Q, 0, R - 1, 0, Q - G>(gradient, in, step); }); break;
+          default: each([&](const T*) __attribute__((always_inline)) { return V::zero(); });  // everything lies in the padding
         }
       }
       if (filled > 0) add_fewer_sums(sum, to, filled);

@@ -22,60 +22,110 @@ struct Entry {
   T value;
 };
 
-/// Entries by block of input channels, then by row, then, if asked for, by tap.
+/// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, tap).
 ///
-/// Those of (block, row) begin at starts[block * rows + row], or those of (block, row, tap) at
-/// starts[(block * rows + row) * taps + tap].
+/// The run of (block, row, tap) begins at starts[block * block_step + row * row_step + tap], and ends where the next in
+/// `starts` begins. Kernels go through a block row by row, so block by block is the order in which they read; but a
+/// matrix of 1 x 1 taps stays as it is, row by row, for it has too few entries in a block to pay for sorting them.
 template <typename T>
 class Entries {
  public:
-  /// `value(k)` gives what to keep of entry k of `matrix`. `offsets` is indexed by column. `taps` is 1 to leave a row's
-  /// entries in their order.
+  /// `value(k)` gives what to keep of entry k of `matrix`. `offsets` is indexed by column. A column is a channel and one
+  /// of `taps`; `by_tap` asks for runs of one tap each.
   template <typename Value>
   Entries(const SparseRows& matrix, const std::vector<int32_t>& offsets, int64_t block_columns, int64_t taps,
-          const Value& value, const Parallel& parallel) {
-    const int64_t rows = matrix.rows;
-    const int64_t blocks = (static_cast<int64_t>(offsets.size()) + block_columns - 1) / block_columns;
-    // Whatever the caller's indices are, nothing outside `offsets` and `entries_` is touched.
-    const int64_t nnz = matrix.nnz();
-    std::atomic<bool> damaged = false;
-    const auto run_of = [&](int64_t row, const auto& take) {
-      const int32_t first = matrix.row_offsets[row], last = matrix.row_offsets[row + 1];
-      if (first < 0 || last < first || last > nnz)
-        damaged = true;
-      else
-        take(first, last, row / matrix.rows_per_group * matrix.columns_per_group);
+          bool by_tap, const Value& value, const Parallel& parallel)
+      : matrix_(matrix), columns_(static_cast<int64_t>(offsets.size())), block_columns_(block_columns) {
+    const int64_t blocks = (columns_ + block_columns - 1) / block_columns;
+    const bool row_by_row = taps == 1 || blocks == 1;
+    const int64_t runs = by_tap ? taps : 1;
+    row_step_ = row_by_row ? blocks * runs : runs;
+    block_step_ = row_by_row ? runs : matrix.rows * runs;
+    int32_t* const starts = starts_arena().take<int32_t>(matrix.rows * blocks * runs + 1);
+    Entry<T>* const entries = entries_arena().take<Entry<T>>(matrix.nnz());
+    std::vector<int32_t> tap_of;  // of each column
+    for (int64_t column = 0; column < columns_ && by_tap; ++column)
+      tap_of.push_back(static_cast<int32_t>(column % taps));
+
+    const auto count = [&](int32_t* of_run, int32_t first, int32_t last, int64_t group) {
+      if (!by_tap) {
+        *of_run = last - first;
+      } else {
+        std::fill_n(of_run, taps, 0);
+        for (int32_t e = first; e < last; ++e) ++of_run[tap_of[group + matrix.columns[e]]];
+      }
     };
-    const uint64_t columns = offsets.size();
-    entries_ = entries_arena().take<Entry<T>>(nnz);
-    if (blocks == 1 && taps == 1) {
-      starts_ = matrix.row_offsets;
-      parallel(rows, [&](int64_t begin, int64_t end) {
-        for (int64_t row = begin; row < end; ++row)
-          run_of(row, [&](int32_t first, int32_t last, int64_t group) {
-            for (int32_t e = first; e < last; ++e) {
-              const uint64_t column = static_cast<uint64_t>(group + matrix.columns[e]);
-              if (column >= columns) {
-                damaged = true;
-                return;
-              }
-              entries_[e] = {offsets[column], value(e)};
-            }
-          });
+    const auto list = [&](const int32_t* of_run, int32_t first, int32_t last, int64_t group, int32_t* next) {
+      if (!by_tap) {
+        Entry<T>* to = entries + *of_run;
+        for (int32_t e = first; e < last; ++e) *to++ = {offsets[group + matrix.columns[e]], value(e)};
+      } else {
+        std::copy_n(of_run, taps, next);
+        for (int32_t e = first; e < last; ++e) {
+          const int64_t column = group + matrix.columns[e];
+          entries[next[tap_of[column]]++] = {offsets[column], value(e)};
+        }
+      }
+    };
+    if (row_by_row && !by_tap) {
+      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
+        int32_t* const of_run = starts + block * block_step_ + row * row_step_;
+        *of_run = first;
+        list(of_run, first, last, group, nullptr);
       });
+      starts[matrix.rows * blocks] = static_cast<int32_t>(matrix.nnz());
     } else {
-      sort(matrix, offsets, blocks, block_columns, taps, value, parallel, run_of, damaged);
+      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
+        count(starts + block * block_step_ + row * row_step_ + 1, first, last, group);
+      });
+      starts[0] = 0;
+      for (int64_t run = 0; run < matrix.rows * blocks * runs; ++run) starts[run + 1] += starts[run];
+      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
+        thread_local std::vector<int32_t> next;
+        next.resize(runs);
+        list(starts + block * block_step_ + row * row_step_, first, last, group, next.data());
+      });
     }
-    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
+    starts_ = starts;
+    entries_ = entries;
   }
 
-  const int32_t* starts() const { return starts_; }
+  const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step_ + row * row_step_; }
+  int64_t row_step() const { return row_step_; }
   int32_t offset(int64_t k) const { return entries_[k].offset; }
   T value(int64_t k) const { return entries_[k].value; }
   /// Before the entries of a row of the matrix: nothing to do, they are ready.
   const Entries& of_row(int64_t) const { return *this; }
 
  private:
+  /// Visits the entries of each row and block, as a range of the matrix. Columns ascend within a row, so they are one.
+  ///
+  /// Whatever the caller's indices are, nothing outside the offsets and the entries is touched.
+  template <typename Take>
+  void for_each_run(const Parallel& parallel, const Take& take) const {
+    std::atomic<bool> damaged = false;
+    parallel(matrix_.rows, [&](int64_t begin, int64_t end) {
+      for (int64_t row = begin; row < end; ++row) {
+        const int64_t group = row / matrix_.rows_per_group * matrix_.columns_per_group;
+        int32_t e = matrix_.row_offsets[row];
+        const int32_t last = matrix_.row_offsets[row + 1];
+        if (e < 0 || e > last || last > matrix_.nnz()) {
+          damaged = true;
+          return;
+        }
+        int64_t block = 0;
+        for (int64_t least = -group; least < columns_ - group; least += block_columns_, ++block) {
+          const int64_t limit = std::min(least + block_columns_, columns_ - group);
+          const int32_t first = e;
+          while (e < last && matrix_.columns[e] >= least && matrix_.columns[e] < limit) ++e;
+          take(block, row, first, e, group);
+        }
+        if (e != last) damaged = true;
+      }
+    });
+    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
+  }
+
   static Arena& starts_arena() {
     static thread_local Arena arena;
     return arena;
@@ -85,60 +135,10 @@ class Entries {
     return arena;
   }
 
-  template <typename Value, typename RunOf>
-  void sort(const SparseRows& matrix, const std::vector<int32_t>& offsets, int64_t blocks, int64_t block_columns,
-            int64_t taps, const Value& value, const Parallel& parallel, const RunOf& run_of,
-            std::atomic<bool>& damaged) {
-    const int64_t runs = blocks * matrix.rows * taps;
-    int32_t* const starts = starts_arena().take<int32_t>(runs + 1);
-    std::fill_n(starts, runs + 1, 0);
-    std::vector<int32_t> tap_of;
-    for (size_t column = 0; column < offsets.size() && taps > 1; ++column)
-      tap_of.push_back(static_cast<int32_t>(column % taps));
-    // Columns ascend within a row, so each block's entries are one run of it.
-    const auto visit = [&](int64_t begin, int64_t end, const auto& take) {
-      for (int64_t row = begin; row < end; ++row)
-        run_of(row, [&](int32_t e, int32_t last, int64_t group) {
-          for (int64_t block = 0; block < blocks; ++block) {
-            const int64_t least = block * block_columns - group;
-            const int64_t limit = std::min<int64_t>((block + 1) * block_columns, offsets.size()) - group;
-            const int32_t first = e;
-            while (e < last && matrix.columns[e] < limit && matrix.columns[e] >= least) ++e;
-            take(block * matrix.rows + row, first, e, group);
-          }
-          if (e != last) damaged = true;
-        });
-    };
-    parallel(matrix.rows, [&](int64_t begin, int64_t end) {
-      visit(begin, end, [&](int64_t at, int32_t first, int32_t last, int64_t group) {
-        int32_t* const counts = starts + at * taps + 1;
-        if (taps == 1)
-          *counts = last - first;
-        else
-          for (int32_t e = first; e < last; ++e) ++counts[tap_of[group + matrix.columns[e]]];
-      });
-    });
-    for (int64_t k = 0; k < runs; ++k) starts[k + 1] += starts[k];
-    parallel(matrix.rows, [&](int64_t begin, int64_t end) {
-      std::vector<int32_t> next(taps);
-      visit(begin, end, [&](int64_t at, int32_t first, int32_t last, int64_t group) {
-        std::copy_n(starts + at * taps, taps, next.begin());
-        if (taps == 1) {
-          Entry<T>* to = entries_ + next[0];
-          for (int32_t e = first; e < last; ++e) *to++ = {offsets[group + matrix.columns[e]], value(e)};
-        } else {
-          for (int32_t e = first; e < last; ++e) {
-            const int64_t column = group + matrix.columns[e];
-            entries_[next[tap_of[column]]++] = {offsets[column], value(e)};
-          }
-        }
-      });
-    });
-    starts_ = starts;
-  }
-
+  const SparseRows& matrix_;
+  int64_t columns_, block_columns_, row_step_, block_step_;
   const int32_t* starts_;
-  Entry<T>* entries_;
+  const Entry<T>* entries_;
 };
 
 /// The matrix as it is, looked up entry by entry: where each is used so seldom that to list it would cost more.
@@ -162,7 +162,8 @@ class Unlisted {
     if (damaged) throw std::runtime_error("order: expected places among the values");
   }
 
-  const int32_t* starts() const { return matrix_.row_offsets; }
+  const int32_t* starts(int64_t, int64_t row) const { return matrix_.row_offsets + row; }
+  int64_t row_step() const { return 1; }
   int32_t offset(int64_t k) const { return offsets_[matrix_.columns[k]]; }
   T value(int64_t k) const {
     if (values_ == nullptr) return static_cast<T>(k);

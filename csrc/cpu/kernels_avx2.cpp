@@ -8,6 +8,7 @@
 #include <cmath>
 
 #include "entries.h"
+#include "inline.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")

@@ -11,6 +11,7 @@
 #include <cmath>
 
 #include "entries.h"
+#include "inline.h"
 
 #pragma GCC push_options
 #pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")

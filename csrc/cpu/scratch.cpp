@@ -74,7 +74,7 @@ int64_t Scratch::position(int64_t row, int64_t column) const {
   return (((row % sy) * sx + column % sx) * rows_ + row / sy) * columns_ + column / sx;
 }
 
-Clip Scratch::clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) const {
+Clip Scratch::clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) {
   const int64_t first[2] = {row, column};
   const int64_t count[2] = {blocking_.tile_rows, blocking_.tile_columns / blocking_.groups};
   const int64_t size[2] = {correlation_.in.height, correlation_.in.width};
@@ -88,6 +88,8 @@ Clip Scratch::clip(int64_t row, int64_t column, const std::array<int64_t, 2>& sh
     for (int64_t k = 0; k < count[d]; ++k) any = any || inside(k);
     if (!any) return Clip::everything;
     clips[d] = count[d] == 1 || (inside(0) && inside(count[d] - 1)) ? 0 : !inside(0) ? 1 : 2;
+    const int64_t begin = clips[d] == 1, end = count[d] - (clips[d] == 2);
+    for (int64_t k = begin; k < end; ++k) reads_padding_ = reads_padding_ || !inside(k);
   }
   return static_cast<Clip>(3 * clips[0] + clips[1]);
 }
@@ -154,6 +156,8 @@ Placement Scratch::in(int64_t strip) const {
       result.position.push_back(static_cast<int32_t>(at * unit_));
       if (held) covered[at] = 1;
     }
+  // What no kernel reads need not be zero.
+  if (blocking_.by_tap && !reads_padding_) return result;
   for (int64_t at = 0; at < static_cast<int64_t>(covered.size()); ++at)
     if (!covered[at]) result.padding.push_back(static_cast<int32_t>(at * unit_));
   return result;

@@ -100,7 +100,7 @@ class Scratch {
 
  private:
   int64_t position(int64_t row, int64_t column) const;
-  Clip clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) const;
+  Clip clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift);
 
   const Correlation& correlation_;
   const Blocking& blocking_;
@@ -111,6 +111,7 @@ class Scratch {
   int64_t strips_, plane_, in_size_, out_size_, out_row_step_, tile_step_, local_rows_;
   int64_t tiles_across_ = 0;
   bool ragged_;
+  bool reads_padding_ = false;  // although clips leave out what they can
   std::vector<Tile> tiles_;
 };
 

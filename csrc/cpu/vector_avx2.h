@@ -4,6 +4,8 @@
 // 32 registers for the same code, which is what `Registers` says.
 #pragma once
 
+#include "inline.h"
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -17,20 +19,20 @@ struct Float8 {
   static constexpr int registers = Registers;
   __m256 lanes;
 
-  static Float8 zero() { return {_mm256_setzero_ps()}; }
-  static Float8 broadcast(float value) { return {_mm256_set1_ps(value)}; }
-  static Float8 load(const float* from) { return {_mm256_loadu_ps(from)}; }
-  static Float8 load(const float* from, int count) { return {_mm256_maskload_ps(from, first(count))}; }
-  void store(float* to) const { _mm256_storeu_ps(to, lanes); }
-  void store(float* to, int count) const { _mm256_maskstore_ps(to, first(count), lanes); }
+  LTH_SPARSE_INLINE static Float8 zero() { return {_mm256_setzero_ps()}; }
+  LTH_SPARSE_INLINE static Float8 broadcast(float value) { return {_mm256_set1_ps(value)}; }
+  LTH_SPARSE_INLINE static Float8 load(const float* from) { return {_mm256_loadu_ps(from)}; }
+  LTH_SPARSE_INLINE static Float8 load(const float* from, int count) { return {_mm256_maskload_ps(from, first(count))}; }
+  LTH_SPARSE_INLINE void store(float* to) const { _mm256_storeu_ps(to, lanes); }
+  LTH_SPARSE_INLINE void store(float* to, int count) const { _mm256_maskstore_ps(to, first(count), lanes); }
   /// `to` must be aligned to the vector. The line does not enter the caches.
-  void stream(float* to) const { _mm256_stream_ps(to, lanes); }
+  LTH_SPARSE_INLINE void stream(float* to) const { _mm256_stream_ps(to, lanes); }
   /// a * b + this
-  Float8 plus_product(Float8 a, Float8 b) const { return {_mm256_fmadd_ps(a.lanes, b.lanes, lanes)}; }
-  Float8 operator+(Float8 other) const { return {_mm256_add_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float8 plus_product(Float8 a, Float8 b) const { return {_mm256_fmadd_ps(a.lanes, b.lanes, lanes)}; }
+  LTH_SPARSE_INLINE Float8 operator+(Float8 other) const { return {_mm256_add_ps(lanes, other.lanes)}; }
 
   /// Adds the sum of the lanes of each of four vectors to four floats.
-  static void add_sums(const Float8 (&v)[4], float* to) {
+  LTH_SPARSE_INLINE static void add_sums(const Float8 (&v)[4], float* to) {
     const __m256 pairs =
         _mm256_hadd_ps(_mm256_hadd_ps(v[0].lanes, v[1].lanes), _mm256_hadd_ps(v[2].lanes, v[3].lanes));
     const __m128 sums = _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
@@ -38,7 +40,7 @@ struct Float8 {
   }
 
   /// Row i, lane j becomes row j, lane i.
-  static void transpose(Float8 (&rows)[8]) {
+  LTH_SPARSE_INLINE static void transpose(Float8 (&rows)[8]) {
     __m256 a[8], b[8];
     for (int k = 0; k < 8; k += 2) {
       a[k] = _mm256_unpacklo_ps(rows[k].lanes, rows[k + 1].lanes);
@@ -58,7 +60,7 @@ struct Float8 {
   }
 
  private:
-  static __m256i first(int count) {
+  LTH_SPARSE_INLINE static __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }
 };

@@ -3,6 +3,8 @@
 // Include after <immintrin.h> and a target pragma that admits avx512f, avx512vl and avx512dq.
 #pragma once
 
+#include "inline.h"
+
 #include <immintrin.h>
 
 #include <cstdint>
@@ -15,20 +17,20 @@ struct Float16 {
   static constexpr int registers = 32;
   __m512 lanes;
 
-  static Float16 zero() { return {_mm512_setzero_ps()}; }
-  static Float16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
-  static Float16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
-  static Float16 load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first(count), from)}; }
-  void store(float* to) const { _mm512_storeu_ps(to, lanes); }
-  void store(float* to, int count) const { _mm512_mask_storeu_ps(to, first(count), lanes); }
+  LTH_SPARSE_INLINE static Float16 zero() { return {_mm512_setzero_ps()}; }
+  LTH_SPARSE_INLINE static Float16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
+  LTH_SPARSE_INLINE static Float16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
+  LTH_SPARSE_INLINE static Float16 load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first(count), from)}; }
+  LTH_SPARSE_INLINE void store(float* to) const { _mm512_storeu_ps(to, lanes); }
+  LTH_SPARSE_INLINE void store(float* to, int count) const { _mm512_mask_storeu_ps(to, first(count), lanes); }
   /// `to` must be aligned to the vector. The line does not enter the caches.
-  void stream(float* to) const { _mm512_stream_ps(to, lanes); }
+  LTH_SPARSE_INLINE void stream(float* to) const { _mm512_stream_ps(to, lanes); }
   /// a * b + this
-  Float16 plus_product(Float16 a, Float16 b) const { return {_mm512_fmadd_ps(a.lanes, b.lanes, lanes)}; }
-  Float16 operator+(Float16 other) const { return {_mm512_add_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float16 plus_product(Float16 a, Float16 b) const { return {_mm512_fmadd_ps(a.lanes, b.lanes, lanes)}; }
+  LTH_SPARSE_INLINE Float16 operator+(Float16 other) const { return {_mm512_add_ps(lanes, other.lanes)}; }
 
   /// The sum of the lanes of each of four vectors.
-  static __m128 sums(const Float16 (&v)[4]) {
+  LTH_SPARSE_INLINE static __m128 sums(const Float16 (&v)[4]) {
     __m256 half[4];
     for (int k = 0; k < 4; ++k)
       half[k] = _mm256_add_ps(_mm512_castps512_ps256(v[k].lanes), _mm512_extractf32x8_ps(v[k].lanes, 1));
@@ -36,10 +38,10 @@ struct Float16 {
     return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
   }
   /// Adds the sum of the lanes of each of four vectors to four floats.
-  static void add_sums(const Float16 (&v)[4], float* to) { _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums(v))); }
+  LTH_SPARSE_INLINE static void add_sums(const Float16 (&v)[4], float* to) { _mm_storeu_ps(to, _mm_add_ps(_mm_loadu_ps(to), sums(v))); }
 
   /// Row i, lane j becomes row j, lane i.
-  static void transpose(Float16 (&rows)[16]) {
+  LTH_SPARSE_INLINE static void transpose(Float16 (&rows)[16]) {
     __m512 a[16], b[16];
     for (int k = 0; k < 16; k += 2) {
       a[k] = _mm512_unpacklo_ps(rows[k].lanes, rows[k + 1].lanes);
@@ -66,7 +68,7 @@ struct Float16 {
   }
 
  private:
-  static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
+  LTH_SPARSE_INLINE static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 
 }  // namespace lth_sparse::avx512

@@ -1,6 +1,8 @@
 // Vectors as plain arrays, of any element: what every processor runs, and what float64 runs on.
 #pragma once
 
+#include "inline.h"
+
 namespace lth_sparse::portable {
 
 template <typename T, int Width>
@@ -10,42 +12,42 @@ struct Array {
   static constexpr int registers = 16;
   T lanes[Width];
 
-  static Array zero() { return broadcast(0); }
-  static Array broadcast(T value) {
+  LTH_SPARSE_INLINE static Array zero() { return broadcast(0); }
+  LTH_SPARSE_INLINE static Array broadcast(T value) {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = value;
     return result;
   }
-  static Array load(const T* from) {
+  LTH_SPARSE_INLINE static Array load(const T* from) {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = from[k];
     return result;
   }
-  static Array load(const T* from, int count) {
+  LTH_SPARSE_INLINE static Array load(const T* from, int count) {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = k < count ? from[k] : T(0);
     return result;
   }
-  void store(T* to) const {
+  LTH_SPARSE_INLINE void store(T* to) const {
     for (int k = 0; k < Width; ++k) to[k] = lanes[k];
   }
-  void store(T* to, int count) const {
+  LTH_SPARSE_INLINE void store(T* to, int count) const {
     for (int k = 0; k < count; ++k) to[k] = lanes[k];
   }
-  void stream(T* to) const { store(to); }
+  LTH_SPARSE_INLINE void stream(T* to) const { store(to); }
   /// a * b + this
-  Array plus_product(Array a, Array b) const {
+  LTH_SPARSE_INLINE Array plus_product(Array a, Array b) const {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] + a.lanes[k] * b.lanes[k];
     return result;
   }
-  Array operator+(Array other) const {
+  LTH_SPARSE_INLINE Array operator+(Array other) const {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] + other.lanes[k];
     return result;
   }
   /// Adds the sum of the lanes of each of four vectors to four elements.
-  static void add_sums(const Array (&v)[4], T* to) {
+  LTH_SPARSE_INLINE static void add_sums(const Array (&v)[4], T* to) {
     for (int i = 0; i < 4; ++i) {
       T sum = 0;
       for (int k = 0; k < Width; ++k) sum += v[i].lanes[k];
@@ -53,7 +55,7 @@ struct Array {
     }
   }
   /// Row i, lane j becomes row j, lane i.
-  static void transpose(Array (&rows)[Width]) {
+  LTH_SPARSE_INLINE static void transpose(Array (&rows)[Width]) {
     for (int i = 0; i < Width; ++i) {
       for (int j = 0; j < i; ++j) {
         const T swapped = rows[i].lanes[j];

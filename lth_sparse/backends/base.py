@@ -82,8 +82,8 @@ class LayerSpec:
 class Plan:
     """What a backend has worked out from one mask for one layer. Immutable; no weight values in it.
 
-    A backend that keeps more subclasses it, with tensors for fields: a plan travels through the operators as
-    the flat tuple of its tensors, the pattern's first.
+    A backend that keeps more subclasses it, with tensors for fields, and appends them to `tensors()`: a plan
+    travels through the operators as the flat tuple of its tensors, the pattern's first.
     """
 
     spec: LayerSpec
@@ -91,8 +91,7 @@ class Plan:
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The pattern's tensors, then those of the subclass's own fields in their order."""
-        _, _, *own = vars(self).values()
-        return (*self.pattern.tensors(), *own)
+        return self.pattern.tensors()
 
     @classmethod
     def from_tensors(cls, tensors: Sequence[Tensor], spec: LayerSpec) -> Self:

@@ -78,6 +78,11 @@ class CppPlan(Plan):
     transposed_order: Tensor
     """int32 [nnz]: the place of each entry in the values."""
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The pattern's, then the transposed matrix."""
+        transposed = (self.transposed_row_offsets, self.transposed_columns, self.transposed_order)
+        return (*self.pattern.tensors(), *transposed)
+
 
 @register("cpp", unusable=_load())
 class CppBackend:

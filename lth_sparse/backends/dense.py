@@ -21,6 +21,10 @@ class DensePlan(Plan):
     int32 would halve it, but scatter_ takes int64 only: converting costs 1.7 times the scatter at 20 % sparsity.
     """
 
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The pattern's, then the positions."""
+        return (*self.pattern.tensors(), self.flat_positions)
+
 
 @register("dense")
 class DenseBackend:

@@ -1,0 +1,5 @@
+// Functions that take or return vectors must be inlined, not only for speed: under a target pragma GCC 12 ends a function
+// that returns a structure around a 256-bit vector with vzeroupper, which clears half of the result.
+#pragma once
+
+#define LTH_SPARSE_INLINE inline __attribute__((always_inline))
