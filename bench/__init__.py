@@ -1,0 +1,1 @@
+"""Benchmarks: run by `pytest bench/ --benchmark-only`."""

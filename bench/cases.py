@@ -1,0 +1,145 @@
+"""What is measured, and what each figure has to reach: the only place where a must or an aim is written down.
+
+Every figure is a ratio of which more is better: the time of dense PyTorch over ours, unless a case says otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lth_sparse.backends.base import LayerSpec
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What a ratio must reach and what it aims at, on the processors that it was set for: 2 threads, AVX-512."""
+
+    must: float
+    aim: float
+
+
+TEN_STEPS = 10
+FASTER_PACKING = Goal(1.0, 1.0)
+"""Ten forward and backward passes of a layer over packing its mask."""
+SMALLER_MEMORY = Goal(1.0, 1.0)
+"""Peak memory of masked dense training steps over that of sparse ones."""
+NEVER_SLOWER = Goal(0.97, 1.0)
+"""Of the auto backend, against dense."""
+
+DENSE_SPARSITY = 0.95
+"""Of the mask of masked dense PyTorch, whose time does not depend on it: it is measured once for several rows."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and what it is given; `goals` by sparsity, for the cpp backend, None where none was set.
+
+    `auto`: the auto backend is timed too, and is never to be slower than dense. `packing`: packing a mask is timed too.
+    `avx2`: both sides are limited to AVX2. `seconds`: about how long the timed part takes.
+    """
+
+    name: str
+    spec: LayerSpec
+    input_shape: tuple[int, ...]
+    goals: dict[float, Goal | None]
+    seconds: float
+    auto: bool = False
+    packing: bool = False
+    avx2: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _goals(*rows: tuple[float, float, float]) -> dict[float, Goal | None]:
+    """From (sparsity, must, aim)."""
+    return {sparsity: Goal(must, aim) for sparsity, must, aim in rows}
+
+
+def _conv(channels: int, filters: int, kernel: int = 3, stride: int = 1) -> LayerSpec:
+    return LayerSpec("conv2d", channels, filters, (kernel,) * 2, (stride,) * 2, (kernel // 2,) * 2)
+
+
+# Name -> (channels, height and width).
+_SQUARE = {"c64": (64, 32), "c128": (128, 16), "c256": (256, 8), "c512": (512, 4)}
+_BATCH_128 = {
+    "c64": _goals((0.5, 1.0, 1.25), (0.8, 1.8, 2.5), (0.9, 2.4, 4), (0.95, 3.0, 6), (0.98, 4.0, 9)),
+    "c128": _goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 3.1, 5), (0.95, 4.2, 7.5), (0.98, 7.0, 11)),
+    "c256": _goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 3.3, 5.5), (0.95, 5.2, 8), (0.98, 9.0, 14)),
+    "c512": _goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 5.0, 8), (0.95, 9.5, 15), (0.98, 20, 30)),
+}
+_BATCH_1 = _goals((0.9, 1.8, 3), (0.95, 3.3, 4.5), (0.98, 4.6, 7))
+_AVX2 = _goals((0.9, 3.8, 5), (0.95, 6, 8), (0.98, 10, 14))
+_LINEAR = _goals((0.9, 2.6, 4), (0.95, 3.7, 6.5), (0.98, 4.5, 11))
+_POINTWISE = _goals((0.9, 1.15, 2.5), (0.95, 1.3, 3.5), (0.98, 1.35, 4))
+_NO_GOAL: dict[float, Goal | None] = {0.9: None}
+# The 3x3 layers of a ResNet-50, at a batch size that its images allow: (channels, filters, stride, height and width).
+_RESNET = [
+    (64, 64, 1, 56),
+    (128, 128, 1, 28),
+    (256, 256, 1, 14),
+    (512, 512, 1, 7),
+    (128, 128, 2, 56),
+    (256, 256, 2, 28),
+    (512, 512, 2, 14),
+]
+
+LAYERS = [
+    *(
+        Layer(name, _conv(channels, channels), (128, channels, size, size), _BATCH_128[name], 10, packing=True)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    Layer("linear", LayerSpec("linear", 4096, 256), (128, 4096), _LINEAR, 3, packing=True),
+    Layer("1x1", _conv(64, 256, kernel=1), (128, 64, 16, 16), _POINTWISE, 8, packing=True),
+    *(
+        Layer(f"{name}-batch-1", _conv(channels, channels), (1, channels, size, size), _BATCH_1, 2)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    *(
+        Layer(f"{name}-avx2", _conv(channels, channels), (128, channels, size, size), _AVX2, 6, avx2=True)
+        for name, (channels, size) in _SQUARE.items()
+        if name != "c64"
+    ),
+    *(
+        Layer(f"{name}-batch-{batch}", _conv(channels, channels), (batch, channels, size, size), _NO_GOAL, 2, auto=True)
+        for batch in (8, 33)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    *(
+        Layer(
+            f"c{channels}-{size}x{size}" + ("-stride-2" if stride == 2 else ""),
+            _conv(channels, filters, stride=stride),
+            (32, channels, size, size),
+            _NO_GOAL,
+            4,
+            auto=True,
+        )
+        for channels, filters, stride, size in _RESNET
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Network:
+    """A registered network: whole training steps and the memory that they take.
+
+    `goals`: of the cpp backend, by sparsity. `auto`: the sparsities at which the auto backend is timed.
+    """
+
+    name: str
+    input_shape: tuple[int, int, int, int]
+    classes: int
+    goals: dict[float, Goal | None]
+    auto: tuple[float, ...]
+    seconds: float
+
+    def __str__(self) -> str:
+        return self.name
+
+
+_CIFAR10 = (128, 3, 32, 32)
+_AUTO = (0.0, 0.2, 0.4)
+NETWORKS = [
+    Network("conv4", _CIFAR10, 10, _goals((0.95, 2.3, 4)), _AUTO, 30),
+    Network("vgg16", _CIFAR10, 10, _goals((0.95, 2.8, 4)), _AUTO, 40),
+]

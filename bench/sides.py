@@ -1,0 +1,81 @@
+"""What is timed: a layer's forward and backward pass, and a network's training step, dense and ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from bench.measure import Side
+from lth_sparse.backends import registry
+from lth_sparse.backends.base import LayerSpec
+from lth_sparse.masks import Masks, prunable
+from lth_sparse.pattern import Pattern
+
+
+def dense_layer(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
+    """As autograd calls PyTorch: one call for both gradients of a convolution. In the layout of the tensors."""
+    if spec.kind == "linear":
+        return {
+            "forward": lambda: F.linear(x, weight),
+            "backward": lambda: (grad_out @ weight, grad_out.t() @ x),
+        }
+    geometry = (spec.stride, spec.padding, spec.dilation)
+    return {
+        "forward": lambda: F.conv2d(x, weight, None, *geometry, spec.groups),
+        "backward": lambda: torch.ops.aten.convolution_backward(
+            grad_out, x, weight, None, *geometry, False, (0, 0), spec.groups, (True, True, False)
+        )[:2],
+    }
+
+
+def sparse_layer(name: str, spec: LayerSpec, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
+    """By the backend called `name`. In the layout of the tensors."""
+    backend, pattern = registry.get(name), Pattern.from_mask(mask)
+    plan = backend.pack(pattern, spec)
+    values = pattern.gather(weight)
+    return {
+        "forward": lambda: backend.forward(x, values, plan, None),
+        "grad_input": lambda: backend.grad_input(grad_out, values, plan, tuple(x.shape)),
+        "grad_weight": lambda: backend.grad_weight(x, grad_out, plan),
+    }
+
+
+def packing(name: str, spec: LayerSpec, mask: Tensor) -> Side:
+    """From a mask to the plan of the backend called `name`."""
+    return {"pack": lambda: registry.get(name).pack(Pattern.from_mask(mask), spec)}
+
+
+def training_step(model: nn.Module, images: Tensor, labels: Tensor, masks: Masks) -> Callable[[], None]:
+    """A step as a researcher writes it; the dense layers that `masks` name are masked after it."""
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    criterion = nn.CrossEntropyLoss()
+    # In the layout of the weights: a product of two layouts is slower.
+    pruned = [
+        (weight, torch.empty_like(weight, dtype=torch.bool).copy_(masks[name]))
+        for name, weight in prunable(model).items()
+        if name in masks
+    ]
+
+    def step() -> None:
+        optimizer.zero_grad()
+        criterion(model(images), labels).backward()
+        optimizer.step()
+        with torch.no_grad():
+            for weight, mask in pruned:
+                weight *= mask
+
+    return step
+
+
+def random_masks(model: nn.Module, sparsity: float) -> Masks:
+    """Masks that keep each weight with the same chance, in every layer."""
+    generator = torch.Generator().manual_seed(0)
+    return {name: torch.rand(weight.shape, generator=generator) >= sparsity for name, weight in prunable(model).items()}
+
+
+def relative_error(found: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest entry."""
+    return float((found - expected).abs().max() / expected.abs().max())

@@ -1,0 +1,68 @@
+"""Measurements that need a process of their own: `python -m bench.worker layer NAME` or `memory NETWORK BACKEND`.
+
+What was found is printed as one line of JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench import layers, networks
+from bench.cases import LAYERS, NETWORKS
+from bench.measure import Findings, Row
+from lth_sparse import allocator
+
+AVX2 = {
+    "LTH_SPARSE_CPU": "avx2",
+    "ONEDNN_MAX_CPU_ISA": "AVX2",
+    "ATEN_CPU_CAPABILITY": "avx2",
+    "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+}
+"""The environment that limits both sides to AVX2; it is read when torch is loaded."""
+
+
+def call(*arguments: str, environment: Mapping[str, str] | None = None) -> Any:
+    """Run this module in a new process. Raises CalledProcessError when it fails; its errors are shown."""
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.worker", *arguments],
+        cwd=Path(__file__).resolve().parent.parent,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def findings_of_layer(name: str) -> Findings:
+    """Of the layer called `name`, with both sides limited to AVX2."""
+    found = call("layer", name, environment=AVX2)
+    return Findings([Row(**row) for row in found["rows"]], found["sides"])
+
+
+def main() -> None:
+    """The worker's side."""
+    allocator.keep_freed_memory()
+    verb, name, *rest = sys.argv[1:]
+    found: Any
+    if verb == "layer":
+        (layer,) = [layer for layer in LAYERS if layer.name == name]
+        contest = layers.contest(layer)
+        for _ in range(contest.warm_up(layer.seconds)):
+            contest.turn()
+        found = dataclasses.asdict(layers.findings(layer, contest))
+    else:
+        (network,) = [network for network in NETWORKS if network.name == name]
+        found = networks.peak_memory(network, *rest)
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
