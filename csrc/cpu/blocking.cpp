@@ -64,8 +64,10 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
     }
   }
   const int64_t row_bytes = c.rows() * round_up(width * b.groups, b.tile_columns) * b.width * element_size;
-  b.strip = std::max<int64_t>(kOutputBytes / row_bytes / b.tile_rows * b.tile_rows, b.tile_rows);
-  b.strip = std::min(b.strip, height);
+  // As few strips as fit, of equal height: a last one that is shorter would be computed in full.
+  const int64_t highest = std::max<int64_t>(kOutputBytes / row_bytes, b.tile_rows);
+  const int64_t strips = ceil_div(round_up(height, b.tile_rows), highest / b.tile_rows * b.tile_rows);
+  b.strip = std::min(round_up(ceil_div(height, strips), b.tile_rows), height);
 }
 
 /// Whether there is a kernel that leaves out the padding of such tiles.

@@ -19,7 +19,7 @@ class Engine {
     const Scratch scratch(correlation, blocking);
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
-      const Unlisted<T> entries(matrix, offsets, values);
+      const Unlisted<T> entries(matrix, offsets, values, parallel);
       return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
     }
     const Entries<T> entries(
@@ -40,7 +40,7 @@ class Engine {
     const Scratch scratch(correlation, blocking);
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
-      const Unlisted<int32_t> entries(matrix, offsets, nullptr);
+      const Unlisted<int32_t> entries(matrix, offsets, nullptr, parallel);
       return grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
     }
     const Entries<int32_t> entries(
@@ -50,7 +50,8 @@ class Engine {
   }
 
  private:
-  static constexpr int64_t kParts = 8;
+  // Of grad_weight, as many as fit a cache: the more parts, the more threads, but each part sums every value.
+  static constexpr int64_t kPartialSums = int64_t{1} << 20;
   static constexpr int64_t kStreamFrom = int64_t{16} << 20;
 
   static int64_t taps_of(const Correlation& c, const Blocking& blocking) { return blocking.by_tap ? c.taps() : 1; }
@@ -124,8 +125,8 @@ class Engine {
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const int64_t tasks = ceil_div(c.in.count, blocking.images()) * scratch.strips();
     // The sums are grouped by the shapes alone, never by the number of threads: the same bits with any.
-    const int64_t parts = std::min(tasks, kParts);
     const int64_t nnz = matrix.nnz();
+    const int64_t parts = std::min(tasks, std::clamp<int64_t>(kPartialSums / std::max<int64_t>(nnz, 1), 4, 64));
     static thread_local Arena parts_arena;
     T* const partial = parts_arena.take<T>(parts * nnz);
 

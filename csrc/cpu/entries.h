@@ -148,18 +148,29 @@ template <typename T>
 class Unlisted {
  public:
   /// `values` is null for the places in the result.
-  Unlisted(const SparseRows& matrix, const std::vector<int32_t>& offsets, const T* values)
+  Unlisted(const SparseRows& matrix, const std::vector<int32_t>& offsets, const T* values, const Parallel& parallel)
       : matrix_(matrix), values_(values), offsets_(offsets.data()) {
-    const int64_t nnz = matrix.nnz(), columns = offsets.size();
-    const int64_t limit = matrix.columns_per_group > 0 ? matrix.columns_per_group : columns;
-    bool damaged = false;
+    const uint32_t nnz = static_cast<uint32_t>(matrix.nnz());
+    const uint32_t limit =
+        static_cast<uint32_t>(matrix.columns_per_group > 0 ? matrix.columns_per_group : offsets.size());
+    bool rows_damaged = false;
     for (int64_t row = 0; row < matrix.rows; ++row)
-      damaged |= matrix.row_offsets[row] < 0 || matrix.row_offsets[row] > matrix.row_offsets[row + 1];
-    for (int64_t e = 0; e < nnz; ++e) damaged |= static_cast<uint32_t>(matrix.columns[e]) >= limit;
-    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
-    for (int64_t e = 0; e < nnz && matrix.order != nullptr; ++e)
-      damaged |= static_cast<uint32_t>(matrix.order[e]) >= nnz;
-    if (damaged) throw std::runtime_error("order: expected places among the values");
+      rows_damaged |= matrix.row_offsets[row] < 0 || matrix.row_offsets[row] > matrix.row_offsets[row + 1];
+    std::atomic<bool> columns_damaged = rows_damaged, order_damaged = false;
+    // In a few large pieces: a check of a few microseconds is not worth a thread.
+    constexpr int64_t kPiece = 32768;
+    parallel((nnz + kPiece - 1) / kPiece, [&](int64_t begin, int64_t end) {
+      const int64_t last = std::min<int64_t>(end * kPiece, nnz);
+      bool damaged = false;
+      for (int64_t e = begin * kPiece; e < last; ++e) damaged |= static_cast<uint32_t>(matrix.columns[e]) >= limit;
+      if (damaged) columns_damaged = true;
+      damaged = false;
+      for (int64_t e = begin * kPiece; e < last && matrix.order != nullptr; ++e)
+        damaged |= static_cast<uint32_t>(matrix.order[e]) >= nnz;
+      if (damaged) order_damaged = true;
+    });
+    if (columns_damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
+    if (order_damaged) throw std::runtime_error("order: expected places among the values");
   }
 
   const int32_t* starts(int64_t, int64_t row) const { return matrix_.row_offsets + row; }
