@@ -85,9 +85,10 @@ def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
 
 @pytest.fixture
 def with_source(checkout: Path, tmp_path: Path) -> Path:
-    """A checkout whose csrc/ has one operator, by the stable ABI that the kernels will use."""
+    """A checkout whose csrc/ has one operator, by the stable ABI that the kernels use, and nothing built."""
     copy = tmp_path / "with_source"
-    shutil.copytree(checkout, copy)
+    shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("csrc", "build", "*.so"))
+    (copy / "csrc").mkdir()
     (copy / "csrc" / "ops.cpp").write_text(
         """
 #include <torch/csrc/stable/library.h>

@@ -6,7 +6,12 @@
 // What bounds them. A live weight costs, for each vector of output, one fused multiply-add whose operand comes from L1:
 // both happen once a cycle on Zen 4 (an Intel core with two FMA ports does two of each). What is paid beside it, per
 // vector of output: moving it in and out of registers once for each block of input channels, and converting it between
-// tensor and scratch once. Blocks of input channels are as large as L1 allows, so that both stay small.
+// tensor and scratch once. Blocks of input channels are as large as the caches allow, so that both stay small.
+//
+// Measured on two Zen 4 cores (bench/results, the 3x3 layers, batch 128), in GFLOP/s of live products: 148 to 155 at 50 %
+// sparsity, 90 to 122 at 90 %, 34 to 85 at 98 %, where dense PyTorch sustains 215 to 255 of all products. So the bound is
+// met to two thirds at 50 % and to half at 90 %; beyond, accumulators and conversions are the larger part, and on 64
+// channels of 32 x 32 memory is.
 
 template <class V>
 class Engine {
