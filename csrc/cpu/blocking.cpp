@@ -23,7 +23,6 @@ constexpr int64_t kFewUses = 4;
 /// Output positions of a strip when lanes are pixels.
 constexpr int64_t kStripPixels = 256;
 
-int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
 int64_t round_up(int64_t value, int64_t divisor) { return ceil_div(value, divisor) * divisor; }
 
 /// A 1 x 1 convolution whose images are rows of pixels that vectors divide: see flatten_pixels in ops.cpp.

@@ -17,6 +17,8 @@
 
 namespace lth_sparse {
 
+inline int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+
 /// A dense [count, channels, height, width] tensor: its sizes, and which of its two contiguous layouts it has.
 struct Images {
   int64_t count, channels, height, width;
@@ -50,7 +52,7 @@ struct Correlation {
   /// Output positions of one phase along a dimension: 0 for rows, 1 for columns.
   int64_t positions(int dimension) const {
     const int64_t size = dimension == 0 ? out.height : out.width;
-    return (size + out_stride[dimension] - 1) / out_stride[dimension];
+    return ceil_div(size, out_stride[dimension]);
   }
 };
 

@@ -36,7 +36,7 @@ class Entries {
   Entries(const SparseRows& matrix, const std::vector<int32_t>& offsets, int64_t block_columns, int64_t taps,
           bool by_tap, const Value& value, const Parallel& parallel)
       : matrix_(matrix), columns_(static_cast<int64_t>(offsets.size())), block_columns_(block_columns) {
-    const int64_t blocks = (columns_ + block_columns - 1) / block_columns;
+    const int64_t blocks = ceil_div(columns_, block_columns);
     const bool row_by_row = taps == 1 || blocks == 1;
     const int64_t runs = by_tap ? taps : 1;
     row_step_ = row_by_row ? blocks * runs : runs;
@@ -159,7 +159,7 @@ class Unlisted {
     std::atomic<bool> columns_damaged = rows_damaged, order_damaged = false;
     // In a few large pieces: a check of a few microseconds is not worth a thread.
     constexpr int64_t kPiece = 32768;
-    parallel((nnz + kPiece - 1) / kPiece, [&](int64_t begin, int64_t end) {
+    parallel(ceil_div(nnz, kPiece), [&](int64_t begin, int64_t end) {
       const int64_t last = std::min<int64_t>(end * kPiece, nnz);
       bool damaged = false;
       for (int64_t e = begin * kPiece; e < last; ++e) damaged |= static_cast<uint32_t>(matrix.columns[e]) >= limit;

@@ -15,6 +15,8 @@
 #define VECTOR_NAMESPACE avx2
 #include "vector_avx2.h"
 namespace lth_sparse::avx2 {
+#include "transfer.h"
+#include "tiles.h"
 #include "engine.h"
 }
 #pragma GCC pop_options

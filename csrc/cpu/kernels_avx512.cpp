@@ -19,6 +19,8 @@
 #include "vector_avx2.h"
 #include "vector_avx512.h"
 namespace lth_sparse::avx512 {
+#include "transfer.h"
+#include "tiles.h"
 #include "engine.h"
 }
 #pragma GCC pop_options

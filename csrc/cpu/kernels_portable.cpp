@@ -7,6 +7,8 @@
 #include "vector_portable.h"
 
 namespace lth_sparse::portable {
+#include "transfer.h"
+#include "tiles.h"
 #include "engine.h"
 }
 

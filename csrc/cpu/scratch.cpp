@@ -3,12 +3,6 @@
 #include <algorithm>
 
 namespace lth_sparse {
-namespace {
-
-int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
-
-}  // namespace
-
 Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     : correlation_(correlation), blocking_(blocking) {
   const Blocking& b = blocking;

@@ -1,0 +1,244 @@
+// The innermost loops, for any vector type: the rows of a sparse matrix against the tile that the registers hold.
+//
+// Include like engine.h, before it. A tile is R rows of Q vectors. `accumulate_*` keep a row's output in registers and add
+// each live weight times its operands; `multiply_*` keep the gradient of the output there and add up its products with the
+// operands of each live weight.
+
+template <class V>
+class Tiles {
+  using T = typename V::Element;
+  static constexpr int W = V::width;
+
+ public:
+  /// Calls `use` with the positions [R0, R1) x [Q0, Q1) of a tile that a clip leaves, none of them when it leaves nothing.
+  /// A position is G vectors wide.
+  template <int R, int Q, int G, class Use>
+  LTH_SPARSE_INLINE static void in_clip(Clip clip, const Use& use) {
+    switch (static_cast<int>(clip)) {
+      case 0: return use.template operator()<0, R, 0, Q>();
+      case 1: return use.template operator()<0, R, G, Q>();
+      case 2: return use.template operator()<0, R, 0, Q - G>();
+      case 3: return use.template operator()<1, R, 0, Q>();
+      case 4: return use.template operator()<1, R, G, Q>();
+      case 5: return use.template operator()<1, R, 0, Q - G>();
+      case 6: return use.template operator()<0, R - 1, 0, Q>();
+      case 7: return use.template operator()<0, R - 1, G, Q>();
+      case 8: return use.template operator()<0, R - 1, 0, Q - G>();
+      default: return use.template operator()<0, 0, 0, 0>();
+    }
+  }
+
+  /// Calls `use` with the shape of a tile, and the width of its positions if its kernel leaves out padding, else 0.
+  template <class Use>
+  static void with_tile(const Blocking& blocking, const Tile& tile, const Use& use) {
+    const int rows = blocking.tile_rows, columns = tile.columns;
+    if constexpr (V::registers >= 32) {
+      if (blocking.by_tap)
+        return blocking.groups == 1 ? use.template operator()<4, 4, 1>() : use.template operator()<2, 8, 4>();
+      if (rows == 4 && columns == 4) return use.template operator()<4, 4, 0>();
+      if (rows == 2 && columns == 8) return use.template operator()<2, 8, 0>();
+      if (columns == 16) return use.template operator()<1, 16, 0>();
+    } else {
+      if (blocking.by_tap)
+        return blocking.groups == 1 ? use.template operator()<2, 4, 1>() : use.template operator()<2, 4, 2>();
+      if (rows == 2 && columns == 4) return use.template operator()<2, 4, 0>();
+    }
+    switch (columns) {
+      case 8: return use.template operator()<1, 8, 0>();
+      case 4: return use.template operator()<1, 4, 0>();
+      case 2: return use.template operator()<1, 2, 0>();
+      default: return use.template operator()<1, 1, 0>();
+    }
+  }
+
+  /// Rows of the matrix against one tile: the runs of row first_row + r begin at starts[r * row_step].
+  template <class Listed>
+  struct Rows {
+    const Listed& entries;
+    int64_t first_row;
+    const int32_t* starts;
+    int64_t row_step;
+    int64_t count;
+    const T* in;
+    int64_t in_row_step;
+    T* out;
+    int64_t out_row_step;
+    bool first;            // the accumulators begin with the bias, not with what `out` holds
+    const T* bias;         // or null
+    int64_t taps;          // entries of a row are sorted by this many taps: 1 if not at all
+    const Clip* clips;     // of each tap
+  };
+
+  template <int R, int Q, class Listed>
+  static bool begin(const Rows<Listed>& rows, int64_t row, bool empty, V (&sum)[R][Q]) {
+    if (empty && !rows.first) return false;
+    if (rows.first) {
+      const V bias = V::broadcast(rows.bias == nullptr ? T(0) : rows.bias[row]);
+      for (int r = 0; r < R; ++r)
+        for (int q = 0; q < Q; ++q) sum[r][q] = bias;
+    } else {
+      const T* const out = rows.out + row * rows.out_row_step;
+      for (int r = 0; r < R; ++r)
+        for (int q = 0; q < Q; ++q) sum[r][q] = V::load(out + (r * Q + q) * W);
+    }
+    return true;
+  }
+
+  template <int R, int Q, class Listed>
+  static void finish(const Rows<Listed>& rows, int64_t row, const V (&sum)[R][Q]) {
+    T* const out = rows.out + row * rows.out_row_step;
+    for (int r = 0; r < R; ++r)
+      for (int q = 0; q < Q; ++q) sum[r][q].store(out + (r * Q + q) * W);
+  }
+
+  /// Adds the products of entries to the positions [R0, R1) x [Q0, Q1) of a tile.
+  template <int R, int Q, int R0, int R1, int Q0, int Q1, class Listed>
+  static void add(const Rows<Listed>& rows, const Listed& entries, int64_t e, int64_t last, V (&sum)[R][Q]) {
+    if constexpr (R == 1 && Q1 - Q0 < 4) {
+      // Too few sums to hide their latency: four entries at a time, each into sums of its own.
+      V more[3][Q];
+      for (auto& sums : more)
+        for (int q = Q0; q < Q1; ++q) sums[q] = V::zero();
+      for (; e + 4 <= last; e += 4)
+        for (int k = 0; k < 4; ++k) {
+          const V weight = V::broadcast(entries.value(e + k));
+          for (int q = Q0; q < Q1; ++q) {
+            V& s = k == 0 ? sum[0][q] : more[k - 1][q];
+            s = s.plus_product(weight, V::load(rows.in + entries.offset(e + k) + q * W));
+          }
+        }
+      for (int q = Q0; q < Q1; ++q) sum[0][q] = (sum[0][q] + more[0][q]) + (more[1][q] + more[2][q]);
+    }
+    for (; e != last; ++e) {
+      const V weight = V::broadcast(entries.value(e));
+      const T* const in = rows.in + entries.offset(e);
+      for (int r = R0; r < R1; ++r)
+        for (int q = Q0; q < Q1; ++q)
+          sum[r][q] = sum[r][q].plus_product(weight, V::load(in + r * rows.in_row_step + q * W));
+    }
+  }
+
+  /// As accumulate_tile, but without the products that are zero because their operands lie in the padding. A position is
+  /// G vectors wide.
+  template <int R, int Q, int G, class Listed>
+  static void accumulate_clipped(const Rows<Listed>& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      V sum[R][Q];
+      if (!begin(rows, row, starts[0] == starts[rows.taps], sum)) continue;
+      for (int64_t tap = 0; tap < rows.taps; ++tap) {
+        const int64_t e = starts[tap], last = starts[tap + 1];
+        in_clip<R, Q, G>(rows.clips[tap], [&]<int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
+          add<R, Q, R0, R1, Q0, Q1>(rows, rows.entries, e, last, sum);
+        });
+      }
+      finish(rows, row, sum);
+    }
+  }
+
+  template <int R, int Q, class Listed>
+  static void accumulate_tile(const Rows<Listed>& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      const int64_t e = starts[0], last = starts[1];
+      V sum[R][Q];
+      if (!begin(rows, row, e == last, sum)) continue;
+      add<R, Q, 0, R, 0, Q>(rows, rows.entries.of_row(rows.first_row + row), e, last, sum);
+      finish(rows, row, sum);
+    }
+  }
+
+  /// The same for grad_weight: `out` is the gradient of the output, and sums[k] grows by the product of entry k.
+  template <class Listed>
+  struct Products {
+    const Listed& entries;
+    int64_t first_row;
+    const int32_t* starts;
+    int64_t row_step;
+    int64_t count;
+    const T* in;
+    int64_t in_row_step;
+    const T* out;
+    int64_t out_row_step;
+    T* sums;
+    int64_t taps;
+    const Clip* clips;
+  };
+
+  template <int R, int Q, class Listed>
+  static void load_gradient(const Products<Listed>& rows, int64_t row, V (&gradient)[R][Q]) {
+    const T* const out = rows.out + row * rows.out_row_step;
+    for (int r = 0; r < R; ++r)
+      for (int q = 0; q < Q; ++q) gradient[r][q] = V::load(out + (r * Q + q) * W);
+  }
+
+  /// The product over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. Four sums hide their latency.
+  template <int R, int Q, int R0, int R1, int Q0, int Q1>
+  LTH_SPARSE_INLINE static V dot(const V (&gradient)[R][Q], const T* in, int64_t row_step) {
+    V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    for (int r = R0; r < R1; ++r)
+      for (int q = Q0; q < Q1; ++q) {
+        const int k = ((r - R0) * (Q1 - Q0) + q - Q0) % 4;
+        sum[k] = sum[k].plus_product(gradient[r][q], V::load(in + r * row_step + q * W));
+      }
+    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+  }
+
+  static void add_fewer_sums(const V (&sum)[4], T* to, int64_t count) {
+    T four[4] = {};
+    V::add_sums(sum, four);
+    for (int64_t k = 0; k < count; ++k) to[k] += four[k];
+  }
+
+  template <int R, int Q, class Listed>
+  static void multiply_tile(const Products<Listed>& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      int64_t e = starts[0];
+      const int64_t last = starts[1];
+      if (e == last) continue;
+      V gradient[R][Q];
+      load_gradient(rows, row, gradient);
+      const auto& entries = rows.entries.of_row(rows.first_row + row);
+      const auto product = [&](int64_t k) __attribute__((always_inline)) {
+        return dot<R, Q, 0, R, 0, Q>(gradient, rows.in + entries.offset(k), rows.in_row_step);
+      };
+      for (; e + 4 <= last; e += 4) {
+        const V sum[4] = {product(e), product(e + 1), product(e + 2), product(e + 3)};
+        V::add_sums(sum, rows.sums + e);
+      }
+      if (const int64_t left = last - e; left > 0) {
+        const V sum[4] = {product(e), left > 1 ? product(e + 1) : V::zero(),
+                          left > 2 ? product(e + 2) : V::zero(), V::zero()};
+        add_fewer_sums(sum, rows.sums + e, left);
+      }
+    }
+  }
+
+  /// As multiply_tile, but without the products that are zero because their operands lie in the padding.
+  template <int R, int Q, int G, class Listed>
+  static void multiply_clipped(const Products<Listed>& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      const int32_t* const starts = rows.starts + row * rows.row_step;
+      if (starts[0] == starts[rows.taps]) continue;
+      V gradient[R][Q];
+      load_gradient(rows, row, gradient);
+      V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+      int filled = 0;
+      T* to = rows.sums + starts[0];
+      for (int64_t tap = 0; tap < rows.taps; ++tap) {
+        in_clip<R, Q, G>(rows.clips[tap], [&]<int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
+          for (int64_t e = starts[tap]; e < starts[tap + 1]; ++e) {
+            sum[filled] = dot<R, Q, R0, R1, Q0, Q1>(gradient, rows.in + rows.entries.offset(e), rows.in_row_step);
+            if (++filled == 4) {
+              V::add_sums(sum, to);
+              to += 4;
+              filled = 0;
+            }
+          }
+        });
+      }
+      if (filled > 0) add_fewer_sums(sum, to, filled);
+    }
+  }
+};

@@ -1,0 +1,187 @@
+// Between tensors and scratch: what a task reads and writes, for any vector type.
+//
+// Include like engine.h, before it. Vectors of images are made by transposing in registers: W pixels (contiguous tensors)
+// or W channels (channels_last ones) of W images at a time. Where a tensor is too large for the caches to hold it until
+// its next reader comes, whole lines are streamed past them.
+
+template <class V>
+class Transfer {
+  using T = typename V::Element;
+  static constexpr int W = V::width;
+
+ public:
+  static void load(const Images& images, const T* tensor, int64_t first_image, int64_t first_channel,
+                   int64_t channels, const Blocking& blocking, const Placement& place, T* scratch) {
+    const T* from = tensor + first_image * images.image_step() + first_channel * images.channel_step();
+    const int64_t count = std::min(blocking.images(), images.count - first_image);
+    if (blocking.lanes_are_pixels)
+      load_pixels(images, from, channels, place, scratch);
+    else if (images.channels_last)
+      load_channels_last(images, from, count, channels, blocking.groups, place, scratch);
+    else
+      load_contiguous(images, from, count, channels, blocking.groups, place, scratch);
+  }
+
+  static void store(const Images& images, T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
+                    const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
+    T* to = tensor + first_image * images.image_step() + first_channel * images.channel_step();
+    const int64_t count = std::min(blocking.images(), images.count - first_image);
+    if (blocking.lanes_are_pixels)
+      store_pixels(images, to, channels, place, scratch);
+    else if (images.channels_last)
+      store_channels_last(images, to, count, channels, blocking.groups, place, scratch, stream);
+    else
+      store_contiguous(images, to, count, channels, blocking.groups, place, scratch, stream);
+  }
+
+ private:
+  static void zero_padding(const Placement& place, int64_t groups, T* plane) {
+    for (const int32_t at : place.padding)
+      for (int64_t g = 0; g < groups; ++g) V::zero().store(plane + at + g * W);
+  }
+
+  /// W pixels of W images at a time.
+  static void load_contiguous(const Images& images, const T* from, int64_t count, int64_t channels, int64_t groups,
+                              const Placement& place, T* scratch) {
+    const int64_t pixels = static_cast<int64_t>(place.position.size());
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      T* const plane = scratch + channel * place.channel_step;
+      zero_padding(place, groups, plane);
+      for (int64_t g = 0; g < groups; ++g) {
+        const T* const source = from + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
+        const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
+        for (int64_t p = 0; p < pixels; p += W) {
+          V rows[W];
+          const int run = static_cast<int>(std::min<int64_t>(W, pixels - p));
+          load_rows(source + p, images.image_step(), here, run, rows);
+          V::transpose(rows);
+          for (int k = 0; k < run; ++k)
+            if (place.position[p + k] >= 0) rows[k].store(plane + place.position[p + k] + g * W);
+        }
+      }
+    }
+  }
+
+  /// W channels of W images at a time.
+  static void load_channels_last(const Images& images, const T* from, int64_t count, int64_t channels,
+                                 int64_t groups, const Placement& place, T* scratch) {
+    const int64_t pixels = static_cast<int64_t>(place.position.size());
+    for (int64_t channel = 0; channel < channels; ++channel)
+      zero_padding(place, groups, scratch + channel * place.channel_step);
+    for (int64_t g = 0; g < groups; ++g) {
+      const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
+      for (int64_t p = 0; p < pixels; ++p) {
+        if (place.position[p] < 0) continue;
+        const T* const source =
+            from + g * W * images.image_step() + (place.first_pixel + p) * images.channels;
+        for (int64_t channel = 0; channel < channels; channel += W) {
+          V rows[W];
+          const int run = static_cast<int>(std::min<int64_t>(W, channels - channel));
+          load_rows(source + channel, images.image_step(), here, run, rows);
+          V::transpose(rows);
+          T* const to = scratch + channel * place.channel_step + place.position[p] + g * W;
+          for (int k = 0; k < run; ++k) rows[k].store(to + k * place.channel_step);
+        }
+      }
+    }
+  }
+
+  /// `run` elements of each of `count` images; zero where there are fewer than W of either.
+  static void load_rows(const T* from, int64_t image_step, int count, int run, V (&rows)[W]) {
+    if (count == W && run == W) {
+      for (int k = 0; k < W; ++k) rows[k] = V::load(from + k * image_step);
+    } else {
+      for (int k = 0; k < W; ++k) rows[k] = k < count ? V::load(from + k * image_step, run) : V::zero();
+    }
+  }
+
+  static void store_contiguous(const Images& images, T* to, int64_t count, int64_t channels, int64_t groups,
+                               const Placement& place, const T* scratch, bool stream) {
+    const int64_t pixels = static_cast<int64_t>(place.position.size());
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      const T* const plane = scratch + channel * place.channel_step;
+      for (int64_t g = 0; g < groups; ++g) {
+        T* const target = to + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
+        const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
+        for (int64_t p = 0; p < pixels; p += W) {
+          V rows[W];
+          const int run = static_cast<int>(std::min<int64_t>(W, pixels - p));
+          for (int k = 0; k < run; ++k) rows[k] = V::load(plane + place.position[p + k] + g * W);
+          for (int k = run; k < W; ++k) rows[k] = V::zero();
+          V::transpose(rows);
+          store_rows(rows, target + p, images.image_step(), here, run, stream);
+        }
+      }
+    }
+  }
+
+  static void store_channels_last(const Images& images, T* to, int64_t count, int64_t channels, int64_t groups,
+                                  const Placement& place, const T* scratch, bool stream) {
+    const int64_t pixels = static_cast<int64_t>(place.position.size());
+    for (int64_t g = 0; g < groups; ++g) {
+      const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
+      for (int64_t p = 0; p < pixels; ++p) {
+        T* const target = to + g * W * images.image_step() + (place.first_pixel + p) * images.channels;
+        for (int64_t channel = 0; channel < channels; channel += W) {
+          V rows[W];
+          const int run = static_cast<int>(std::min<int64_t>(W, channels - channel));
+          const T* const source = scratch + channel * place.channel_step + place.position[p] + g * W;
+          for (int k = 0; k < run; ++k) rows[k] = V::load(source + k * place.channel_step);
+          for (int k = run; k < W; ++k) rows[k] = V::zero();
+          V::transpose(rows);
+          store_rows(rows, target + channel, images.image_step(), here, run, stream);
+        }
+      }
+    }
+  }
+
+  static void store_rows(const V (&rows)[W], T* to, int64_t image_step, int count, int run, bool stream) {
+    constexpr uintptr_t line = W * sizeof(T);
+    if (run == W && stream && reinterpret_cast<uintptr_t>(to) % line == 0 && image_step * sizeof(T) % line == 0) {
+      for (int k = 0; k < count; ++k) rows[k].stream(to + k * image_step);
+    } else if (run == W) {
+      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step);
+    } else {
+      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step, run);
+    }
+  }
+
+  static void load_pixels(const Images& images, const T* from, int64_t channels, const Placement& place,
+                          T* scratch) {
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      const T* const source = from + channel * images.pixels();
+      T* const plane = scratch + channel * place.channel_step;
+      for (const Run& gap : place.gaps) std::fill_n(plane + gap.scratch, gap.count, T(0));
+      for (const Run& run : place.runs) {
+        const T* const s = source + run.tensor;
+        T* const d = plane + run.scratch;
+        if (run.tensor_step == 1) {
+          int64_t k = 0;
+          for (; k + W <= run.count; k += W) V::load(s + k).store(d + k);
+          if (k < run.count) V::load(s + k, static_cast<int>(run.count - k)).store(d + k, static_cast<int>(run.count - k));
+        } else {
+          for (int64_t k = 0; k < run.count; ++k) d[k] = s[k * run.tensor_step];
+        }
+      }
+    }
+  }
+
+  static void store_pixels(const Images& images, T* to, int64_t channels, const Placement& place,
+                           const T* scratch) {
+    for (int64_t channel = 0; channel < channels; ++channel) {
+      T* const target = to + channel * images.pixels();
+      const T* const plane = scratch + channel * place.channel_step;
+      for (const Run& run : place.runs) {
+        T* const d = target + run.tensor;
+        const T* const s = plane + run.scratch;
+        if (run.tensor_step == 1) {
+          int64_t k = 0;
+          for (; k + W <= run.count; k += W) V::load(s + k).store(d + k);
+          if (k < run.count) V::load(s + k, static_cast<int>(run.count - k)).store(d + k, static_cast<int>(run.count - k));
+        } else {
+          for (int64_t k = 0; k < run.count; ++k) d[k * run.tensor_step] = s[k];
+        }
+      }
+    }
+  }
+};
