@@ -53,6 +53,6 @@ def extension() -> dict[str, Any]:
 setup(
     packages=[*find_packages(include=["lth_sparse", "lth_sparse.*"]), "lth_sparse.kernels"],
     package_dir={"lth_sparse.kernels": "kernels"},
-    package_data={"lth_sparse.report": ["*.css"]},
+    package_data={"lth_sparse.report": ["*.css"], "lth_sparse.kernels": ["*.json"]},
     **extension(),
 )

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
+
+# Without a GPU the Triton kernels run in Triton's interpreter, which has to be settled before they are imported.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from lth_sparse import run
 from lth_sparse.data.dataset import Dataset, Split, statistics

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import registry
+from lth_sparse.backends import registry, triton
 from lth_sparse.backends.base import Backend, LayerSpec, Plan, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.pattern import Pattern
@@ -68,8 +68,9 @@ def _slices(contents: bytes) -> dict[str, tuple[int, int] | str]:
 
 
 def candidates() -> list[str]:
-    """The backends that auto chooses from here; dense is always one."""
-    return [name for name, reason in registry.backends().items() if not reason and name != "auto"]
+    """The backends that auto chooses from here; dense is always one. What runs interpreted is there to be checked."""
+    names = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
+    return [name for name in names if name != "triton" or not triton.interpreted()]
 
 
 @registry.register("auto")
@@ -85,6 +86,10 @@ class AutoBackend:
     def __init__(self) -> None:
         self.choices = Choices()
         self._measuring = threading.Lock()
+
+    def refuses(self, device: torch.device) -> str:
+        """No device, for dense is always a candidate."""
+        return ""
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """What dense supports, which is always a candidate."""

@@ -120,8 +120,15 @@ class Backend(Protocol):
 
     name: str
 
+    def refuses(self, device: torch.device) -> str:
+        """Why nothing can be computed on `device`, "" if something can: a sentence for the user."""
+        ...
+
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
-        """Whether the layer can be computed in this dtype on this device, and if not, why: for the user."""
+        """Whether the layer can be computed in this dtype on this device, and if not, why: for the user.
+
+        False on a device that the backend `refuses`. On any other, the dense backend takes the layer's place.
+        """
         ...
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:

@@ -90,10 +90,14 @@ class CppBackend:
 
     name = "cpp"
 
+    def refuses(self, device: torch.device) -> str:
+        """Every device but the CPU."""
+        return "" if device.type == "cpu" else f"the layer is on {device}, and the C++ kernels run on the CPU"
+
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Every layer in float32 and float64 on the CPU."""
-        if device.type != "cpu":
-            return False, f"the layer is on {device}, and the C++ kernels run on the CPU"
+        if reason := self.refuses(device):
+            return False, reason
         if dtype not in (torch.float32, torch.float64):
             return False, f"dtype is {dtype}, and the C++ kernels compute in float32 and float64"
         return True, ""

@@ -32,6 +32,10 @@ class DenseBackend:
 
     name = "dense"
 
+    def refuses(self, device: torch.device) -> str:
+        """No device."""
+        return ""
+
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Every layer, on every device, in every real floating-point dtype."""
         if dtype.is_floating_point:

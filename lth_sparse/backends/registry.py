@@ -7,17 +7,17 @@ from lth_sparse.suggest import nearest
 
 _NAMES = ("auto", "dense", "cpp", "triton", "cuda")
 _NOT_YET = {
-    "triton": "not part of this version yet: the Triton kernels are still to be written",
     "cuda": "not part of this version yet: the CUDA kernels are still to be written",
 }
 _registered: dict[str, Backend] = {}
-_unusable: dict[str, str] = {}
+_unusable: dict[str, str | Callable[[], str]] = {}
 
 
-def register(name: str, unusable: str = "") -> Callable[[type[Backend]], type[Backend]]:
+def register(name: str, unusable: str | Callable[[], str] = "") -> Callable[[type[Backend]], type[Backend]]:
     """Class decorator: make the class's one instance known under `name`.
 
-    `unusable` says in one sentence why the backend cannot be used on this machine, and is empty when it can.
+    `unusable` says in one sentence why the backend cannot be used on this machine, and is empty when it can; a function
+    is asked for it each time.
     """
 
     def add(backend_class: type[Backend]) -> type[Backend]:
@@ -30,7 +30,12 @@ def register(name: str, unusable: str = "") -> Callable[[type[Backend]], type[Ba
 
 def backends() -> dict[str, str]:
     """Name -> "" if the backend can be used here, else the reason why not."""
-    return {name: _unusable.get(name, _NOT_YET.get(name, "")) for name in dict.fromkeys([*_NAMES, *_unusable])}
+    return {name: _reason(name) for name in dict.fromkeys([*_NAMES, *_unusable])}
+
+
+def _reason(name: str) -> str:
+    reason = _unusable.get(name, _NOT_YET.get(name, ""))
+    return reason if isinstance(reason, str) else reason()
 
 
 def resolve(name: str) -> str:
@@ -42,6 +47,9 @@ def resolve(name: str) -> str:
     if _unusable.get(name) == "":  # Asked at every call of a layer.
         return name
     known = backends()
+    if known.get(name) == "" and name in _registered:
+        _unusable[name] = ""  # What can be used once can be used from then on: it is not asked again.
+        return name
     if name not in known:
         raise BackendError(f'unknown backend "{name}"{nearest(name, known)} (known: {", ".join(known)})')
     raise BackendError(f'backend "{name}" cannot be used here: {known[name]}')

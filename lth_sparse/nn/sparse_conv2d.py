@@ -92,7 +92,9 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        return ops.conv2d(x, self.values, self.bias, self.plan, self._backend, self._input_padding, self.padding_mode)
+        return ops.conv2d(
+            x, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
+        )
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,8 @@ class SparseLayer(nn.Module):
         weight, bias = effective(dense, "weight").detach(), effective(dense, "bias")
         self._pattern: Pattern | None = None
         self._plan: Plan | None = None
+        self._backend: str
+        self._computed_by: str
         # Copies keep the layer its own: writing to the dense layer or the caller's mask must not reach it.
         if mask is None:
             # Without a pattern, so that an unpruned layer can be made on the meta device.
@@ -68,9 +71,9 @@ class SparseLayer(nn.Module):
 
     @property
     def plan(self) -> Plan:
-        """The backend's plan for the mask, packed once per mask, device and backend, before it is needed.
+        """The plan for the mask, packed once per mask, device and backend, before it is needed, by `computed_by`.
 
-        Raises BackendError when the backend cannot compute this layer in its dtype on its device.
+        Raises BackendError when the backend cannot be used on the layer's device.
         """
         if self._plan is None or self._plan.pattern.mask is not self.mask:
             self._pack()
@@ -86,18 +89,33 @@ class SparseLayer(nn.Module):
         """
         if self._refusal():
             self._plan = None
-        elif self._plan is None or self._plan.pattern is not self.pattern:
-            self._plan = registry.get(self._backend).pack(self.pattern, self.spec)
+            return
+        name, reason = self._backend, self._unsupported_by(self._backend)
+        if reason:
+            name = "dense"
+            _say_once(f'backend "{self._backend}" leaves such a layer to masked dense PyTorch: {reason}')
+        if self._plan is None or self._plan.pattern is not self.pattern or self._computed_by != name:
+            self._plan = registry.get(name).pack(self.pattern, self.spec)
+            self._computed_by = name
+
+    @property
+    def computed_by(self) -> str:
+        """The backend that computes this layer: its own, or "dense" where that does not support the layer or dtype."""
+        return self._computed_by
 
     def _refusal(self) -> str:
-        """Why the backend cannot compute this layer, "" if it can."""
+        """Why neither the backend nor dense in its place can compute this layer, "" if one can."""
         if self.mask.is_meta:
             return "it is on the meta device, where its mask has no entries"
         try:
-            supported, reason = registry.get(self._backend).supports(self.spec, self.values.dtype, self.values.device)
+            return registry.get(self._backend).refuses(self.values.device) or self._unsupported_by("dense")
         except BackendError as error:
             # A layer may have been pickled where there was another choice of backends.
             return str(error)
+
+    def _unsupported_by(self, backend: str) -> str:
+        """Why the backend of this name does not support this layer in its dtype, "" if it does."""
+        supported, reason = registry.get(backend).supports(self.spec, self.values.dtype, self.values.device)
         return "" if supported else reason
 
     @property
@@ -118,7 +136,7 @@ class SparseLayer(nn.Module):
     @backend.setter
     def backend(self, name: str) -> None:
         registry.resolve(name)
-        self._backend = name
+        self._backend = self._computed_by = name
         self._plan = None
         self._pack()
 
@@ -187,6 +205,16 @@ class SparseLayer(nn.Module):
         # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
         self.values.data = self.values.new_zeros(self.pattern.nnz)
         self.values.grad = None
+
+
+_said: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    """Warn, the first time that there is reason to: a network has many layers that are alike."""
+    if text not in _said:
+        _said.add(text)
+        warnings.warn(text, stacklevel=2)
 
 
 def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:

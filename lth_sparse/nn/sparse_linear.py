@@ -63,7 +63,7 @@ class SparseLinear(SparseLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return ops.linear(x, self.values, self.bias, self.plan, self._backend)
+        return ops.linear(x, self.values, self.bias, self.plan, self.computed_by)
 
     def extra_repr(self) -> str:
         """nn.Linear's words, then sparsity and backend."""

@@ -1,0 +1,152 @@
+"""Forward pass and grad_input: a correlation of a dense input with a sparse matrix in column blocks.
+
+Layout. Input and output are NCHW or channels_last, both as they are; the matrix is that of `lth_sparse.column_blocks`,
+its weights packed by `expand` as [columns, block_rows].
+
+Tiling. A program computes BLOCK_POSITIONS positions, of any images, times the rows of one block. It goes through the
+columns of its block in steps: it gathers the positions that these columns read, from anywhere in the input, and
+multiplies them by the step's tile of the packed weight on the tensor cores. Programs of one tile of positions follow
+each other, so that its input comes from L2. Which taps are inside the input is worked out once a position, as bits; a
+gathered element then costs an addition, a test, and its load. In the NCHW layout neighbouring lanes gather neighbouring
+pixels of one column, in channels_last neighbouring columns of one pixel.
+
+Bound. For 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, 95 % sparsity and blocks of 32 rows, a call gathers about
+120 M elements of 4 bytes for 7.9 GFLOP: by the model of bench/cost_model.py the gather through L1 bounds it, not the
+tensor cores and not HBM. The measured fraction of that bound is not known: not yet run on a GPU.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from lth_sparse.column_blocks import ColumnBlocks
+from lth_sparse.correlation import Geometry
+from lth_sparse.kernels.configurations import launch_of
+from lth_sparse.kernels.geometry import locate
+from lth_sparse.kernels.packed_matrix import packed
+from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
+from lth_sparse.kernels.tf32 import rounded, rounds
+
+
+@triton.jit
+def correlation_kernel(
+    input, weight, codes, bias, output, step_offsets, slot_rows, positions, blocks,
+    in_image_step, in_channel_step, in_row_step, in_column_step,
+    out_image_step, out_channel_step, out_row_step, out_column_step,
+    geometry: tl.constexpr,
+    HAS_BIAS: tl.constexpr, CHANNELS_LAST: tl.constexpr, POSITIONS_FIRST: tl.constexpr,
+    PRECISION: tl.constexpr, ROUND: tl.constexpr,
+    BLOCK_ROWS: tl.constexpr, STEP_COLUMNS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr,
+):  # fmt: skip
+    """output = the correlation of input with the packed weight, plus bias, for one block and one tile of positions."""
+    OUT_HEIGHT: tl.constexpr = geometry.out_size[0]
+    OUT_WIDTH: tl.constexpr = geometry.out_size[1]
+    OUT_STRIDE_ROW: tl.constexpr = geometry.out_stride[0]
+    OUT_STRIDE_COLUMN: tl.constexpr = geometry.out_stride[1]
+    PIXELS: tl.constexpr = geometry.positions[0] * geometry.positions[1]
+    PHASES: tl.constexpr = OUT_STRIDE_ROW * OUT_STRIDE_COLUMN
+    block = tl.program_id(0) % blocks
+    tile = tl.program_id(0) // blocks
+    phase = block // (blocks // PHASES)
+    phase_row = phase // OUT_STRIDE_COLUMN
+    phase_column = phase % OUT_STRIDE_COLUMN
+
+    position = tile * BLOCK_POSITIONS + tl.arange(0, BLOCK_POSITIONS)
+    image = position // PIXELS
+    row, column, base, outside = locate(
+        position % PIXELS, phase_row, phase_column, in_row_step, in_column_step, geometry
+    )  # fmt: skip
+    outside = tl.where(position < positions, outside, -1)
+    source = input + (image * in_image_step + base)
+    step_column = tl.arange(0, STEP_COLUMNS)
+    slot = tl.arange(0, BLOCK_ROWS)
+    # In float32 whatever the inputs are, but for float64.
+    ACCUMULATOR: tl.constexpr = tl.float64 if input.dtype.element_ty == tl.float64 else tl.float32
+    if POSITIONS_FIRST:
+        total = tl.full([BLOCK_POSITIONS, BLOCK_ROWS], 0.0, ACCUMULATOR)
+    else:
+        total = tl.full([BLOCK_ROWS, BLOCK_POSITIONS], 0.0, ACCUMULATOR)
+    for step in range(tl.load(step_offsets + block), tl.load(step_offsets + block + 1)):
+        at = step * STEP_COLUMNS + step_column
+        code = tl.load(codes + at)
+        offset = code.to(tl.int32)
+        needed = (code >> 32).to(tl.int32)
+        tile_weight = tl.load(weight + at[:, None] * BLOCK_ROWS + slot[None, :])
+        # The order of the dimensions decides which of them neighbouring lanes run along.
+        if CHANNELS_LAST:
+            element = source[:, None] + offset[None, :]
+            meets = (outside[:, None] & needed[None, :]) == 0
+        else:
+            element = source[None, :] + offset[:, None]
+            meets = (outside[None, :] & needed[:, None]) == 0
+        gathered = tl.load(element, mask=meets, other=0.0)
+        if ROUND:
+            gathered = rounded(gathered)
+        if POSITIONS_FIRST:
+            left = gathered if CHANNELS_LAST else tl.trans(gathered)
+            total = tl.dot(left, tile_weight, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+        else:
+            right = tl.trans(gathered) if CHANNELS_LAST else gathered
+            total = tl.dot(tl.trans(tile_weight), right, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
+
+    channel = tl.load(slot_rows + block * BLOCK_ROWS + slot)
+    if HAS_BIAS:
+        shift = tl.load(bias + channel, mask=channel >= 0, other=0.0).to(ACCUMULATOR)
+        total += shift[None, :] if POSITIONS_FIRST else shift[:, None]
+    out_row = row * OUT_STRIDE_ROW + phase_row
+    out_column = column * OUT_STRIDE_COLUMN + phase_column
+    exists = (position < positions) & (out_row < OUT_HEIGHT) & (out_column < OUT_WIDTH)
+    to_position = image * out_image_step + out_row * out_row_step + out_column * out_column_step
+    to_channel = channel * out_channel_step
+    result = total.to(output.dtype.element_ty)
+    if CHANNELS_LAST:
+        if not POSITIONS_FIRST:
+            result = tl.trans(result)
+        tl.store(output + (to_position[:, None] + to_channel[None, :]), result,
+                 mask=exists[:, None] & (channel >= 0)[None, :])  # fmt: skip
+    else:
+        if POSITIONS_FIRST:
+            result = tl.trans(result)
+        tl.store(output + (to_position[None, :] + to_channel[:, None]), result,
+                 mask=exists[None, :] & (channel >= 0)[:, None])  # fmt: skip
+
+
+def correlate(
+    input: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    output: Tensor,
+    blocks: ColumnBlocks,
+    geometry: Geometry,
+    architecture: str,
+    precision: str,
+) -> None:
+    """Writes all of `output`: the correlation of `input` with `values` [nnz], plus `bias` [C_out].
+
+    input, output: [N, C, H, W], or [M, C] of a linear layer; contiguous or channels_last, both in the same layout.
+    architecture: a row of the table of configurations. precision: "tf32" or "ieee", what float32 is multiplied in; it
+    makes no difference to other dtypes.
+    """
+    positions = output.shape[0] * geometry.positions[0] * geometry.positions[1]
+    if not output.numel():
+        return
+    launch = launch_of(
+        architecture, "correlation", layout_of(input), multiplied_in(input.dtype, precision), positions, blocks.blocks
+    )
+    round = rounds(input.dtype, precision)
+    weight, codes = packed(values, blocks, geometry, steps_of(input)[1:], round)
+    correlation_kernel[(triton.cdiv(positions, launch.block_positions) * blocks.blocks,)](
+        input, weight, codes, bias if bias is not None else weight, output,
+        blocks.step_offsets, blocks.slot_rows, positions, blocks.blocks,
+        *steps_of(input), *steps_of(output),
+        geometry=geometry,
+        HAS_BIAS=bias is not None,
+        CHANNELS_LAST=layout_of(input) == "channels_last",
+        POSITIONS_FIRST=launch.positions_first,
+        PRECISION=precision,
+        ROUND=round,
+        BLOCK_ROWS=blocks.block_rows, STEP_COLUMNS=blocks.step_columns, BLOCK_POSITIONS=launch.block_positions,
+        num_warps=launch.warps, num_stages=launch.stages,
+    )  # fmt: skip

@@ -1,0 +1,220 @@
+"""The triton backend: the kernels of kernels/, which skip the columns that a block of rows has pruned."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lth_sparse import correlation
+from lth_sparse.backends.base import LayerSpec, Plan, memory_format
+from lth_sparse.backends.registry import register
+from lth_sparse.column_blocks import ColumnBlocks
+from lth_sparse.kernels.configurations import INTERPRETER, MOST_TAPS, architecture, block_shape
+from lth_sparse.pattern import Pattern
+
+LEAST_CAPABILITY = (8, 0)
+_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_INTERPRET = "TRITON_INTERPRET"
+
+
+def interpreted() -> bool:
+    """Whether the kernels run in Triton's interpreter: on CPU tensors, exact, and thousands of times slower."""
+    return os.environ.get(_INTERPRET) == "1"
+
+
+def interpret() -> None:
+    """From here on, run the kernels in Triton's interpreter. Has to come before the first of them is imported."""
+    os.environ[_INTERPRET] = "1"
+
+
+def _unusable() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed: run 'pip install triton'"
+    if interpreted():
+        return ""
+    if not torch.cuda.is_available():
+        return (
+            f"there is no NVIDIA GPU; set {_INTERPRET}=1 before Python starts to run its kernels in Triton's "
+            "interpreter, to check them (slow)"
+        )
+    reasons = [_too_old(index) for index in range(torch.cuda.device_count())]
+    return reasons[0] if all(reasons) else ""
+
+
+def _too_old(device: int) -> str:
+    """Why the GPU cannot run the kernels, "" if it can."""
+    capability = _capability(device)
+    if capability >= LEAST_CAPABILITY:
+        return ""
+    return (
+        f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and the kernels "
+        f"need {LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]} (Ampere) or newer"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class TritonPlan(Plan):
+    """The pattern, and its column blocks for both directions."""
+
+    blocks: ColumnBlocks
+    """Of the forward pass and grad_weight."""
+    transposed: ColumnBlocks
+    """Of grad_input."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The pattern's, then those of the blocks in both directions."""
+        return (*self.pattern.tensors(), *self.blocks.tensors(), *self.transposed.tensors())
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], spec: LayerSpec) -> TritonPlan:
+        """The plan whose `tensors()` these are."""
+        first, second = Pattern.TENSORS, Pattern.TENSORS + ColumnBlocks.TENSORS
+        pattern = Pattern(*tensors[:first])
+        return cls(spec, pattern, ColumnBlocks(*tensors[first:second]), ColumnBlocks(*tensors[second:]))
+
+
+@register("triton", unusable=_unusable)
+class TritonBackend:
+    """Calls the kernels of kernels/; shapes as in `Backend`.
+
+    A pruned weight that shares its block with a live weight of the same column is multiplied, as a zero: what is not
+    finite in such a column becomes NaN in all rows of the block, as it would in masked dense PyTorch.
+    """
+
+    name = "triton"
+
+    def refuses(self, device: torch.device) -> str:
+        """The CPU, but in the interpreter, and GPUs before Ampere."""
+        if interpreted():
+            return ""
+        if device.type != "cuda":
+            return (
+                f"the layer is on {device}, and the Triton kernels need an NVIDIA GPU: move it there, choose another "
+                f"backend, or set {_INTERPRET}=1 before Python starts (slow, to check them)"
+            )
+        return _too_old(_index(device))
+
+    def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
+        """float32, float64, float16 and bfloat16; kernels whose rows and columns add up to 30 at most."""
+        if reason := self.refuses(device):
+            return False, reason
+        if dtype not in _DTYPES:
+            return False, f"dtype is {dtype}, and the Triton kernels compute in float16, bfloat16, float32 and float64"
+        if sum(spec.kernel_size) > MOST_TAPS:
+            return False, (
+                f"kernel_size is {spec.kernel_size}, and the Triton kernels take rows and columns that add up to "
+                f"{MOST_TAPS} at most"
+            )
+        return True, ""
+
+    def pack(self, pattern: Pattern, spec: LayerSpec) -> TritonPlan:
+        """Packs column blocks for both directions, on the host."""
+        row = _row(pattern.mask.device)
+        return TritonPlan(
+            spec,
+            pattern,
+            ColumnBlocks.of_forward(pattern, spec, *block_shape(row, spec.out_channels // spec.groups)),
+            ColumnBlocks.of_grad_input(pattern, spec, *block_shape(row, spec.in_channels // spec.groups)),
+        )
+
+    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> TritonPlan:
+        """The plan again."""
+        return TritonPlan.from_tensors(tensors, spec)
+
+    def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The correlation of x with the layer's blocks."""
+        assert isinstance(plan, TritonPlan)
+        spec = plan.spec
+        size = spec.output_size(*x.shape[2:]) if spec.kind == "conv2d" else ()
+        output = _empty((x.shape[0], spec.out_channels, *size), x)
+        geometry = correlation.of_forward(spec, x.shape, output.shape)
+        _correlate(x, values, bias, output, plan.blocks, geometry, spec)
+        return output
+
+    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
+        """The correlation of grad_out with the transposed blocks."""
+        assert isinstance(plan, TritonPlan)
+        gradient = _empty(input_shape, grad_out)
+        geometry = correlation.of_grad_input(plan.spec, grad_out.shape, input_shape)
+        _correlate(grad_out, values, None, gradient, plan.transposed, geometry, plan.spec)
+        return gradient
+
+    def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
+        """Sums of products in the columns of each block, of which the live ones are kept; the same bits each time."""
+        from lth_sparse.kernels.grad_weight import grad_weight
+
+        assert isinstance(plan, TritonPlan)
+        gradient = x.new_empty(plan.pattern.nnz)
+        geometry = correlation.of_forward(plan.spec, x.shape, grad_out.shape)
+        with _on(x.device):
+            grad_weight(
+                _dense(x), _dense(grad_out), gradient, plan.blocks, geometry, _row(x.device), _precision(plan.spec)
+            )
+        return gradient
+
+
+def _correlate(
+    input: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    output: Tensor,
+    blocks: ColumnBlocks,
+    geometry: correlation.Geometry,
+    spec: LayerSpec,
+) -> None:
+    # Imported at the first call: Triton takes its time, and then it is settled whether its kernels are interpreted.
+    from lth_sparse.kernels.correlation import correlate
+
+    with _on(input.device):
+        correlate(
+            _dense(input), values.contiguous(), bias, output, blocks, geometry, _row(input.device), _precision(spec)
+        )
+
+
+def _dense(images: Tensor) -> Tensor:
+    """In a layout that the kernels read: contiguous or channels_last, as it is when it is one of them."""
+    return images.contiguous(memory_format=memory_format(images))
+
+
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """A new tensor in the memory format of `like`. Raises ValueError when its elements are too many for int32."""
+    if math.prod(shape) >= 2**31:
+        raise ValueError(
+            f"input: got one whose result has shape {tuple(shape)}, {math.prod(shape)} elements, expected fewer than "
+            "2^31: give fewer images at a time"
+        )
+    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format(like))
+
+
+def _on(device: torch.device) -> AbstractContextManager[object]:
+    """Triton launches on the current device, so that is made the tensors' own."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def _row(device: torch.device) -> str:
+    """The row of the table of configurations that applies on `device`."""
+    return INTERPRETER if interpreted() else architecture(_capability(_index(device)))
+
+
+def _index(device: torch.device) -> int:
+    return torch.cuda.current_device() if device.index is None else device.index
+
+
+@cache
+def _capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
+
+
+def _precision(spec: LayerSpec) -> str:
+    """What float32 is multiplied in: PyTorch's own setting for the dense layer."""
+    setting: Any = torch.backends.cuda.matmul if spec.kind == "linear" else torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if setting.fp32_precision == "tf32" else "ieee"

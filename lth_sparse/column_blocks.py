@@ -1,0 +1,202 @@
+"""Column blocks: the index structure that the GPU kernels run over, worked out once a mask.
+
+Rows that are alive in similar columns share a block. A block keeps the columns in which any of its rows is alive, and
+on those its part of the matrix is dense: what tensor cores can multiply.
+
+The matrix is that of a correlation (lth_sparse/correlation.py): a row is one output channel of the pass, in one phase
+of its stride; a column is `input channel * taps + tap`, input channels counted over all groups.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lth_sparse.backends.base import LayerSpec
+from lth_sparse.pattern import Pattern
+from lth_sparse.row_clusters import clusters
+
+WORD = 32
+"""Columns whose liveness one integer of `live` holds. The columns of a step are a multiple of it."""
+
+
+@dataclass(frozen=True, eq=False)
+class ColumnBlocks:
+    """A sparse matrix as blocks of rows with columns of their own. Immutable; it holds no weight values.
+
+    The columns of a block are cut into steps of equal width, the last one filled up with columns that do not exist. A
+    packed weight, which the kernels make of the values at each call, is `[steps * step_columns, block_rows]`.
+    """
+
+    TENSORS: ClassVar[int] = 7
+    """How many tensors these are."""
+
+    slot_rows: Tensor
+    """int32 [blocks, block_rows]: the channel in each slot of each block, -1 in slots that are empty. The blocks of one
+    phase come one after another, and every phase has as many."""
+    step_offsets: Tensor
+    """int32 [blocks + 1]: block b owns the steps `step_offsets[b]` to `step_offsets[b + 1]`."""
+    step_blocks: Tensor
+    """int32 [steps]: the block that owns each step."""
+    columns: Tensor
+    """int32 [steps, step_columns]: ascending within a block, -1 where a step is filled up."""
+    live: Tensor
+    """int32 [steps * step_columns / 32, block_rows]: bit k of a word says whether its slot is alive in its column k."""
+    starts: Tensor
+    """int32, shaped like `live`: the entry that the word's first bit which is set stands for; the others follow it."""
+    order: Tensor
+    """int32 [nnz]: the place of each entry among the values; empty when that is its own place."""
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors, in the order of the fields: `ColumnBlocks(*blocks.tensors())` is the way back."""
+        return tuple(getattr(self, each.name) for each in fields(self))
+
+    @property
+    def blocks(self) -> int:
+        """Blocks of all phases."""
+        return self.slot_rows.shape[0]
+
+    @property
+    def block_rows(self) -> int:
+        """Slots of a block."""
+        return self.slot_rows.shape[1]
+
+    @property
+    def steps(self) -> int:
+        """Steps of all blocks."""
+        return self.columns.shape[0]
+
+    @property
+    def step_columns(self) -> int:
+        """Columns of a step."""
+        return self.columns.shape[1]
+
+    @property
+    def slots(self) -> int:
+        """Elements of the packed weight."""
+        return self.columns.numel() * self.block_rows
+
+    @classmethod
+    def of_forward(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
+        """For the forward pass and grad_weight: a row is an output channel, entries are in the order of the values."""
+        rows, columns = _entries(pattern, spec)
+        size = Size(1, spec.groups, spec.out_channels // spec.groups, spec.in_channels * _taps(spec))
+        return _build(rows, columns, size, block_rows, step_columns, pattern.mask.device)
+
+    @classmethod
+    def of_grad_input(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
+        """For grad_input: a row is an input channel in one phase of the stride, a column `output channel * taps + tap`.
+
+        The input pixels (s j + p, s i + q) are phase p * s + q: they see only the taps that reach them.
+        """
+        taps = _taps(spec)
+        rows, columns = _entries(pattern, spec)
+        channel, tap = columns // taps, columns % taps
+        phase_rows, phase_columns = (
+            (torch.arange(kernel) * dilation - padding) % stride
+            for kernel, dilation, padding, stride in zip(
+                spec.kernel_size, spec.dilation, spec.padding, spec.stride, strict=True
+            )
+        )
+        phase_of_tap = (phase_rows[:, None] * spec.stride[1] + phase_columns).flatten()
+        phases = spec.stride[0] * spec.stride[1]
+        size = Size(phases, spec.groups, spec.in_channels // spec.groups, spec.out_channels * taps)
+        return _build(
+            phase_of_tap[tap] * spec.in_channels + channel, rows * taps + tap, size, block_rows, step_columns,
+            pattern.mask.device,
+        )  # fmt: skip
+
+
+class Size(NamedTuple):
+    """Of a matrix: its rows count on from group to group, and from phase to phase."""
+
+    phases: int
+    groups: int
+    group_rows: int
+    columns: int
+
+
+def _taps(spec: LayerSpec) -> int:
+    return spec.kernel_size[0] * spec.kernel_size[1]
+
+
+def _entries(pattern: Pattern, spec: LayerSpec) -> tuple[Tensor, Tensor]:
+    """int64 [nnz] row and column of each live weight, on the host; channels are counted over all groups."""
+    counts = pattern.row_offsets.cpu().diff().long()
+    rows = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    group = rows // (spec.out_channels // spec.groups)
+    return rows, pattern.column_indices.cpu().long() + group * pattern.shape[1:].numel()
+
+
+def _build(
+    rows: Tensor,
+    columns: Tensor,
+    size: Size,
+    block_rows: int,
+    step_columns: int,
+    device: torch.device,
+) -> ColumnBlocks:
+    """The structure for entries at (rows, columns), int64 [nnz] in the order of the values."""
+    slot_of_row, slot_rows = _slots(rows, columns, size, block_rows)
+    blocks = slot_rows.shape[0]
+    entry_slot = slot_of_row[rows]
+    entry_block = entry_slot // block_rows
+
+    needed = torch.zeros(blocks, size.columns, dtype=torch.bool)
+    needed[entry_block, columns] = True
+    counts = needed.sum(1)
+    steps = (counts + step_columns - 1) // step_columns
+    step_offsets = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
+    # Where each column of each block lies among the columns of all steps.
+    position = needed.cumsum(1).sub_(1).add_((step_offsets[:-1] * step_columns)[:, None])
+    column_block, column = needed.nonzero(as_tuple=True)
+    step_total = int(step_offsets[-1])
+    step_table = torch.full((step_total * step_columns,), -1, dtype=torch.int32)
+    step_table[position[column_block, column]] = column.int()
+
+    by_row = torch.argsort(rows * size.columns + columns)
+    in_order = bool((by_row.diff() == 1).all())
+    entry_position = position[entry_block, columns]
+    word = (entry_position // WORD * block_rows + entry_slot % block_rows)[by_row]
+    words = step_total * step_columns // WORD * block_rows
+    live = torch.zeros(words, dtype=torch.int64)
+    live.scatter_add_(0, word, torch.ones_like(word) << (entry_position[by_row] % WORD))
+    # Sorted by row and column, the entries of a word follow one another.
+    starts = torch.zeros(words, dtype=torch.int32)
+    starts.scatter_reduce_(0, word, torch.arange(len(word), dtype=torch.int32), "amin", include_self=False)
+
+    shape = (step_total * step_columns // WORD, block_rows)
+    made = (
+        slot_rows,
+        step_offsets.int(),
+        torch.repeat_interleave(torch.arange(blocks, dtype=torch.int32), steps),
+        step_table.view(step_total, step_columns),
+        # The highest bit of a word is the sign of an int32.
+        live.where(live < 2**31, live - 2**32).int().view(shape),
+        starts.view(shape),
+        by_row.new_empty(0, dtype=torch.int32) if in_order else by_row.int(),
+    )
+    return ColumnBlocks(*(tensor.to(device) for tensor in made))
+
+
+def _slots(rows: Tensor, columns: Tensor, size: Size, block_rows: int) -> tuple[Tensor, Tensor]:
+    """The slot of each row, int64 [rows of all phases], and the channel in each slot, int32 [blocks, block_rows].
+
+    No block has rows of two groups: what is not finite in one would reach the other.
+    """
+    parts, part_blocks = size.phases * size.groups, -(-size.group_rows // block_rows)
+    slot_of_row = torch.empty(parts, size.group_rows, dtype=torch.int64)
+    slot_rows = torch.full((parts, part_blocks * block_rows), -1, dtype=torch.int32)
+    part_of_entry = rows // size.group_rows
+    for part in range(parts):
+        here = part_of_entry == part
+        alive = np.zeros((size.group_rows, size.columns), np.bool_)
+        alive[(rows[here] % size.group_rows).numpy(), columns[here].numpy()] = True
+        order = torch.from_numpy(clusters(alive, block_rows))
+        slot_rows[part, : size.group_rows] = order.int() + part % size.groups * size.group_rows
+        slot_of_row[part, order] = torch.arange(size.group_rows) + part * part_blocks * block_rows
+    return slot_of_row.flatten(), slot_rows.view(parts * part_blocks, block_rows)
