@@ -24,7 +24,7 @@ INTERPRETER = "interpreter"
 
 OPERATIONS = ("correlation", "grad_weight")
 LAYOUTS = ("contiguous", "channels_last")
-PRECISIONS = ("tf32", "ieee", "half")
+PRECISIONS = ("tf32", "ieee", "half", "double")
 
 
 class BlockShape(NamedTuple):
@@ -95,11 +95,11 @@ class Parts(NamedTuple):
 
 @cache
 def parts_of(row: str, block_positions: int, images: int, pixels: int, steps: int) -> Parts:
-    """The parts for `images` of `pixels` positions, enough for all multiprocessors: a part has `steps` programs."""
+    """The parts for `images` of `pixels` positions: two programs for a multiprocessor, of which a part has `steps`."""
     pixels_at_once = min(block_positions, _power_of_two(pixels))
     images_at_once = block_positions // pixels_at_once
     tiles, turns = -(-pixels // pixels_at_once), -(-images // images_at_once)
-    wanted = min(tiles * turns, -(-_least(row) // steps))
+    wanted = min(tiles * turns, -(-2 * _least(row) // steps))
     tiles_each = -(-tiles // min(tiles, wanted))
     tile_parts = -(-tiles // tiles_each)
     turns_each = -(-turns // min(turns, -(-wanted // tile_parts)))

@@ -19,8 +19,9 @@ def shift_of(tap, phase, geometry: tl.constexpr, DIMENSION: tl.constexpr):
 def taps_inside(at, phase, geometry: tl.constexpr, DIMENSION: tl.constexpr):
     """Bit k of the result says whether tap k, seen from `at`, lies inside the input, along one dimension."""
     SIZE: tl.constexpr = geometry.in_size[DIMENSION]
+    TAPS: tl.constexpr = geometry.kernel[DIMENSION]
     inside = at * 0
-    for tap in tl.static_range(geometry.kernel[DIMENSION]):
+    for tap in tl.static_range(TAPS):
         source = at + shift_of(tap, phase, geometry, DIMENSION)
         inside |= ((source >= 0) & (source < SIZE)).to(tl.int32) << tap
     return inside

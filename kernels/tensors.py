@@ -20,7 +20,5 @@ def layout_of(tensor: Tensor) -> str:
 
 
 def multiplied_in(dtype: torch.dtype, precision: str) -> str:
-    """The precision in the table of configurations: that of float32, or "half"."""
-    if dtype.itemsize == 2:
-        return "half"
-    return precision if dtype == torch.float32 else "ieee"
+    """The precision in the table of configurations: that of float32, "half" or "double"."""
+    return precision if dtype == torch.float32 else "double" if dtype == torch.float64 else "half"

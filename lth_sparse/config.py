@@ -150,11 +150,11 @@ EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
 KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
 
 
-def build(given: Mapping[str, Any]) -> Config:
+def build(given: Mapping[str, Any], size: Mapping[str, Any] = types.MappingProxyType({})) -> Config:
     """The settings of the preset named in `given` ("quick" by default), with every other entry of `given` over it.
 
-    `given` maps the names of settings, as `settings()` lists them, to values. Raises InputError for an unknown
-    preset, a value out of range, or two settings that exclude each other.
+    `given` maps the names of settings, as `settings()` lists them, to values; `size` too, over the preset's but under
+    `given`. Raises InputError for an unknown preset, a value out of range, or two settings that exclude each other.
     """
     preset = given.get("preset", "quick")
     if preset not in PRESETS:
@@ -168,10 +168,13 @@ def build(given: Mapping[str, Any]) -> Config:
         for chosen, dropped in ((one, other), (other, one)):
             if chosen in given:
                 values.pop(dropped, None)
+                size = {name: value for name, value in size.items() if name != dropped}
+            if chosen in size:
+                values.pop(dropped, None)
     if "prune_rate" in given:
         for kind in KINDS_OF_RATE:
             values.pop(kind, None)
-    config = _assemble(values | {"preset": preset} | dict(given))
+    config = _assemble(values | dict(size) | {"preset": preset} | dict(given))
     check(config)
     return config
 

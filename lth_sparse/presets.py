@@ -38,6 +38,9 @@ _OPENLTH: dict[str, Any] = {
     "rounds": 20,
 }
 
+INTERPRETED: dict[str, Any] = {"dataset": "digits", "iterations": 40, "evaluate_every": 20, "rounds": 2}
+"""The size of a run whose kernels Triton's interpreter runs, instead of a preset's: what takes a few minutes there."""
+
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {
         "model": "small",

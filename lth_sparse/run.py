@@ -18,15 +18,16 @@ from typing import Any, NoReturn
 import torch
 
 from lth_sparse import __version__, allocator, config, data, environment, models, report
+from lth_sparse.backends import triton
 from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.choices import Choices
-from lth_sparse.backends.registry import backends, resolve
+from lth_sparse.backends.registry import backends, get, resolve
 from lth_sparse.config import Config
 from lth_sparse.errors import InputError, ProofError
 from lth_sparse.lottery import Lottery
 from lth_sparse.masks import prunable
-from lth_sparse.presets import PRESETS
+from lth_sparse.presets import INTERPRETED, PRESETS
 from lth_sparse.progress import Progress, notice, say
 from lth_sparse.record import Record
 from lth_sparse.store import RunDirectory, numbered, read_choices
@@ -142,8 +143,16 @@ def _run(given: dict[str, Any], command: str) -> None:
     if store is not None and resume and store.holds_a_run():
         before = store.read_info()
         settings = _settings_of(before, given)
+        _interpret_if_needed(settings)
     else:
         settings = config.build(given)
+        if _interpret_if_needed(settings):
+            settings = config.build(given, INTERPRETED)
+            say(
+                f"the preset is cut to {settings.training.iterations or settings.training.epochs} "
+                f"{'steps' if settings.training.iterations else 'epochs'} a training and {settings.pruning.rounds} "
+                f"rounds on {settings.data.dataset}; --iterations, --rounds and --dataset choose otherwise"
+            )
         if store is not None:
             store.refuse_if_taken()
         if resume:
@@ -152,6 +161,8 @@ def _run(given: dict[str, Any], command: str) -> None:
     if device.type == "cuda":
         _make_deterministic()
     backend = resolve(settings.backend)
+    if reason := get(backend).refuses(device):
+        raise BackendError(f'backend "{backend}" cannot be used for this run: {reason}')
     choices = _choices(Path(choices_file), backend, device) if choices_file is not None else Choices()
     dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
@@ -282,6 +293,19 @@ def _refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
                 f"{key} was {before['environment'].get(key)} when the run began and is {now['environment'][key]} now: "
                 "results may differ in their last bits"
             )
+
+
+def _interpret_if_needed(settings: Config) -> bool:
+    """Whether this run's kernels are Triton's and have no GPU: then its interpreter runs them, and the user is told."""
+    if settings.backend != "triton" or _device(settings.device).type != "cpu":
+        return False
+    triton.interpret()
+    resolve("triton")
+    say(
+        "--backend triton without a GPU: Triton's interpreter runs the kernels on the CPU, thousands of times slower; that "
+        "shows whether they are right, not how fast they are"
+    )
+    return True
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:

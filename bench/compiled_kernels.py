@@ -1,0 +1,249 @@
+"""What the compilers make of the Triton kernels, on a machine with no GPU: `python -m bench.compiled_kernels`.
+
+The kernels are launched as ever, on tensors that are never read, but for a driver that only says which GPU there is: Triton
+then specialises and compiles them exactly as it would on that GPU, and nothing runs. The table says for each kernel in
+each shipped configuration how many registers and how much shared memory it takes, that nothing is spilled, and how many
+instructions its inner loop issues for each element that it gathers, which is what bounds it. The exit status is 1 when a
+kernel spills or does not fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import torch
+
+from lth_sparse import correlation
+from lth_sparse.backends.base import LayerSpec
+from lth_sparse.backends.triton import interpreted
+from lth_sparse.column_blocks import ColumnBlocks
+from lth_sparse.kernels.configurations import block_shape
+from lth_sparse.pattern import Pattern
+
+SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024}
+"""Bytes a program may have: of compute capability 8.6 for the Ampere row, which is less than the A100's."""
+PRECISIONS = {
+    "tf32": (torch.float32, "tf32"),
+    "float32": (torch.float32, "ieee"),
+    "float64": (torch.float64, "ieee"),
+    "float16": (torch.float16, "ieee"),
+    "bfloat16": (torch.bfloat16, "ieee"),
+}
+LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One compiled kernel. `stack`: bytes of a thread's stack, where what does not fit into registers is spilled.
+
+    `loop`: instructions of its innermost loop. `tile`: elements that a thread gathers in it, 0 where it gathers none.
+    """
+
+    name: str
+    registers: int
+    stack: int
+    shared: int
+    loop: int
+    tile: float
+
+    @property
+    def per_element(self) -> float:
+        """Instructions that a gathered element costs."""
+        return self.loop / self.tile if self.tile else 0.0
+
+
+@dataclass(frozen=True)
+class Row:
+    """A kernel, and what it was compiled for."""
+
+    architecture: str
+    precision: str
+    layout: str
+    case: str
+    kernel: Kernel
+
+    @property
+    def fits(self) -> bool:
+        """Without spilling, and in the shared memory that there is."""
+        return self.kernel.stack == 0 and self.kernel.shared <= SHARED_MEMORY[self.architecture]
+
+
+def _conv(channels: int, filters: int, **rest: Any) -> LayerSpec:
+    return LayerSpec("conv2d", channels, filters, (3, 3), padding=(1, 1), **rest)
+
+
+# Each reaches other constants: the usual one; the phases of a stride; several images at once; few rows; a linear layer.
+CASES = {
+    "3x3, 32x32": (_conv(64, 128), (128, 64, 32, 32)),
+    "3x3 stride 2": (_conv(64, 64, stride=(2, 2)), (128, 64, 32, 32)),
+    "3x3, 4x4": (_conv(64, 64), (32, 64, 4, 4)),
+    "3x3, 16 rows": (_conv(16, 16), (16, 16, 8, 8)),
+    "linear": (LayerSpec("linear", 512, 64), (64, 512)),
+}
+USUAL = "3x3, 32x32"
+
+
+@contextmanager
+def compiling_for(architecture: str) -> Iterator[list[Kernel]]:
+    """Inside, launches compile for the architecture instead of running; the list receives what was compiled."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.runtime.jit import JITFunction
+
+    if interpreted():
+        raise RuntimeError("TRITON_INTERPRET is set: kernels that are interpreted are not compiled, unset it")
+
+    capability = int(architecture.removeprefix("sm_"))
+
+    class Driver:
+        """Says which GPU there is: one of its own for each architecture, for Triton remembers what it compiled."""
+
+        def get_current_target(self) -> GPUTarget:
+            return GPUTarget("cuda", capability, 32)
+
+        def get_current_device(self) -> int:
+            return capability
+
+        def get_current_stream(self, device: int) -> int:
+            return 0
+
+    found: list[Kernel] = []
+    run = JITFunction.run
+
+    def compile_only(self: JITFunction, *arguments: Any, grid: Any, warmup: bool, **options: Any) -> Any:
+        compiled = run(self, *arguments, grid=grid, warmup=True, **options)
+        found.append(_inspected(compiled, options))
+        return compiled
+
+    with (
+        mock.patch.object(triton.runtime.driver, "_active", Driver()),
+        mock.patch.object(JITFunction, "run", compile_only),
+    ):
+        yield found
+
+
+def compiled_layer(
+    architecture: str, precision: str, layout: str, spec: LayerSpec, x_shape: tuple[int, ...], density: float = 0.05
+) -> dict[str, list[Kernel]]:
+    """Operation -> the kernels of one layer, compiled for the architecture."""
+    from lth_sparse.kernels.correlation import correlate
+    from lth_sparse.kernels.grad_weight import grad_weight
+
+    dtype, multiplied = PRECISIONS[precision]
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < density
+    pattern = Pattern.from_mask(mask)
+    size = spec.output_size(*x_shape[2:]) if spec.kind == "conv2d" else ()
+    x, output = (
+        torch.empty(shape, dtype=dtype, memory_format=LAYOUTS[layout] if len(shape) == 4 else torch.contiguous_format)
+        for shape in (x_shape, (x_shape[0], spec.out_channels, *size))
+    )
+    values, bias = torch.empty(pattern.nnz, dtype=dtype), torch.empty(spec.out_channels, dtype=dtype)
+    forward = correlation.of_forward(spec, x.shape, output.shape)
+    backward = correlation.of_grad_input(spec, output.shape, x.shape)
+    blocks = ColumnBlocks.of_forward(pattern, spec, *block_shape(architecture, spec.out_channels // spec.groups))
+    transposed = ColumnBlocks.of_grad_input(pattern, spec, *block_shape(architecture, spec.in_channels // spec.groups))
+    made = {}
+    with compiling_for(architecture) as found:
+        correlate(x, values, bias, output, blocks, forward, architecture, multiplied)
+        made["forward"] = found[:]
+        found.clear()
+        correlate(output, values, None, x, transposed, backward, architecture, multiplied)
+        made["grad_input"] = found[:]
+        found.clear()
+        grad_weight(x, output, values, blocks, forward, architecture, multiplied)
+        made["grad_weight"] = found[:]
+    return made
+
+
+def _inspected(compiled: Any, options: dict[str, Any]) -> Kernel:
+    import triton
+
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "kernel.cubin"
+        path.write_bytes(compiled.asm["cubin"])
+        tool = Path(triton.knobs.nvidia.cuobjdump.path)
+        usage = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
+        machine_code = subprocess.run([tool.with_name("nvdisasm"), path], capture_output=True, text=True, check=True).stdout
+    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()  # type: ignore[union-attr]
+    positions = options.get("BLOCK_POSITIONS") or options.get("PIXELS", 0) * options.get("IMAGES", 0)
+    tile = options.get("STEP_COLUMNS", 0) * positions / (32 * compiled.metadata.num_warps)
+    return Kernel(
+        compiled.metadata.name, int(registers), int(stack), compiled.metadata.shared,
+        _longest_loop(machine_code) if tile else 0, tile,
+    )  # fmt: skip
+
+
+def _longest_loop(machine_code: str) -> int:
+    """Instructions from a label to the branch back to it, where they are most: the loop over gathered tiles."""
+    labels: dict[str, int] = {}
+    longest = count = 0
+    for line in machine_code.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = count
+        elif re.match(r"\s*/\*[0-9a-f]{4,}\*/", line):
+            count += 1
+            if (branch := re.search(r"\bBRA\b.*(\.L_x_\d+)", line)) and branch[1] in labels:
+                longest = max(longest, count - labels[branch[1]])
+    return longest
+
+
+def rows_of(architecture: str) -> list[Row]:
+    """Every kernel in every configuration of the architecture; the cases beside the usual one in TF32."""
+    rows: dict[tuple[object, ...], Row] = {}
+    for precision in PRECISIONS:
+        for layout in LAYOUTS:
+            for case, (spec, x_shape) in CASES.items():
+                if case != USUAL and (precision != "tf32" or (len(x_shape) == 2 and layout != "contiguous")):
+                    continue
+                for operation, kernels in compiled_layer(architecture, precision, layout, spec, x_shape).items():
+                    for kernel in kernels:
+                        row = Row(architecture, precision, layout, f"{case}, {operation}", kernel)
+                        rows[(precision, layout, case, operation, kernel.name)] = row
+    return list(rows.values())
+
+
+def table(rows: Sequence[Row]) -> list[str]:
+    """A line a row, under a line of titles."""
+    cells = [["gpu", "precision", "layout", "case", "kernel", "registers", "stack", "shared", "instructions/element", ""]]
+    for row in rows:
+        kernel = row.kernel
+        per_element = f"{kernel.per_element:.1f}" if kernel.tile else ""
+        verdict = "" if row.fits else "DOES NOT FIT"
+        cells.append(
+            [row.architecture, row.precision, row.layout, row.case, kernel.name, str(kernel.registers), str(kernel.stack),
+             str(kernel.shared), per_element, verdict]
+        )  # fmt: skip
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compiles and prints; 1 when something spills or does not fit, 2 when this process cannot compile."""
+    parser = argparse.ArgumentParser(prog="python -m bench.compiled_kernels", description="compiles, runs nothing")
+    parser.add_argument("architectures", nargs="*", default=list(SHARED_MEMORY), metavar="sm_80 | sm_90")
+    chosen = parser.parse_args(arguments).architectures
+    if unknown := [name for name in chosen if name not in SHARED_MEMORY]:
+        parser.error(f"{unknown[0]}: expected {' or '.join(SHARED_MEMORY)}")
+    if interpreted():
+        parser.error("TRITON_INTERPRET is set, and kernels that are interpreted are not compiled: unset it")
+    with ProcessPoolExecutor() as processes:
+        rows = [row for found in processes.map(rows_of, chosen) for row in found]
+    print("\n".join(table(rows)))
+    wrong = [row for row in rows if not row.fits]
+    print(f"{len(rows)} kernels compiled, {len(wrong)} spill or do not fit")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
