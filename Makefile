@@ -5,7 +5,7 @@ PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
 
-.PHONY: run test lint bench sanitize clean
+.PHONY: run test lint bench kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -20,6 +20,22 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+# What the compilers make of the Triton kernels, and what an H200 could make of them: neither needs a GPU.
+kernels model: export TRITON_INTERPRET =
+
+kernels: $(VENV)/ready
+	$(VENV)/bin/python -m bench.compiled_kernels $(ARGS)
+
+model: $(VENV)/ready
+	$(VENV)/bin/python -m bench.cost_model $(ARGS)
+
+# On a machine with a GPU, which may have no network: with its own Python, and what is installed there.
+gpu:
+	$(PYTHON) -m bench.gpu $(ARGS)
+
+tune:
+	$(PYTHON) -m bench.tune $(ARGS)
 
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
 # instrumented: its leaks are not ours to report, and the runtime has to be there before it.

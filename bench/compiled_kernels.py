@@ -1,10 +1,10 @@
 """What the compilers make of the Triton kernels, on a machine with no GPU: `python -m bench.compiled_kernels`.
 
-The kernels are launched as ever, on tensors that are never read, but for a driver that only says which GPU there is: Triton
-then specialises and compiles them exactly as it would on that GPU, and nothing runs. The table says for each kernel in
-each shipped configuration how many registers and how much shared memory it takes, that nothing is spilled, and how many
-instructions its inner loop issues for each element that it gathers, which is what bounds it. The exit status is 1 when a
-kernel spills or does not fit.
+The kernels are launched as ever, on tensors that are never read, but for a driver that only says which GPU there is:
+Triton then specialises and compiles them exactly as it would on that GPU, and nothing runs. The table says for each
+kernel in each shipped configuration how many registers and how much shared memory it takes, that nothing is spilled,
+and how many instructions its inner loop issues for each element that it gathers, which is what bounds it. The exit
+status is 1 when a kernel spills or does not fit.
 """
 
 from __future__ import annotations
@@ -174,7 +174,9 @@ def _inspected(compiled: Any, options: dict[str, Any]) -> Kernel:
         path.write_bytes(compiled.asm["cubin"])
         tool = Path(triton.knobs.nvidia.cuobjdump.path)
         usage = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
-        machine_code = subprocess.run([tool.with_name("nvdisasm"), path], capture_output=True, text=True, check=True).stdout
+        machine_code = subprocess.run(
+            [tool.with_name("nvdisasm"), path], capture_output=True, text=True, check=True
+        ).stdout
     registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()  # type: ignore[union-attr]
     positions = options.get("BLOCK_POSITIONS") or options.get("PIXELS", 0) * options.get("IMAGES", 0)
     tile = options.get("STEP_COLUMNS", 0) * positions / (32 * compiled.metadata.num_warps)
@@ -215,13 +217,16 @@ def rows_of(architecture: str) -> list[Row]:
 
 def table(rows: Sequence[Row]) -> list[str]:
     """A line a row, under a line of titles."""
-    cells = [["gpu", "precision", "layout", "case", "kernel", "registers", "stack", "shared", "instructions/element", ""]]
+    cells = [
+        ["gpu", "precision", "layout", "case", "kernel", "registers", "stack", "shared", "instructions/element", ""]
+    ]
     for row in rows:
         kernel = row.kernel
         per_element = f"{kernel.per_element:.1f}" if kernel.tile else ""
         verdict = "" if row.fits else "DOES NOT FIT"
         cells.append(
-            [row.architecture, row.precision, row.layout, row.case, kernel.name, str(kernel.registers), str(kernel.stack),
+            [row.architecture, row.precision, row.layout, row.case, kernel.name, str(kernel.registers),
+            str(kernel.stack),
              str(kernel.shared), per_element, verdict]
         )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]

@@ -54,6 +54,17 @@ def table() -> Mapping[str, Any]:
     return loaded
 
 
+def write(rows: Mapping[str, Any], path: Path) -> None:
+    """Writes a table such as `table()`, a launch a line."""
+    texts = []
+    for row, entry in rows.items():
+        lines = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in entry.items() if name != "launches"]
+        launches = [f"      {json.dumps(name)}: {json.dumps(launch)}" for name, launch in entry["launches"].items()]
+        lines.append('    "launches": {\n' + ",\n".join(launches) + "\n    }")
+        texts.append(f"  {json.dumps(row)}: {{\n" + ",\n".join(lines) + "\n  }")
+    path.write_text("{\n" + ",\n".join(texts) + "\n}\n")
+
+
 def architecture(capability: tuple[int, int]) -> str:
     """The row of the table for a GPU of this compute capability."""
     return "sm_80" if capability < (9, 0) else "sm_90"

@@ -27,7 +27,7 @@ from lth_sparse.kernels.configurations import launch_of
 from lth_sparse.kernels.geometry import locate
 from lth_sparse.kernels.packed_matrix import packed
 from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
-from lth_sparse.kernels.tf32 import rounded, rounds
+from lth_sparse.kernels.tf32 import rounded, rounding
 
 
 @triton.jit
@@ -37,7 +37,7 @@ def correlation_kernel(
     out_image_step, out_channel_step, out_row_step, out_column_step,
     geometry: tl.constexpr,
     HAS_BIAS: tl.constexpr, CHANNELS_LAST: tl.constexpr, POSITIONS_FIRST: tl.constexpr,
-    PRECISION: tl.constexpr, ROUND: tl.constexpr,
+    PRECISION: tl.constexpr, ROUNDING: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, STEP_COLUMNS: tl.constexpr, BLOCK_POSITIONS: tl.constexpr,
 ):  # fmt: skip
     """output = the correlation of input with the packed weight, plus bias, for one block and one tile of positions."""
@@ -82,8 +82,7 @@ def correlation_kernel(
             element = source[None, :] + offset[:, None]
             meets = (outside[None, :] & needed[:, None]) == 0
         gathered = tl.load(element, mask=meets, other=0.0)
-        if ROUND:
-            gathered = rounded(gathered)
+        gathered = rounded(gathered, ROUNDING)
         if POSITIONS_FIRST:
             left = gathered if CHANNELS_LAST else tl.trans(gathered)
             total = tl.dot(left, tile_weight, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
@@ -135,8 +134,8 @@ def correlate(
     launch = launch_of(
         architecture, "correlation", layout_of(input), multiplied_in(input.dtype, precision), positions, blocks.blocks
     )
-    round = rounds(input.dtype, precision)
-    weight, codes = packed(values, blocks, geometry, steps_of(input)[1:], round)
+    round_as = rounding(input.dtype, precision, architecture)
+    weight, codes = packed(values, blocks, geometry, steps_of(input)[1:], round_as)
     correlation_kernel[(triton.cdiv(positions, launch.block_positions) * blocks.blocks,)](
         input, weight, codes, bias if bias is not None else weight, output,
         blocks.step_offsets, blocks.slot_rows, positions, blocks.blocks,
@@ -146,7 +145,7 @@ def correlate(
         CHANNELS_LAST=layout_of(input) == "channels_last",
         POSITIONS_FIRST=launch.positions_first,
         PRECISION=precision,
-        ROUND=round,
+        ROUNDING=round_as,
         BLOCK_ROWS=blocks.block_rows, STEP_COLUMNS=blocks.step_columns, BLOCK_POSITIONS=launch.block_positions,
         num_warps=launch.warps, num_stages=launch.stages,
     )  # fmt: skip

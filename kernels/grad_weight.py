@@ -28,7 +28,7 @@ from lth_sparse.kernels.configurations import launch_of, moved_at_once, parts_of
 from lth_sparse.kernels.entries import entry_of
 from lth_sparse.kernels.geometry import locate, reach
 from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
-from lth_sparse.kernels.tf32 import INTERPRETED, rounded, rounds
+from lth_sparse.kernels.tf32 import INTERPRETED, rounded, rounding
 from lth_sparse.kernels.workspace import workspace
 
 
@@ -38,7 +38,7 @@ def grad_weight_kernel(
     in_image_step, in_channel_step, in_row_step, in_column_step,
     out_image_step, out_channel_step, out_row_step, out_column_step,
     geometry: tl.constexpr,
-    CHANNELS_LAST: tl.constexpr, PRECISION: tl.constexpr, ROUND: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr, PRECISION: tl.constexpr, ROUNDING: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, STEP_COLUMNS: tl.constexpr, PIXELS: tl.constexpr, IMAGES: tl.constexpr,
 ):  # fmt: skip
     """partial[part][slots of a step] = the sums of products over one part of the positions, IMAGES x PIXELS at once."""
@@ -81,9 +81,8 @@ def grad_weight_kernel(
                 gathered = tl.load(at[None, :] + offset[:, None],
                                    mask=(away[None, :] & needed[:, None]) == 0, other=0.0)  # fmt: skip
                 gradient = tl.load(out_at[None, :] + to_channel[:, None], mask=exists[None, :], other=0.0)
-            if ROUND:
-                gathered = rounded(gathered)
-                gradient = rounded(gradient)
+            gathered = rounded(gathered, ROUNDING)
+            gradient = rounded(gradient, ROUNDING)
             left = tl.trans(gradient) if CHANNELS_LAST else gradient
             right = gathered if CHANNELS_LAST else tl.trans(gathered)
             total = tl.dot(left, right, total, input_precision=PRECISION, out_dtype=ACCUMULATOR)
@@ -139,7 +138,7 @@ def grad_weight(
         geometry=geometry,
         CHANNELS_LAST=layout_of(input) == "channels_last",
         PRECISION=precision,
-        ROUND=rounds(input.dtype, precision),
+        ROUNDING=rounding(input.dtype, precision, architecture),
         BLOCK_ROWS=blocks.block_rows, STEP_COLUMNS=blocks.step_columns,
         PIXELS=parts.pixels_at_once, IMAGES=parts.images_at_once,
         num_warps=launch.warps, num_stages=launch.stages,

@@ -29,7 +29,7 @@ def pack_kernel(
     values, weight, codes, slots, phase_blocks, live, starts, order, columns, step_blocks,
     channel_step, row_step, column_step,
     geometry: tl.constexpr,
-    ORDERED: tl.constexpr, ROUND: tl.constexpr,
+    ORDERED: tl.constexpr, ROUNDING: tl.constexpr,
     BLOCK_ROWS: tl.constexpr, STEP_COLUMNS: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     """weight[slot] = its value, 0 where it is not alive; codes[column] = where it reads."""
@@ -37,8 +37,7 @@ def pack_kernel(
     slot = tl.program_id(0) * SLOTS + tl.arange(0, SLOTS)
     entry, alive = entry_of(slot, slots, live, starts, order, BLOCK_ROWS, ORDERED)
     value = tl.load(values + entry, mask=alive, other=0.0)
-    if ROUND:
-        value = rounded(value)
+    value = rounded(value, ROUNDING)
     tl.store(weight + slot, value, mask=slot < slots)
 
     column = tl.program_id(0) * (SLOTS // BLOCK_ROWS) + tl.arange(0, SLOTS // BLOCK_ROWS)
@@ -52,11 +51,12 @@ def pack_kernel(
 
 
 def packed(
-    values: Tensor, blocks: ColumnBlocks, geometry: Geometry, steps: tuple[int, int, int], round: bool
+    values: Tensor, blocks: ColumnBlocks, geometry: Geometry, steps: tuple[int, int, int], round_as: str
 ) -> tuple[Tensor, Tensor]:
     """(weight [slots], codes int64 [columns]) of `values` [nnz], valid until the workspace is used again.
 
-    steps: elements from one channel, row and column of the correlation's input to the next. round: to TF32.
+    steps: elements from one channel, row and column of the correlation's input to the next. round_as: how
+    values are rounded to TF32, `kernels.tf32.rounding`.
     """
     codes, weight = workspace(values.device, (blocks.columns.numel(), torch.int64), (blocks.slots, values.dtype))
     if blocks.slots:
@@ -66,7 +66,7 @@ def packed(
             values, weight, codes, blocks.slots, blocks.blocks // phases,
             blocks.live, blocks.starts, blocks.order, blocks.columns, blocks.step_blocks, *steps,
             geometry=geometry,
-            ORDERED=len(blocks.order) > 0, ROUND=round,
+            ORDERED=len(blocks.order) > 0, ROUNDING=round_as,
             BLOCK_ROWS=blocks.block_rows, STEP_COLUMNS=blocks.step_columns, SLOTS=size,
         )  # fmt: skip
     return weight, codes

@@ -1,4 +1,7 @@
-"""TF32: float32 with 10 bits of mantissa, in which tensor cores multiply float32 where PyTorch's settings allow it."""
+"""TF32: float32 with 10 bits of mantissa, in which tensor cores multiply float32 where PyTorch's settings allow it.
+
+The tensor cores themselves cut the lower bits off, which errs twice as much as rounding, and always towards zero.
+"""
 
 from __future__ import annotations
 
@@ -10,17 +13,26 @@ INTERPRETED = bool(triton.knobs.runtime.interpret)
 """Whether this process runs the kernels in Triton's interpreter, which has no TF32: settled when they are imported."""
 
 
-def rounds(dtype: torch.dtype, precision: str) -> bool:
-    """Whether a kernel has to round its inputs."""
-    return dtype == torch.float32 and precision == "tf32" and not INTERPRETED
+def rounding(dtype: torch.dtype, precision: str, architecture: str) -> str:
+    """How a kernel has to round its inputs: "" not at all, else as PTX's cvt names it.
+
+    From Hopper on, rounding to even is one instruction (F2FP); ties away from zero, all that Ampere has, are three.
+    """
+    if dtype != torch.float32 or precision != "tf32" or INTERPRETED:
+        return ""
+    return "rna" if architecture == "sm_80" else "rn"
 
 
 @triton.jit
-def rounded(tensor):
-    """float32 rounded to the nearest TF32, ties away from zero, as cuDNN and cuBLAS do.
-
-    The tensor cores themselves cut the lower bits off, which errs twice as much, and always towards zero.
-    """
-    return tl.inline_asm_elementwise(
-        "cvt.rna.tf32.f32 $0, $1;", "=r,r", [tensor], dtype=tl.float32, is_pure=True, pack=1
-    )
+def rounded(tensor, ROUNDING: tl.constexpr):
+    """float32 rounded to the nearest TF32; the same tensor where nothing is to be rounded."""
+    if ROUNDING == "rn":
+        return tl.inline_asm_elementwise(
+            "cvt.rn.tf32.f32 $0, $1;", "=r,r", [tensor], dtype=tl.float32, is_pure=True, pack=1
+        )
+    elif ROUNDING == "rna":
+        return tl.inline_asm_elementwise(
+            "cvt.rna.tf32.f32 $0, $1;", "=r,r", [tensor], dtype=tl.float32, is_pure=True, pack=1
+        )
+    else:
+        return tensor

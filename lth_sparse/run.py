@@ -302,8 +302,8 @@ def _interpret_if_needed(settings: Config) -> bool:
     triton.interpret()
     resolve("triton")
     say(
-        "--backend triton without a GPU: Triton's interpreter runs the kernels on the CPU, thousands of times slower; that "
-        "shows whether they are right, not how fast they are"
+        "--backend triton without a GPU: Triton's interpreter runs the kernels on the CPU, thousands of times slower; "
+        "that shows whether they are right, not how fast they are"
     )
     return True
 

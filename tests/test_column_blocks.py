@@ -160,7 +160,7 @@ def test_a_large_mask_packs_within_a_second(density):
 
 
 def test_a_plan_is_smaller_than_the_dense_weight():
-    """At 95 % sparsity: what a layer keeps beside its values for both directions, in bytes of a dense float32 weight."""
+    """At 95 % sparsity, what a layer keeps beside its values for both directions, against a dense float32 weight."""
     mask = torch.rand(256, 256, 3, 3, generator=torch.Generator().manual_seed(0)) < 0.05
     pattern, spec = Pattern.from_mask(mask), LayerSpec("conv2d", 256, 256, (3, 3), padding=(1, 1))
     both = ColumnBlocks.of_forward(pattern, spec, 64, 32), ColumnBlocks.of_grad_input(pattern, spec, 64, 32)

@@ -46,7 +46,9 @@ def test_a_machine_without_triton_says_what_to_install(lottery, monkeypatch, tmp
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     status, said = lottery("--backend", "triton", "--out", tmp_path / "run")
     assert status == 2
-    assert error_line(said).endswith('backend "triton" cannot be used here: Triton is not installed: run \'pip install triton\'')
+    assert error_line(said).endswith(
+        "backend \"triton\" cannot be used here: Triton is not installed: run 'pip install triton'"
+    )
 
 
 def test_the_cpu_backend_is_refused_on_a_gpu(lottery, monkeypatch, image_folder, tmp_path):

@@ -1,7 +1,7 @@
 """The Triton kernels: every way in which they cut a layer up, their precisions, and what they refuse.
 
-Without a GPU they run in Triton's interpreter; tests/test_backends.py holds them to its grid, too. What only a GPU can show is
-in tests/test_gpu.py.
+Without a GPU they run in Triton's interpreter; tests/test_backends.py holds them to its grid, too. What only a GPU can
+show is in tests/test_gpu.py.
 """
 
 import os
@@ -17,7 +17,6 @@ from test_backends import BATCH_SIZES, DENSITIES, conv2d_cases, linear_cases, po
 import lth_sparse as lth
 from lth_sparse import reference
 from lth_sparse.backends import LayerSpec, registry
-from lth_sparse.backends.base import BackendError
 from lth_sparse.kernels import configurations
 from lth_sparse.pattern import Pattern
 
@@ -136,7 +135,26 @@ def test_the_same_bits_each_time(spec, input_shape):
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
-@pytest.mark.parametrize(("images", "pixels", "steps"), [(128, 1024, 18), (1, 1, 1), (7, 49, 3), (3, 50_000, 5), (64, 4, 900)])
+@pytest.mark.usefixtures("small_tiles")
+@pytest.mark.parametrize("spec", [conv2d(9, 20), conv2d(20, 20, 1), LayerSpec("linear", 40, 20)], ids=str)
+def test_what_no_weight_reads_may_hold_anything(spec):
+    """Columns that fill a step up, and channels without a weight, are not read: not even to be multiplied by zero."""
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.2
+    mask[:, [0, -1]] = False
+    backend, plan = registry.get("triton"), registry.get("triton").pack(Pattern.from_mask(mask.to(DEVICE)), spec)
+    x = torch.randn((3, spec.in_channels, 5, 5) if spec.kind == "conv2d" else (3, spec.in_channels), device=DEVICE)
+    values = torch.randn(plan.pattern.nnz, device=DEVICE)
+    expected = backend.forward(x, values, plan, None)
+    grad_out = torch.randn_like(expected)
+    gradient = backend.grad_weight(x, grad_out, plan)
+    x[:, [0, -1]] = torch.inf
+    assert torch.equal(backend.forward(x, values, plan, None), expected)
+    assert torch.equal(backend.grad_weight(x, grad_out, plan), gradient)
+
+
+@pytest.mark.parametrize(
+    ("images", "pixels", "steps"), [(128, 1024, 18), (1, 1, 1), (7, 49, 3), (3, 50_000, 5), (64, 4, 900)]
+)
 @pytest.mark.parametrize("row", configurations.table())
 def test_parts_cover_every_position_once(row, images, pixels, steps):
     parts = configurations.parts_of(row, 64, images, pixels, steps)
@@ -159,7 +177,9 @@ def test_every_configuration_is_in_the_table():
                     assert launch.block_positions >= configurations.FEWEST_POSITIONS
 
 
-@pytest.mark.parametrize(("capability", "row"), [((8, 0), "sm_80"), ((8, 9), "sm_80"), ((9, 0), "sm_90"), ((12, 0), "sm_90")])
+@pytest.mark.parametrize(
+    ("capability", "row"), [((8, 0), "sm_80"), ((8, 9), "sm_80"), ((9, 0), "sm_90"), ((12, 0), "sm_90")]
+)
 def test_each_gpu_has_a_row(capability, row):
     assert configurations.architecture(capability) == row
 
@@ -180,7 +200,9 @@ def precisions(monkeypatch):
 def test_tf32_is_used_where_pytorch_allows_it(precisions, kind, allowed):
     convolutions, products = torch.backends.cudnn.conv, torch.backends.cuda.matmul
     setting, spec, shape = (
-        (convolutions, conv2d(2, 3), (1, 2, 4, 4)) if kind == "conv2d" else (products, LayerSpec("linear", 4, 3), (2, 4))
+        (convolutions, conv2d(2, 3), (1, 2, 4, 4))
+        if kind == "conv2d"
+        else (products, LayerSpec("linear", 4, 3), (2, 4))
     )
     before = setting.fp32_precision
     try:
@@ -195,8 +217,8 @@ def test_a_layer_that_the_kernels_do_not_take_is_left_to_dense_and_the_reason_sa
     layers = [lth.SparseConv2d(1, 2, (17, 14), backend="triton", device=DEVICE) for _ in range(2)]
     said = [str(warning.message) for warning in recwarn if "leaves such a layer" in str(warning.message)]
     assert said == [
-        'backend "triton" leaves such a layer to masked dense PyTorch: kernel_size is (17, 14), and the Triton kernels take '
-        "rows and columns that add up to 30 at most"
+        'backend "triton" leaves such a layer to masked dense PyTorch: kernel_size is (17, 14), and the Triton '
+        "kernels take rows and columns that add up to 30 at most"
     ]
     x = torch.randn(2, 1, 20, 20, device=DEVICE)
     for layer in layers:
@@ -225,9 +247,10 @@ def test_cpu_tensors_without_the_interpreter_are_refused_by_the_layer():
         "try: layer(torch.ones(1, 3))",
         "except lth.backends.__globals__['BackendError'] as error: print(error)",
     )
-    assert "the layer is on cpu, and the Triton kernels need an NVIDIA GPU: move it there, choose another backend" in done.stdout, (
-        done.stderr
-    )
+    assert (
+        "the layer is on cpu, and the Triton kernels need an NVIDIA GPU: move it there, choose another backend"
+        in done.stdout
+    ), done.stderr
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,0 +1,373 @@
+"""Builds, tests and measures the GPU backends in one command, within 8 minutes and without a network: `make gpu`.
+
+Results are written as they are found, to OUT/gpu-NAME.json; a short table ends the run. `--rehearse` goes through the
+same steps without a GPU, on tiny layers in Triton's interpreter: its times mean nothing, and its file says so.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from datetime import datetime, timezone
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+BUDGET_SECONDS = 460
+TESTS = ("tests/test_gpu.py", "tests/test_triton_kernels.py", "tests/test_column_blocks.py")
+SANITIZED = ("tests/test_triton_kernels.py", "-k", "several or phases or padding")
+GPU_PRECISIONS = ("tf32", "bfloat16")
+IEEE_SPARSITIES = (0.9, 0.95)
+STEP_SPARSITY = 0.98
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Results:
+    """What was found so far, written to its file at each step."""
+
+    def __init__(self, path: Path, about: dict[str, Any]) -> None:
+        self.path = path
+        self.found: dict[str, Any] = {**about, "layers": [], "auto": [], "steps": []}
+        self.began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self.began
+
+    def over(self) -> bool:
+        """Whether the time is up; said once."""
+        late = self.seconds > BUDGET_SECONDS
+        if late and not self.found.get("cut_short"):
+            self.found["cut_short"] = True
+            say(f"{BUDGET_SECONDS} s are over: what is left is not measured")
+        return late
+
+    def write(self) -> None:
+        """The file, whole at any time."""
+        self.found["seconds"] = round(self.seconds, 1)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.path.with_suffix(".part")
+        partial.write_text(json.dumps(self.found, indent=1) + "\n")
+        partial.replace(self.path)
+
+
+def say(text: str) -> None:
+    """A line, at once."""
+    print(text, flush=True)
+
+
+def build() -> str:
+    """Installs the checkout without a network; gives the last line of what went wrong, or ""."""
+    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--quiet", "-e", "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
+
+
+def tested(arguments: Sequence[str], seconds: float, *before: str) -> str:
+    """pytest's closing line, or that the time was up. `before`: a command that runs it, such as compute-sanitizer."""
+    command = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
+    except subprocess.TimeoutExpired:
+        return f"not finished within {seconds:.0f} s"
+    except OSError as error:
+        return f"not run: {error}"
+    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    failed = [line for line in lines if line.startswith(("FAILED", "ERROR", "========= ERROR SUMMARY"))][:10]
+    closing = [line for line in lines if re.search(r"\d+ (passed|failed|skipped|error)", line)]
+    return "; ".join([*closing[-1:], *failed]) or f"exit status {done.returncode}: {lines[-1] if lines else ''}"
+
+
+def compile_ahead(architecture: str, layers: Sequence[Any], precisions: Sequence[str]) -> None:
+    """Fills Triton's cache in parallel, so that measuring waits for no compiler."""
+    cases = [(architecture, precision, layout, layer.spec, layer.input_shape)
+             for precision, layout, layer in product(precisions, ("contiguous", "channels_last"), layers)]  # fmt: skip
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
+        list(processes.map(_compile_one, cases))
+
+
+def _compile_one(case: tuple[Any, ...]) -> None:
+    from bench.compiled_kernels import compiled_layer
+
+    compiled_layer(*case)
+
+
+def set_precision(precision: str) -> torch.dtype:
+    """Has PyTorch multiply float32 so; gives the dtype."""
+    float32: Any = "tf32" if precision == "tf32" else "ieee"
+    torch.backends.cudnn.conv.fp32_precision = float32  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32
+
+
+def dense_calls(spec: Any, x: Tensor, weight: Tensor, grad_out: Tensor) -> dict[str, Callable[[], object]]:
+    """PyTorch's own operators: each alone, and both gradients in one call, as autograd makes it."""
+    from bench.sides import dense_layer
+
+    calls = dict(dense_layer(spec, x, weight, grad_out))
+    if spec.kind == "linear":
+        return calls | {"grad_input": lambda: grad_out @ weight, "grad_weight": lambda: grad_out.t() @ x}
+
+    def gradient(mask: list[bool]) -> Callable[[], object]:
+        return lambda: torch.ops.aten.convolution_backward(
+            grad_out, x, weight, None, spec.stride, spec.padding, spec.dilation, False, (0, 0), spec.groups, mask
+        )
+
+    return calls | {"grad_input": gradient([True, False, False]), "grad_weight": gradient([False, True, False])}
+
+
+def measure_layer(
+    results: Results, layer: Any, precision: str, masks_of: dict[str, dict[float, Tensor]], device: torch.device
+) -> None:
+    """Rows of one layer in one precision: dense in both layouts, then every mask in both layouts."""
+    from bench.gpu_timing import microseconds
+    from bench.sides import sparse_layer
+
+    dtype = set_precision(precision)
+    spec, generator = layer.spec, torch.Generator().manual_seed(0)
+    size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
+    x = torch.randn(layer.input_shape, generator=generator)
+    weight = torch.randn(spec.weight_shape, generator=generator) / x[0].numel() ** 0.5
+    grad_out = torch.randn(layer.input_shape[0], spec.out_channels, *size, generator=generator)
+    formats = {"contiguous": torch.contiguous_format}
+    if spec.kind == "conv2d":
+        formats["channels_last"] = torch.channels_last
+    for layout, memory_format in formats.items():
+        here = [tensor.to(device, dtype).contiguous(memory_format=memory_format) for tensor in (x, weight, grad_out)]
+        images, dense_weight, gradients = here
+        times = microseconds(dense_calls(spec, images, dense_weight, gradients), device)
+        row = {"layer": layer.name, "precision": precision, "layout": layout, "side": "dense"}
+        results.found["layers"].append(row | {"microseconds": times, "total": times["forward"] + times["backward"]})
+        for kind, masks in masks_of.items():
+            for sparsity, mask in masks.items():
+                if results.over():
+                    return
+                mask = mask.to(device)
+                side = sparse_layer("triton", spec, mask, images, dense_weight, gradients)
+                times = microseconds(side, device)
+                error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
+                results.found["layers"].append(
+                    row
+                    | {"side": "triton", "masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
+                    | {"microseconds": times, "total": sum(times.values())}
+                    | {"error": error, "dense_error": dense_error}
+                )
+    results.write()
+
+
+def _errors(
+    spec: Any, side: Any, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Operation -> the relative error against float64 of ours, and of dense PyTorch in the same precision."""
+    from bench.sides import relative_error
+
+    masked = weight * mask
+    dense = dense_calls(spec, x, masked, grad_out)
+    exact = dense_calls(spec, x.double(), masked.double(), grad_out.double())
+    ours, theirs = {}, {}
+    for operation, call in side.items():
+        expected, found = _gradient(exact[operation]()), _gradient(dense[operation]())
+        if operation == "grad_weight":
+            expected, found = expected[mask], found[mask]
+        ours[operation] = relative_error(call().double(), expected)
+        theirs[operation] = relative_error(found.double(), expected)
+    return ours, theirs
+
+
+def _gradient(result: Any) -> Tensor:
+    """The one tensor that there is, of convolution_backward's three."""
+    if isinstance(result, Tensor):
+        return result
+    (tensor,) = [each for each in result if each is not None and each.numel()]
+    return tensor
+
+
+def measure_auto(results: Results, layer: Any, masks: dict[float, Tensor], device: torch.device) -> None:
+    """The auto backend, when it has chosen, against dense, in the command line's layout."""
+    from bench.gpu_timing import microseconds
+    from bench.sides import dense_layer, sparse_layer
+
+    set_precision("tf32")
+    generator = torch.Generator().manual_seed(0)
+    spec = layer.spec
+    size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
+    tensors = [
+        torch.randn(shape, generator=generator).to(device)
+        for shape in (layer.input_shape, spec.weight_shape, (layer.input_shape[0], spec.out_channels, *size))
+    ]
+    if spec.kind == "conv2d":
+        tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]
+    x, weight, grad_out = tensors
+    for sparsity, mask in masks.items():
+        if results.over():
+            return
+        sides = {
+            "auto": sparse_layer("auto", spec, mask.to(device), x, weight, grad_out),
+            "dense": dense_layer(spec, x, weight, grad_out),
+        }
+        times = microseconds({name: _all_of(list(side.values())) for name, side in sides.items()}, device)
+        results.found["auto"].append({"layer": layer.name, "sparsity": sparsity, "microseconds": times})
+    results.write()
+
+
+def _all_of(calls: list[Callable[[], object]]) -> Callable[[], None]:
+    def run() -> None:
+        for call in calls:
+            call()
+
+    return run
+
+
+def measure_step(results: Results, network: str, device: torch.device, batch: int) -> None:
+    """A whole training step, captured in a CUDA graph: masked dense in both layouts, and sparse layers."""
+    from bench.gpu_timing import microseconds
+    from bench.sides import random_masks, training_step
+    from lth_sparse import models
+    from lth_sparse.masks import apply
+    from lth_sparse.nn import sparsify
+
+    set_precision("tf32")
+    images, labels = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
+    sides = {}
+    for name, layout in product(("dense", "triton"), ("contiguous", "channels_last")):
+        model = models.build(models.Network(network, (3, 32, 32), 10), seed=0)
+        masks = random_masks(model, STEP_SPARSITY)
+        apply(model, masks)
+        memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
+        model = model.to(device).to(memory_format=memory_format)
+        on_device = {layer: mask.to(device) for layer, mask in masks.items()}
+        if name == "triton":
+            model, on_device = sparsify(model, on_device, "triton"), {}
+        here = images.to(device).contiguous(memory_format=memory_format)
+        sides[f"{name}, {layout}"] = training_step(model, here, labels.to(device), on_device)
+    times = microseconds(sides, device)
+    results.found["steps"].append({"network": network, "sparsity": STEP_SPARSITY, "microseconds": times})
+    results.write()
+
+
+def summary(found: dict[str, Any]) -> list[str]:
+    """The short table: each layer's passes against the better layout of dense, in one precision."""
+    from bench.gpu_cases import NEVER_SLOWER, TICKET_GOALS
+
+    lines = [f"{'layer':12} {'precision':9} {'masks':7} {'sparsity':8} {'dense us':>9} {'triton us':>9} {'ratio':>6} "
+             f"{'must':>5} {'aim':>5} {'error / dense error':>19}"]  # fmt: skip
+    for layer, precision in dict.fromkeys((row["layer"], row["precision"]) for row in found["layers"]):
+        rows = [row for row in found["layers"] if (row["layer"], row["precision"]) == (layer, precision)]
+        best_dense = min(row["total"] for row in rows if row["side"] == "dense")
+        keys = dict.fromkeys((row["masks"], row["sparsity"]) for row in rows if row["side"] == "triton")
+        for masks, sparsity in keys:
+            ours = [row for row in rows if row.get("masks") == masks and row.get("sparsity") == sparsity]
+            best = min(row["total"] for row in ours)
+            worst = max(
+                row["error"][name] / max(row["dense_error"][name], 1e-30) for row in ours for name in row["error"]
+            )
+            goal = TICKET_GOALS.get(sparsity) if masks == "ticket" and precision == "tf32" else None
+            goals = f"{goal.must:5.1f} {goal.aim:5.1f}" if goal else " " * 11
+            lines.append(f"{layer:12} {precision:9} {masks:7} {sparsity:8.0%} {best_dense:9.1f} {best:9.1f} "
+                         f"{best_dense / best:6.2f} {goals} {worst:19.2f}")  # fmt: skip
+    if found["auto"]:
+        worst_auto = min(found["auto"], key=lambda row: row["microseconds"]["dense"] / row["microseconds"]["auto"])
+        times = worst_auto["microseconds"]
+        lines.append(f"auto at worst: {times['dense'] / times['auto']:.2f} of dense ({worst_auto['layer']} at "
+                     f"{worst_auto['sparsity']:.0%}; must {NEVER_SLOWER.must})")  # fmt: skip
+    for step in found["steps"]:
+        times = step["microseconds"]
+        best_dense, best = (
+            min(value for name, value in times.items() if name.startswith(side)) for side in ("dense", "triton")
+        )
+        lines.append(
+            f"graphed training step, {step['network']} at {step['sparsity']:.0%}: masked dense {best_dense:.0f} us, "
+            f"sparse {best:.0f} us, ratio {best_dense / best:.2f}"
+        )
+    return lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs what there is time for; 1 when a test failed, 2 when there is no GPU and no rehearsal was asked for."""
+    parser = argparse.ArgumentParser(prog="python -m bench.gpu", description="builds, tests and measures on a GPU")
+    parser.add_argument("--out", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU: the same steps on tiny layers")
+    parser.add_argument("--no-build", action="store_true", help="the checkout is installed already")
+    chosen = parser.parse_args(arguments)
+    if chosen.rehearse:
+        os.environ["TRITON_INTERPRET"] = "1"
+    elif not torch.cuda.is_available():
+        parser.error("there is no GPU: run it where there is one, or give --rehearse")
+    device = torch.device("cpu" if chosen.rehearse else "cuda")
+    if not chosen.no_build and (failure := build()):
+        say(f"the build failed ({failure}); going on with what is there")
+
+    import triton
+
+    import lth_sparse
+    from bench.cost_model import random_masks, ticket_masks
+    from bench.gpu_cases import LAYERS, REHEARSED
+    from lth_sparse import environment
+    from lth_sparse.kernels.configurations import architecture, table
+
+    layers = REHEARSED if chosen.rehearse else LAYERS
+    here = environment.describe(device, lth_sparse.__version__) | {"triton": triton.__version__}
+    name = "rehearsal" if chosen.rehearse else re.sub(r"[^a-z0-9]+", "-", here["device"].lower()).strip("-")
+    results = Results(
+        chosen.out / f"gpu-{name}.json",
+        {
+            "measured_on": here,
+            "date": datetime.now(timezone.utc).date().isoformat(),
+            "command": "python -m bench.gpu " + " ".join(sys.argv[1:] if arguments is None else arguments),
+            "rehearsal": "interpreted on a CPU: no time here means anything" if chosen.rehearse else "",
+        },
+    )
+    say(", ".join(f"{key} {value}" for key, value in here.items()))
+    results.found["tests"] = tested(TESTS if not chosen.rehearse else TESTS[2:], 150)
+    say(f"tests: {results.found['tests']}")
+    results.write()
+    if not chosen.rehearse:
+        torch.backends.cudnn.benchmark = True
+        row = architecture(torch.cuda.get_device_capability())
+        results.found["configurations"] = table()[row]
+        compile_ahead(row, layers, (*GPU_PRECISIONS, "float32"))
+        say(f"compiled ahead after {results.seconds:.0f} s")
+    masks_of: dict[str, Any] = {"random": random_masks(layers)}
+    if not chosen.rehearse:
+        masks_of["ticket"] = ticket_masks(layers, device, 32)
+        say(f"tickets found after {results.seconds:.0f} s")
+    for precision, layer in product((*GPU_PRECISIONS, "float32") if not chosen.rehearse else ("float32",), layers):
+        of_layer = {
+            kind: {
+                sparsity: masks[layer.name]
+                for sparsity, masks in by_sparsity.items()
+                if layer.name in masks and (precision != "float32" or sparsity in IEEE_SPARSITIES)
+            }
+            for kind, by_sparsity in masks_of.items()
+        }
+        measure_layer(results, layer, precision, of_layer, device)
+        say(f"{layer.name} in {precision} after {results.seconds:.0f} s")
+    measure_step(results, "vgg16" if not chosen.rehearse else "small", device, 128 if not chosen.rehearse else 2)
+    for layer in layers:
+        measure_auto(
+            results, layer, {sparsity: masks[layer.name] for sparsity, masks in masks_of["random"].items()}, device
+        )
+    if not chosen.rehearse and not results.over():
+        left = BUDGET_SECONDS - results.seconds
+        results.found["memcheck"] = tested(SANITIZED, min(left, 90), "compute-sanitizer", "--tool", "memcheck")
+        say(f"memcheck: {results.found['memcheck']}")
+    results.write()
+    say("\n".join(summary(results.found)))
+    say(f"written to {results.path} after {results.seconds:.0f} s")
+    return 1 if re.search(r"\d+ failed|error", results.found["tests"]) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
