@@ -1,18 +1,20 @@
 """Forward pass and grad_input: a correlation of a dense input with a sparse matrix in column blocks.
 
-Layout. Input and output are NCHW or channels_last, both as they are; the matrix is that of `lth_sparse.column_blocks`,
-its weights packed by `expand` as [columns, block_rows].
+Layout. Input and output are NCHW or channels_last, both as they are; the matrix is that of lth_sparse/column_blocks.py,
+made of the values at each call (packed_matrix.py): its weights as [columns, block_rows], its columns as codes.
 
 Tiling. A program computes BLOCK_POSITIONS positions, of any images, times the rows of one block. It goes through the
 columns of its block in steps: it gathers the positions that these columns read, from anywhere in the input, and
 multiplies them by the step's tile of the packed weight on the tensor cores. Programs of one tile of positions follow
-each other, so that its input comes from L2. Which taps are inside the input is worked out once a position, as bits; a
-gathered element then costs an addition, a test, and its load. In the NCHW layout neighbouring lanes gather neighbouring
-pixels of one column, in channels_last neighbouring columns of one pixel.
+each other, so that its input comes from L2. Which taps are outside of the input is worked out once a position, as bits:
+a gathered element costs one test of them, one addition to a pointer, and its load. In NCHW neighbouring lanes gather
+neighbouring pixels of one column, in channels_last neighbouring columns of one pixel.
 
-Bound. For 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, 95 % sparsity and blocks of 32 rows, a call gathers about
-120 M elements of 4 bytes for 7.9 GFLOP: by the model of bench/cost_model.py the gather through L1 bounds it, not the
-tensor cores and not HBM. The measured fraction of that bound is not known: not yet run on a GPU.
+Bound, by count: the instructions that gather. In TF32 on sm_90 an element costs 11 of them in NCHW and 8 in
+channels_last, in half precision 8 (`make kernels`), so a pass of 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, at
+95 % sparsity issues for 25 us at least, where the tensor cores need 20 and the memory 14 (`make model`). Software
+pipelining (stages above 1) was left out for that reason: cp.async with a predicate each costs seven instructions more.
+The fraction of the bound that is reached is not known: not yet run on a GPU.
 """
 
 from __future__ import annotations

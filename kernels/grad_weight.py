@@ -11,8 +11,10 @@ product for each live weight, and a gathered element is used block_rows times. T
 slots], which a second kernel adds up part by part, in their order, keeping what is alive: no atomics, the same bits
 each time.
 
-Bound. As the correlation, by issuing the gather's instructions, by their count in the compiled code; the gradients are
-loaded again for each step of a block. The measured fraction is not known: not yet run on a GPU.
+Bound, by count: the instructions that gather, as for the correlation; the gradients are loaded again for each step of a
+block, and positions are what tensor cores sum over, so both operands pass through shared memory. In TF32 on sm_90 a
+gathered element costs 19 instructions in NCHW and 28 in channels_last, in half precision 10 and 19 (`make kernels`).
+The fraction of the bound that is reached is not known: not yet run on a GPU.
 """
 
 from __future__ import annotations
