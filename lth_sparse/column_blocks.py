@@ -158,8 +158,9 @@ def _build(
     step_table = torch.full((step_total * step_columns,), -1, dtype=torch.int32)
     step_table[position[column_block, column]] = column.int()
 
-    by_row = torch.argsort(rows * size.columns + columns)
-    in_order = bool((by_row.diff() == 1).all())
+    key = rows * size.columns + columns
+    in_order = bool((key.diff() > 0).all())
+    by_row = torch.arange(len(key)) if in_order else torch.argsort(key)
     entry_position = position[entry_block, columns]
     word = (entry_position // WORD * block_rows + entry_slot % block_rows)[by_row]
     words = step_total * step_columns // WORD * block_rows
