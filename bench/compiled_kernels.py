@@ -40,6 +40,7 @@ PRECISIONS = {
     "float16": (torch.float16, "ieee"),
     "bfloat16": (torch.bfloat16, "ieee"),
 }
+DENSITY = 0.05
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 
 
@@ -134,28 +135,29 @@ def compiling_for(architecture: str) -> Iterator[list[Kernel]]:
 
 
 def compiled_layer(
-    architecture: str, precision: str, layout: str, spec: LayerSpec, x_shape: tuple[int, ...], density: float = 0.05
+    architecture: str, precision: str, layout: str, spec: LayerSpec, x_shape: tuple[int, ...], bias: bool = False
 ) -> dict[str, list[Kernel]]:
-    """Operation -> the kernels of one layer, compiled for the architecture."""
+    """Operation -> the kernels of one layer, compiled for the architecture; with or without a bias."""
     from lth_sparse.kernels.correlation import correlate
     from lth_sparse.kernels.grad_weight import grad_weight
 
     dtype, multiplied = PRECISIONS[precision]
-    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < density
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < DENSITY
     pattern = Pattern.from_mask(mask)
     size = spec.output_size(*x_shape[2:]) if spec.kind == "conv2d" else ()
     x, output = (
         torch.empty(shape, dtype=dtype, memory_format=LAYOUTS[layout] if len(shape) == 4 else torch.contiguous_format)
         for shape in (x_shape, (x_shape[0], spec.out_channels, *size))
     )
-    values, bias = torch.empty(pattern.nnz, dtype=dtype), torch.empty(spec.out_channels, dtype=dtype)
+    values = torch.empty(pattern.nnz, dtype=dtype)
     forward = correlation.of_forward(spec, x.shape, output.shape)
     backward = correlation.of_grad_input(spec, output.shape, x.shape)
     blocks = ColumnBlocks.of_forward(pattern, spec, *block_shape(architecture, spec.out_channels // spec.groups))
     transposed = ColumnBlocks.of_grad_input(pattern, spec, *block_shape(architecture, spec.in_channels // spec.groups))
     made = {}
     with compiling_for(architecture) as found:
-        correlate(x, values, bias, output, blocks, forward, architecture, multiplied)
+        shift = torch.empty(spec.out_channels, dtype=dtype) if bias else None
+        correlate(x, values, shift, output, blocks, forward, architecture, multiplied)
         made["forward"] = found[:]
         found.clear()
         correlate(output, values, None, x, transposed, backward, architecture, multiplied)
@@ -208,7 +210,9 @@ def rows_of(architecture: str) -> list[Row]:
             for case, (spec, x_shape) in CASES.items():
                 if case != USUAL and (precision != "tf32" or (len(x_shape) == 2 and layout != "contiguous")):
                     continue
-                for operation, kernels in compiled_layer(architecture, precision, layout, spec, x_shape).items():
+                for operation, kernels in compiled_layer(
+                    architecture, precision, layout, spec, x_shape, bias=True
+                ).items():
                     for kernel in kernels:
                         row = Row(architecture, precision, layout, f"{case}, {operation}", kernel)
                         rows[(precision, layout, case, operation, kernel.name)] = row

@@ -2,26 +2,25 @@
 
 Each way to launch is timed on one layer, 128 channels of 3 x 3 at 16 x 16, batch 128, 95 % sparsity, in each layout and
 precision; then the number of rows in a block is chosen by the sum of its best times. Everything is compiled beforehand,
-in parallel. `--rehearse` does the same without a GPU, with two candidates on a tiny layer, and writes to another file.
+in parallel. `--rehearse` does the same without a GPU, with two candidates on a tiny layer.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import product
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
 
-from bench.gpu import say, set_precision
+from bench.gpu import compilers, say, set_precision
 from lth_sparse import environment
 from lth_sparse.backends.base import LayerSpec
 from lth_sparse.kernels import configurations
@@ -94,63 +93,79 @@ def timed(
         return sum(microseconds({name: side[name] for name in parts}, device).values())
 
 
-def tuned(row: str, device: torch.device, layer: Any, shapes: Sequence[BlockShape], launches: Any) -> dict[str, Any]:
-    """The new row of the table."""
+def tuned(
+    row: str, device: torch.device, layer: Any, shape: BlockShape, launches: Mapping[str, Sequence[Launch]]
+) -> dict[str, tuple[float, Launch]]:
+    """Key of the table -> the least microseconds, and the launch that takes them, with blocks of this shape."""
     precisions = TUNED_IN if device.type == "cuda" else {"ieee": "float32"}
-    best: dict[BlockShape, dict[str, tuple[float, Launch]]] = {}
-    for shape in shapes:
-        cases = [
-            (row, TUNED_IN[precision], layout, layer, shape, operation, launch)
-            for operation, ways in launches.items()
-            for launch, layout, precision in product(ways, configurations.LAYOUTS, precisions)
-        ]
-        if device.type == "cuda":
-            with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes:
-                compiles = list(processes.map(_compile, cases, chunksize=4))
-            cases = [case for case, fits in zip(cases, compiles, strict=True) if fits]
-        found: dict[str, tuple[float, Launch]] = {}
-        for _, measured_in, layout, _, _, operation, launch in cases:
-            (precision,) = [name for name, timed_as in precisions.items() if timed_as == measured_in]
-            took = timed(operation, measured_in, layout, shape, launch, layer, device)
-            key = f"{operation}/{layout}/{precision}"
-            if key not in found or took < found[key][0]:
-                found[key] = took, launch
-        best[shape] = found
-        for key, (took, launch) in found.items():
-            say(f"{shape.block_rows} rows, {key}: {took:.1f} us with {launch}")
-    complete = [shape for shape in shapes if len(best[shape]) == len(launches) * 2 * len(precisions)]
-    shape = min(complete, key=lambda each: sum(took for took, _ in best[each].values()))
-    entry = dict(configurations.table()[row])
-    names = environment.describe(device, "")
-    entry["tuned_on"] = f"{names['device']}, torch {names['torch']}, commit {names['commit']}"
-    entry["blocks"] = shape._asdict()
-    entry["launches"] = dict(entry["launches"])
-    for key, (_, launch) in best[shape].items():
-        fields = launch._asdict()
+    cases = [
+        (precision, layout, operation, launch)
+        for operation, ways in launches.items()
+        for launch, layout, precision in product(ways, configurations.LAYOUTS, precisions)
+    ]
+    if device.type == "cuda":
+        compiled = [(row, TUNED_IN[precision], layout, layer, shape, *rest) for precision, layout, *rest in cases]
+        with compilers() as processes:
+            fits = list(processes.map(_compile, compiled, chunksize=4))
+        cases = [case for case, fit in zip(cases, fits, strict=True) if fit]
+    found: dict[str, tuple[float, Launch]] = {}
+    for precision, layout, operation, launch in cases:
+        took = timed(operation, precisions[precision], layout, shape, launch, layer, device)
+        key = f"{operation}/{layout}/{precision}"
+        if key not in found or took < found[key][0]:
+            found[key] = took, launch
+    for key, (took, launch) in found.items():
+        say(f"blocks of {shape.block_rows} rows, {key}: {took:.1f} us with {launch}")
+    return found
+
+
+def entry_of(
+    row: str, device: torch.device, shape: BlockShape, best: Mapping[str, tuple[float, Launch]]
+) -> dict[str, Any]:
+    """The row of the table with these launches in the place of its own."""
+    here = environment.describe(device, "")
+    launches = dict(configurations.table()[row]["launches"])
+    for key, (_, launch) in best.items():
+        launches[key] = launch._asdict()
         if key.startswith("grad_weight"):
-            del fields["positions_first"]
-        entry["launches"][key] = fields
-    return entry
+            del launches[key]["positions_first"]
+    return {
+        **configurations.table()[row],
+        "tuned_on": f"{here['device']}, torch {here['torch']}, commit {here['commit']}",
+        "blocks": shape._asdict(),
+        "launches": launches,
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Tunes and writes."""
+    """Tunes and writes, after each shape of blocks that is the best so far."""
     parser = argparse.ArgumentParser(prog="python -m bench.tune", description="rewrites kernels/configurations.json")
-    parser.add_argument("--rehearse", type=Path, metavar="FILE", help="without a GPU: the same steps, written to FILE")
-    rehearsed: Path | None = parser.parse_args(arguments).rehearse
-    if rehearsed is not None:
+    parser.add_argument("--out", type=Path, default=configurations.PATH, metavar="FILE", help="the table to write")
+    parser.add_argument("--rehearse", action="store_true", help="without a GPU: the same steps; needs --out")
+    chosen = parser.parse_args(arguments)
+    if chosen.rehearse and chosen.out == configurations.PATH:
+        parser.error("a rehearsal measures nothing that belongs into the table: give --out FILE")
+    layer, shapes, launches = LAYER, BLOCKS, LAUNCHES
+    if chosen.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"
-        row, device = configurations.INTERPRETER, torch.device("cpu")
-        ways = {operation: [Launch(4096, 1, 1, first) for first in (True, False)] for operation in LAUNCHES}
-        entry = tuned(row, device, TINY, BLOCKS[:1], ways)
+        row, device, layer, shapes = configurations.INTERPRETER, torch.device("cpu"), TINY, BLOCKS[:1]
+        launches = {operation: [Launch(4096, 1, 1, first) for first in (True, False)] for operation in LAUNCHES}
     elif torch.cuda.is_available():
         row, device = configurations.architecture(torch.cuda.get_device_capability()), torch.device("cuda")
-        entry = tuned(row, device, LAYER, BLOCKS, LAUNCHES)
     else:
-        parser.error("there is no GPU: run it where there is one, or give --rehearse FILE")
-    path = rehearsed if rehearsed is not None else configurations.PATH
-    configurations.write({**configurations.table(), row: entry}, path)
-    say(f"{row} of {path} is tuned on {entry['tuned_on']}")
+        parser.error("there is no GPU: run it where there is one, or give --rehearse")
+    least = math.inf
+    for shape in shapes:
+        best = tuned(row, device, layer, shape, launches)
+        total = sum(took for took, _ in best.values())
+        if best and total < least:
+            least = total
+            entry = entry_of(row, device, shape, best)
+            configurations.write({**configurations.table(), row: entry}, chosen.out)
+            say(f"{row} of {chosen.out}: blocks of {shape.block_rows} rows")
+    if least == math.inf:
+        say("no way to launch the kernels compiled: python -m bench.compiled_kernels says why")
+        return 1
     return 0
 
 

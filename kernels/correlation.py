@@ -32,7 +32,8 @@ from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
 from lth_sparse.kernels.tf32 import rounded, rounding
 
 
-@triton.jit
+# What differs from mask to mask is not specialised on, or every round of pruning would compile anew.
+@triton.jit(do_not_specialize=["positions", "blocks"])
 def correlation_kernel(
     input, weight, codes, bias, output, step_offsets, slot_rows, positions, blocks,
     in_image_step, in_channel_step, in_row_step, in_column_step,
@@ -139,7 +140,7 @@ def correlate(
     round_as = rounding(input.dtype, precision, architecture)
     weight, codes = packed(values, blocks, geometry, steps_of(input)[1:], round_as)
     correlation_kernel[(triton.cdiv(positions, launch.block_positions) * blocks.blocks,)](
-        input, weight, codes, bias if bias is not None else weight, output,
+        input, weight, codes, bias.contiguous() if bias is not None else weight, output,
         blocks.step_offsets, blocks.slot_rows, positions, blocks.blocks,
         *steps_of(input), *steps_of(output),
         geometry=geometry,

@@ -34,7 +34,8 @@ from lth_sparse.kernels.tf32 import INTERPRETED, rounded, rounding
 from lth_sparse.kernels.workspace import workspace
 
 
-@triton.jit
+# What differs from mask to mask is not specialised on, or every round of pruning would compile anew.
+@triton.jit(do_not_specialize=["steps", "images", "tiles_each", "images_each", "tile_parts"])
 def grad_weight_kernel(
     input, grad_out, partial, columns, step_blocks, slot_rows, steps, images, tiles_each, images_each, tile_parts,
     in_image_step, in_channel_step, in_row_step, in_column_step,
@@ -92,7 +93,7 @@ def grad_weight_kernel(
     tl.store(partial + part.to(tl.int64) * slots + (column[None, :] * BLOCK_ROWS + slot[:, None]), total)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["parts", "slots"])
 def collect_kernel(partial, grad_values, parts, slots, live, starts, order,
                    BLOCK_ROWS: tl.constexpr, ORDERED: tl.constexpr, SLOTS: tl.constexpr):  # fmt: skip
     """grad_values[entry] = the sum over the parts, in their order, of partial[part][slot]."""

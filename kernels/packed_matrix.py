@@ -24,7 +24,7 @@ from lth_sparse.kernels.tf32 import INTERPRETED, rounded
 from lth_sparse.kernels.workspace import workspace
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["slots", "phase_blocks"])
 def pack_kernel(
     values, weight, codes, slots, phase_blocks, live, starts, order, columns, step_blocks,
     channel_step, row_step, column_step,
@@ -53,7 +53,7 @@ def pack_kernel(
 def packed(
     values: Tensor, blocks: ColumnBlocks, geometry: Geometry, steps: tuple[int, int, int], round_as: str
 ) -> tuple[Tensor, Tensor]:
-    """(weight [slots], codes int64 [columns]) of `values` [nnz], valid until the workspace is used again.
+    """(weight [slots], codes int64 [columns]) of `values` [nnz].
 
     steps: elements from one channel, row and column of the correlation's input to the next. round_as: how
     values are rounded to TF32, `kernels.tf32.rounding`.

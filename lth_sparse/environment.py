@@ -45,7 +45,9 @@ def describe(device: torch.device, version: str) -> dict[str, Any]:
     """Versions, processor, threads, allocator, device and commit, JSON-ready. `version`: of this package."""
     precision = {}
     if device.type == "cuda":
-        precision["tf32"] = {"conv": torch.backends.cudnn.allow_tf32, "matmul": torch.backends.cuda.matmul.allow_tf32}
+        convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        products: Any = torch.backends.cuda.matmul
+        precision["float32"] = {"conv": convolutions.fp32_precision, "matmul": products.fp32_precision}
     return precision | {
         "lth_sparse": version,
         "commit": _commit(),

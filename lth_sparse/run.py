@@ -148,11 +148,6 @@ def _run(given: dict[str, Any], command: str) -> None:
         settings = config.build(given)
         if _interpret_if_needed(settings):
             settings = config.build(given, INTERPRETED)
-            say(
-                f"the preset is cut to {settings.training.iterations or settings.training.epochs} "
-                f"{'steps' if settings.training.iterations else 'epochs'} a training and {settings.pruning.rounds} "
-                f"rounds on {settings.data.dataset}; --iterations, --rounds and --dataset choose otherwise"
-            )
         if store is not None:
             store.refuse_if_taken()
         if resume:
@@ -230,6 +225,14 @@ def _played(
         store.write_info(info)
     of = f" (of {', '.join(candidates())})" if backend == "auto" else ""
     say(f"{settings.model} on {dataset.name}, backend {backend}{of}, {device}; writing to {store.path}")
+    if backend == "triton" and triton.interpreted():
+        training = settings.training
+        size = f"{training.iterations} steps" if training.iterations else f"{training.epochs} epochs"
+        say(
+            "Triton's interpreter runs the kernels on the CPU, thousands of times slower: that shows whether they are "
+            f"right, not how fast they are. The run has {size} a training and {settings.pruning.rounds} rounds "
+            "(--iterations, --rounds)"
+        )
     return lottery.run(resume)
 
 
@@ -296,15 +299,10 @@ def _refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _interpret_if_needed(settings: Config) -> bool:
-    """Whether this run's kernels are Triton's and have no GPU: then its interpreter runs them, and the user is told."""
+    """Whether this run's kernels are Triton's and its device the CPU: then Triton's interpreter runs them."""
     if settings.backend != "triton" or _device(settings.device).type != "cpu":
         return False
     triton.interpret()
-    resolve("triton")
-    say(
-        "--backend triton without a GPU: Triton's interpreter runs the kernels on the CPU, thousands of times slower; "
-        "that shows whether they are right, not how fast they are"
-    )
     return True
 
 

@@ -145,18 +145,28 @@ def test_clusters_of_random_rows_need_no_more_columns_than_rows_as_they_come():
     assert columns(order) < columns(np.arange(256))
 
 
+@pytest.fixture
+def one_thread():
+    """The time of the processor is then that of the clock, on a machine with nothing else to do."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("density", [1.0, 0.1, 0.02])
 def test_a_large_mask_packs_within_a_second(density):
-    """512 x 512 x 3 x 3, the largest of VGG: the best of five, for the machine is shared."""
+    """512 x 512 x 3 x 3, the largest of VGG, for both directions."""
     mask = torch.rand(512, 512, 3, 3, generator=torch.Generator().manual_seed(0)) < density
     pattern, spec = Pattern.from_mask(mask), LayerSpec("conv2d", 512, 512, (3, 3), padding=(1, 1))
     times = []
-    for _ in range(5):
-        began = time.perf_counter()
+    for _ in range(3):
+        began = time.process_time()
         ColumnBlocks.of_forward(pattern, spec, 64, 32)
         ColumnBlocks.of_grad_input(pattern, spec, 64, 32)
-        times.append(time.perf_counter() - began)
-    assert min(times) < 1
+        times.append(time.process_time() - began)
+    assert min(times) < 1, times
 
 
 def test_a_plan_is_smaller_than_the_dense_weight():

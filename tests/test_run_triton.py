@@ -20,6 +20,7 @@ def test_a_lottery_in_the_interpreter_is_that_of_dense(lottery, image_folder, tm
     status, said = lottery("--backend", "triton", *options, "--out", tmp_path / "triton")
     assert status == 0, said
     assert "Triton's interpreter runs the kernels on the CPU, thousands of times slower" in said
+    assert "The run has 3 steps a training and 1 rounds" in said
     assert lottery("--backend", "dense", *options, "--out", tmp_path / "dense")[0] == 0
     for ours, dense in zip(rows(tmp_path / "triton"), rows(tmp_path / "dense"), strict=True):
         assert [ours[name] for name in ACCURACIES] == [dense[name] for name in ACCURACIES]
@@ -37,6 +38,12 @@ def test_the_preset_is_cut_to_a_size_that_the_interpreter_manages():
     assert (settings.training.iterations, settings.training.epochs, settings.pruning.rounds) == (None, 1, 5)
     settings = config.build({"preset": "openlth/vgg16"}, INTERPRETED)
     assert (settings.training.iterations, settings.training.epochs) == (40, None)
+
+
+def test_bad_input_is_one_line_here_too(lottery, tmp_path):
+    status, said = lottery("--backend", "triton", "--dataset", "folder", "--data-dir", tmp_path / "nothing")
+    assert status == 2
+    error_line(said)
 
 
 def test_a_machine_without_triton_says_what_to_install(lottery, monkeypatch, tmp_path):

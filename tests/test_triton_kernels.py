@@ -30,6 +30,18 @@ LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channel
 TOLERANCE = {torch.float64: 1e-14, torch.float32: 4e-6, torch.float16: 1e-3}
 
 
+@pytest.fixture(autouse=True)
+def exact_float32():
+    """On a GPU float32 is multiplied as it is, which PyTorch's convolutions by default do not do."""
+    settings = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    before = [setting.fp32_precision for setting in settings]
+    for setting in settings:
+        setting.fp32_precision = "ieee"
+    yield
+    for setting, value in zip(settings, before, strict=True):
+        setting.fp32_precision = value
+
+
 def conv2d(in_channels, out_channels, size=3, **rest):
     return LayerSpec("conv2d", in_channels, out_channels, (size, size), **{"padding": (size // 2, size // 2)} | rest)
 
@@ -71,7 +83,8 @@ def assert_right(ours, truth, dtype, layout="contiguous"):
             assert (mine - expected).abs().max() <= TOLERANCE[dtype] * expected.abs().max() + 1e-30
 
 
-@settings(max_examples=60, deadline=None, derandomize=True, database=None)
+# On a GPU each example is compiled.
+@settings(max_examples=60 if INTERPRETED else 5, deadline=None, derandomize=True, database=None)
 @given(case=st.one_of(conv2d_cases(), linear_cases()), density=DENSITIES, seed=st.integers(0, 99), batch=BATCH_SIZES)
 def test_float16_is_as_exact_as_its_rounding(case, density, seed, batch):
     """The products of float16 numbers are exact in float32, where they are added up: what is left is one rounding."""
@@ -204,13 +217,11 @@ def test_tf32_is_used_where_pytorch_allows_it(precisions, kind, allowed):
         if kind == "conv2d"
         else (products, LayerSpec("linear", 4, 3), (2, 4))
     )
-    before = setting.fp32_precision
-    try:
-        setting.fp32_precision = "tf32" if allowed else "ieee"
-        computed(spec, shape, torch.float32)
-    finally:
-        setting.fp32_precision = before
+    setting.fp32_precision = "tf32" if allowed else "ieee"
+    computed(spec, shape, torch.float32)
     assert precisions == ["tf32" if allowed else "ieee"] * 2
+    computed(spec, shape, torch.float16)
+    assert precisions[2:] == ["ieee"] * 2
 
 
 def test_a_layer_that_the_kernels_do_not_take_is_left_to_dense_and_the_reason_said_once(recwarn):
@@ -302,6 +313,17 @@ def test_a_layer_without_images_or_weights_costs_no_launch():
     plan = backend.pack(Pattern.from_mask(torch.ones(spec.weight_shape, dtype=torch.bool, device=DEVICE)), spec)
     assert backend.forward(x[:0], torch.ones(54, device=DEVICE), plan, bias).shape == (0, 3, 4, 4)
     assert not backend.grad_weight(x[:0], output[:0], plan).any()
+
+
+@pytest.mark.parametrize("kind", ["conv2d", "linear"])
+def test_a_bias_may_have_any_strides(kind):
+    spec, shape = (conv2d(2, 6), (1, 2, 4, 4)) if kind == "conv2d" else (LayerSpec("linear", 4, 6), (2, 4))
+    backend = registry.get("triton")
+    plan = backend.pack(Pattern.from_mask(torch.ones(spec.weight_shape, dtype=torch.bool, device=DEVICE)), spec)
+    x, values = torch.randn(shape, device=DEVICE), torch.randn(plan.pattern.nnz, device=DEVICE)
+    for bias in (torch.arange(12.0, device=DEVICE)[::2], torch.ones(1, device=DEVICE).expand(6)):
+        expected = backend.forward(x, values, plan, bias.contiguous())
+        assert torch.equal(backend.forward(x, values, plan, bias), expected)
 
 
 def test_layers_train_with_it():

@@ -28,7 +28,7 @@ _INTERPRET = "TRITON_INTERPRET"
 
 def interpreted() -> bool:
     """Whether the kernels run in Triton's interpreter: on CPU tensors, exact, and thousands of times slower."""
-    return os.environ.get(_INTERPRET) == "1"
+    return os.environ.get(_INTERPRET, "").lower() in ("1", "true", "yes", "on", "y")  # What Triton takes for a yes.
 
 
 def interpret() -> None:
@@ -157,7 +157,13 @@ class TritonBackend:
         geometry = correlation.of_forward(plan.spec, x.shape, grad_out.shape)
         with _on(x.device):
             grad_weight(
-                _dense(x), _dense(grad_out), gradient, plan.blocks, geometry, _row(x.device), _precision(plan.spec)
+                _dense(x),
+                _dense(grad_out),
+                gradient,
+                plan.blocks,
+                geometry,
+                _row(x.device),
+                _precision(plan.spec, x.dtype),
             )
         return gradient
 
@@ -176,7 +182,14 @@ def _correlate(
 
     with _on(input.device):
         correlate(
-            _dense(input), values.contiguous(), bias, output, blocks, geometry, _row(input.device), _precision(spec)
+            _dense(input),
+            values.contiguous(),
+            bias,
+            output,
+            blocks,
+            geometry,
+            _row(input.device),
+            _precision(spec, input.dtype),
         )
 
 
@@ -214,7 +227,9 @@ def _capability(index: int) -> tuple[int, int]:
     return torch.cuda.get_device_capability(index)
 
 
-def _precision(spec: LayerSpec) -> str:
-    """What float32 is multiplied in: PyTorch's own setting for the dense layer."""
+def _precision(spec: LayerSpec, dtype: torch.dtype) -> str:
+    """What float32 is multiplied in: PyTorch's own setting for the dense layer. Other dtypes are as they are."""
+    if dtype != torch.float32:
+        return "ieee"
     setting: Any = torch.backends.cuda.matmul if spec.kind == "linear" else torch.backends.cudnn.conv  # type: ignore[attr-defined]
     return "tf32" if setting.fp32_precision == "tf32" else "ieee"

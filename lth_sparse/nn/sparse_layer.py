@@ -150,7 +150,8 @@ class SparseLayer(nn.Module):
         return {**self.__dict__, "_pattern": None, "_plan": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
+        # Pickles from before layers could be left to dense have no _computed_by.
+        super().__setstate__({"_computed_by": state.get("_backend"), **state})
         self._pack()
 
     def _load_from_state_dict(
