@@ -38,6 +38,11 @@ LAUNCHES = {
 }
 
 
+def precisions_of(device: torch.device) -> dict[str, str]:
+    """What is tuned on the device: of a rehearsal, one."""
+    return TUNED_IN if device.type == "cuda" else {"ieee": "float32"}
+
+
 @contextmanager
 def launching(shape: BlockShape, operation: str, launch: Launch) -> Iterator[None]:
     """Inside, masks are packed for `shape`, and `operation` is launched so."""
@@ -97,7 +102,7 @@ def tuned(
     row: str, device: torch.device, layer: Any, shape: BlockShape, launches: Mapping[str, Sequence[Launch]]
 ) -> dict[str, tuple[float, Launch]]:
     """Key of the table -> the least microseconds, and the launch that takes them, with blocks of this shape."""
-    precisions = TUNED_IN if device.type == "cuda" else {"ieee": "float32"}
+    precisions = precisions_of(device)
     cases = [
         (precision, layout, operation, launch)
         for operation, ways in launches.items()
@@ -158,7 +163,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for shape in shapes:
         best = tuned(row, device, layer, shape, launches)
         total = sum(took for took, _ in best.values())
-        if best and total < least:
+        if len(best) < len(launches) * len(configurations.LAYOUTS) * len(precisions_of(device)):
+            say(
+                f"blocks of {shape.block_rows} rows: some operation has no way to be launched, so they are no candidate"
+            )
+        elif total < least:
             least = total
             entry = entry_of(row, device, shape, best)
             configurations.write({**configurations.table(), row: entry}, chosen.out)

@@ -282,6 +282,23 @@ def test_a_layer_is_not_measured_at_new_batch_sizes_for_ever(register: Register)
 # Giving choices away and taking them back
 
 
+def test_on_a_gpu_float32_is_chosen_for_by_what_it_is_multiplied_in() -> None:
+    spec, gpu, products = LayerSpec("linear", 3, 4), torch.device("cuda"), torch.backends.cuda.matmul
+    before = products.fp32_precision
+    try:
+        for precision in ("tf32", "ieee"):
+            products.fp32_precision = precision
+            assert auto._float32(spec, torch.float32, gpu) == precision
+    finally:
+        products.fp32_precision = before
+    assert auto._float32(spec, torch.float16, gpu) == auto._float32(spec, torch.float32, torch.device("cpu")) == ""
+    on_gpu = key_of(8)._replace(device="cuda", float32="tf32")
+    choices = Choices()
+    choices.add(on_gpu, Choice("dense"))
+    assert list(Choices.from_json(json.loads(json.dumps(choices.to_json()))).layers) == [on_gpu]
+    assert choices.from_another_size(on_gpu._replace(input_shape=(9, 3), float32="ieee")) is None
+
+
 def test_choices_survive_json_and_are_replayed_without_measuring(register: Register, calls: Calls) -> None:
     register("dense")
     register("fast")

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import registry, triton
-from lth_sparse.backends.base import Backend, LayerSpec, Plan, memory_format
+from lth_sparse.backends.base import Backend, LayerSpec, Plan, float32_multiplied_in, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.pattern import Pattern
 
@@ -155,8 +155,9 @@ class AutoBackend:
         assert isinstance(plan, AutoPlan)
         dtype, device = like.dtype, like.device
         key = Key(
-            operation, plan.spec, input_shape, layout, plan.pattern.nnz, dtype, device.type, torch.get_num_threads()
-        )
+            operation, plan.spec, input_shape, layout, plan.pattern.nnz, dtype, device.type, torch.get_num_threads(),
+            _float32(plan.spec, dtype, device),
+        )  # fmt: skip
         choice = self.choices.layers.get(key)
         slices = plan.slices()
         if choice is None or not isinstance(slices.get(choice.backend), tuple):
@@ -266,6 +267,11 @@ def _recording(device: torch.device) -> bool:
 def _in_format_of(images: Tensor, result: Tensor) -> Tensor:
     # The operators would do it otherwise, and a conversion is part of the time.
     return result.contiguous(memory_format=memory_format(images))
+
+
+def _float32(spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> str:
+    """The key's field of that name."""
+    return float32_multiplied_in(spec) if device.type == "cuda" and dtype == torch.float32 else ""
 
 
 def _layout(images: Tensor) -> str:

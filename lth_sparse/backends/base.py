@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -104,6 +104,12 @@ def memory_format(images: Tensor) -> torch.memory_format:
     if images.dim() == 4 and not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
         return torch.channels_last
     return torch.contiguous_format
+
+
+def float32_multiplied_in(spec: LayerSpec) -> str:
+    """ "tf32" or "ieee": what PyTorch multiplies float32 in on a GPU, by its own setting for the layer's operators."""
+    setting: Any = torch.backends.cuda.matmul if spec.kind == "linear" else torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    return "tf32" if setting.fp32_precision == "tf32" else "ieee"
 
 
 class Backend(Protocol):

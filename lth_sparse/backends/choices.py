@@ -36,6 +36,8 @@ class Key(NamedTuple):
     dtype: torch.dtype
     device: str
     threads: int
+    float32: str = ""
+    """On a GPU, what float32 is multiplied in, "tf32" or "ieee"; "" for other dtypes and on the CPU."""
 
     @property
     def batch_size(self) -> int:
@@ -167,6 +169,7 @@ def _layer_key(entry: Mapping[str, Any], where: str) -> Key:
         dtype,
         _text(entry, "device", where),
         _count(entry, "threads", where),
+        _text(entry, "float32", where) if "float32" in entry else "",
     )
 
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from lth_sparse import correlation
-from lth_sparse.backends.base import LayerSpec, Plan, memory_format
+from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, memory_format
 from lth_sparse.backends.registry import register
 from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import INTERPRETER, MOST_TAPS, architecture, block_shape
@@ -228,8 +227,5 @@ def _capability(index: int) -> tuple[int, int]:
 
 
 def _precision(spec: LayerSpec, dtype: torch.dtype) -> str:
-    """What float32 is multiplied in: PyTorch's own setting for the dense layer. Other dtypes are as they are."""
-    if dtype != torch.float32:
-        return "ieee"
-    setting: Any = torch.backends.cuda.matmul if spec.kind == "linear" else torch.backends.cudnn.conv  # type: ignore[attr-defined]
-    return "tf32" if setting.fp32_precision == "tf32" else "ieee"
+    """What the tensors are multiplied in: float32 as PyTorch does it, other dtypes as they are."""
+    return float32_multiplied_in(spec) if dtype == torch.float32 else "ieee"
