@@ -155,7 +155,7 @@ def one_thread():
 
 
 @pytest.mark.usefixtures("one_thread")
-@pytest.mark.parametrize("density", [1.0, 0.1, 0.02])
+@pytest.mark.parametrize("density", [0.5, 0.1, 0.02])
 def test_a_large_mask_packs_within_a_second(density):
     """512 x 512 x 3 x 3, the largest of VGG, for both directions."""
     mask = torch.rand(512, 512, 3, 3, generator=torch.Generator().manual_seed(0)) < density

@@ -100,7 +100,8 @@ def test_it_trains_with_what_it_chose_and_keeps_that(first: Path, dense: Path) -
     ours, theirs = rows(first, without_times=True), rows(dense, without_times=True)
     # Nothing is pruned in round 0, so masked dense PyTorch trains it, bit for bit.
     assert ours[0] == theirs[0]
-    assert ours[1]["train_loss"] != theirs[1]["train_loss"]
+    # Of many losses one may come out the same to the last bit, but not all.
+    assert (first / "curves.csv").read_text() != (dense / "curves.csv").read_text()
     assert float(ours[1]["train_loss"]) == pytest.approx(float(theirs[1]["train_loss"]), rel=1e-3)
     assert [row["step_ms"] for row in rows(first)] == ["1.0"] * 3
 
