@@ -1,12 +1,14 @@
-"""Builds the C++ extension when there are sources in csrc/ and the means to build them; the rest is in pyproject.toml.
+"""Builds the C++ and CUDA extensions when the means are there; the rest is in pyproject.toml.
 
 kernels/ is installed as `lth_sparse.kernels`: PyPI has a package called `kernels`, so no module of that name of ours
 may lie at the top level.
 """
 
 import os
+import re
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,11 @@ from typing import Any
 from setuptools import find_packages, setup
 
 ROOT = Path(__file__).resolve().parent
+STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
+"""One binary for every torch from 2.11 and every Python from 3.10 on."""
+CUDA_SWITCH = "LTH_SPARSE_CUDA"
+"""1 builds the CUDA kernels or fails, 0 leaves them out; otherwise they are built where nvcc and a CUDA torch are."""
+GPUS = "8.0;9.0+PTX"
 
 
 def say(text: str) -> None:
@@ -25,26 +32,83 @@ def compiler() -> str | None:
     return shutil.which(shlex.split(os.environ.get("CXX", "c++"))[0])
 
 
-def extension() -> dict[str, Any]:
+def cuda_home() -> str | None:
+    """Where the CUDA toolkit lies, by its own account: an nvcc on the path may be a script that calls it."""
+    if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
+        return home if shutil.which("nvcc", path=f"{home}/bin") else None
+    if shutil.which("nvcc") is None:
+        return None
+    asked = subprocess.run(["nvcc", "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
+    found = re.search(r"^#\$ TOP=(.*)$", asked.stderr, re.MULTILINE)
+    return str(Path(found[1]).resolve()) if found else None
+
+
+def cpp_extension() -> Any:
+    """csrc/cpu and its operators."""
+    from torch.utils.cpp_extension import CppExtension
+
+    sources = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+    return CppExtension(
+        "lth_sparse._cpu",
+        [str(path.relative_to(ROOT)) for path in sources],
+        extra_compile_args={"cxx": ["-O3", "-std=c++20", STABLE_ABI]},
+        py_limited_api=True,
+    )
+
+
+def cuda_extension() -> tuple[Any, str]:
+    """csrc/cuda, in a shared object of its own, for it needs libtorch_cuda.so; or None, and why not."""
+    if os.environ.get(CUDA_SWITCH) == "0":
+        return None, f"{CUDA_SWITCH}=0"
+    home = cuda_home()
+    if home is None:
+        return None, "there is no nvcc on the PATH or under CUDA_HOME"
+    os.environ["CUDA_HOME"] = home  # Read when cpp_extension is imported.
+    import torch
+
+    if torch.version.cuda is None:
+        return None, f"torch {torch.__version__} is built without CUDA"
+    version = subprocess.run([f"{home}/bin/nvcc", "--version"], capture_output=True, text=True).stdout
+    release = re.search(r"release (\d+)", version)
+    if release is None or release[1] != torch.version.cuda.split(".")[0]:
+        found = release[1] if release else "of an unknown version"
+        return None, f"nvcc is {found}, and torch is built with CUDA {torch.version.cuda}"
+    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", GPUS)
+    from torch.utils.cpp_extension import CUDAExtension
+
+    include = str(ROOT / "csrc" / "cuda" / "device")
+    extension = CUDAExtension(
+        "lth_sparse._cuda",
+        [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc" / "cuda").glob("*.cu"))],
+        include_dirs=[include],
+        extra_compile_args={"nvcc": ["-O3", "-std=c++20", "--threads=2", STABLE_ABI, "-DUSE_CUDA"]},
+        py_limited_api=True,
+        # Where nobody asked for it, a compiler that nvcc does not work with must not keep the rest from being installed.
+        optional=os.environ.get(CUDA_SWITCH) != "1",
+    )
+    return extension, ""
+
+
+def extensions() -> dict[str, Any]:
     """The arguments of setup() that build csrc/, or none of them, with the reason said."""
-    sources = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "csrc").rglob("*.cpp"))
-    if not sources:
-        return {}
     if compiler() is None:
-        say("there is no C++ compiler (set CXX, or install g++): installed without the C++ kernels")
+        say("there is no C++ compiler (set CXX, or install g++): installed without the C++ and CUDA kernels")
         return {}
     try:
-        from torch.utils.cpp_extension import BuildExtension, CppExtension
+        cuda, reason = cuda_extension()
+        from torch.utils.cpp_extension import BuildExtension
     except ImportError:
         say(
-            "torch is not in the build environment: installed without the C++ kernels; for them, install the "
+            "torch is not in the build environment: installed without the C++ and CUDA kernels; for them, install the "
             "requirements first, then 'pip install --no-build-isolation -e .'"
         )
         return {}
-    # The stable ABI: one binary for every torch from 2.11 and every Python from 3.10 on.
-    arguments = {"cxx": ["-O3", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000"]}
+    if cuda is None:
+        if os.environ.get(CUDA_SWITCH) == "1":
+            sys.exit(f"lth_sparse: {CUDA_SWITCH}=1 asks for the CUDA kernels: {reason}")
+        say(f"installed without the CUDA kernels: {reason}")
     return {
-        "ext_modules": [CppExtension("lth_sparse._cpu", sources, extra_compile_args=arguments, py_limited_api=True)],
+        "ext_modules": [cpp_extension(), *([cuda] if cuda else [])],
         "cmdclass": {"build_ext": BuildExtension.with_options(use_ninja=False)},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
@@ -54,5 +118,5 @@ setup(
     packages=[*find_packages(include=["lth_sparse", "lth_sparse.*"]), "lth_sparse.kernels"],
     package_dir={"lth_sparse.kernels": "kernels"},
     package_data={"lth_sparse.report": ["*.css"], "lth_sparse.kernels": ["*.json"]},
-    **extension(),
+    **extensions(),
 )

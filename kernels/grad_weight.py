@@ -31,7 +31,7 @@ from lth_sparse.kernels.entries import entry_of
 from lth_sparse.kernels.geometry import locate, reach
 from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
 from lth_sparse.kernels.tf32 import INTERPRETED, rounded, rounding
-from lth_sparse.kernels.workspace import workspace
+from lth_sparse.workspace import workspace
 
 
 # What differs from mask to mask is not specialised on, or every round of pruning would compile anew.

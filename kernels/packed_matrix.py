@@ -21,7 +21,7 @@ from lth_sparse.kernels.configurations import moved_at_once
 from lth_sparse.kernels.entries import entry_of
 from lth_sparse.kernels.geometry import reach
 from lth_sparse.kernels.tf32 import INTERPRETED, rounded
-from lth_sparse.kernels.workspace import workspace
+from lth_sparse.workspace import workspace
 
 
 @triton.jit(do_not_specialize=["slots", "phase_blocks"])

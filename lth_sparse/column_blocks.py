@@ -9,6 +9,7 @@ of its stride; a column is `input channel * taps + tap`, input channels counted 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import ClassVar, NamedTuple
 
@@ -28,8 +29,8 @@ WORD = 32
 class ColumnBlocks:
     """A sparse matrix as blocks of rows with columns of their own. Immutable; it holds no weight values.
 
-    The columns of a block are cut into steps of equal width, the last one filled up with columns that do not exist. A
-    packed weight, which the kernels make of the values at each call, is `[steps * step_columns, block_rows]`.
+    The columns of a block, ascending or arranged otherwise, are cut into steps of equal width, the last one filled up
+    with columns that do not exist. A packed weight, which the kernels make of the values at each call, is `[steps * step_columns, block_rows]`.
     """
 
     TENSORS: ClassVar[int] = 7
@@ -43,7 +44,7 @@ class ColumnBlocks:
     step_blocks: Tensor
     """int32 [steps]: the block that owns each step."""
     columns: Tensor
-    """int32 [steps, step_columns]: ascending within a block, -1 where a step is filled up."""
+    """int32 [steps, step_columns]: in the order of the block's arrangement, -1 where there is none."""
     live: Tensor
     """int32 [steps * step_columns / 32, block_rows]: bit k of a word says whether its slot is alive in its column k."""
     starts: Tensor
@@ -83,41 +84,65 @@ class ColumnBlocks:
     @classmethod
     def of_forward(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
         """For the forward pass and grad_weight: a row is an output channel, entries are in the order of the values."""
-        rows, columns = _entries(pattern, spec)
-        size = Size(1, spec.groups, spec.out_channels // spec.groups, spec.in_channels * _taps(spec))
-        return _build(rows, columns, size, block_rows, step_columns, pattern.mask.device)
+        return build(forward_matrix(pattern, spec), block_rows, step_columns, ascending)
 
     @classmethod
     def of_grad_input(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
-        """For grad_input: a row is an input channel in one phase of the stride, a column `output channel * taps + tap`.
-
-        The input pixels (s j + p, s i + q) are phase p * s + q: they see only the taps that reach them.
-        """
-        taps = _taps(spec)
-        rows, columns = _entries(pattern, spec)
-        channel, tap = columns // taps, columns % taps
-        phase_rows, phase_columns = (
-            (torch.arange(kernel) * dilation - padding) % stride
-            for kernel, dilation, padding, stride in zip(
-                spec.kernel_size, spec.dilation, spec.padding, spec.stride, strict=True
-            )
-        )
-        phase_of_tap = (phase_rows[:, None] * spec.stride[1] + phase_columns).flatten()
-        phases = spec.stride[0] * spec.stride[1]
-        size = Size(phases, spec.groups, spec.in_channels // spec.groups, spec.out_channels * taps)
-        return _build(
-            phase_of_tap[tap] * spec.in_channels + channel, rows * taps + tap, size, block_rows, step_columns,
-            pattern.mask.device,
-        )  # fmt: skip
+        """For grad_input: a row is an input channel in one phase of the stride, a column `output channel * taps + tap`."""
+        return build(grad_input_matrix(pattern, spec), block_rows, step_columns, ascending)
 
 
-class Size(NamedTuple):
-    """Of a matrix: its rows count on from group to group, and from phase to phase."""
+class Matrix(NamedTuple):
+    """The sparse matrix of a correlation: its rows count on from group to group, and from phase to phase."""
 
+    rows: Tensor
+    """int64 [nnz], in the order of the values, on the host; as `columns`."""
+    columns: Tensor
     phases: int
     groups: int
     group_rows: int
-    columns: int
+    column_count: int
+    device: torch.device
+    """Where its blocks are wanted."""
+
+
+Arrangement = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""From `needed`, bool [blocks, columns], to where each column lies within its block, int64 [blocks, columns], anything
+for columns that are not needed; and to how far each block reaches, int64 [blocks]."""
+
+
+def ascending(needed: Tensor) -> tuple[Tensor, Tensor]:
+    """The arrangement in which the columns of a block ascend, without gaps."""
+    return needed.cumsum(1).sub_(1), needed.sum(1)
+
+
+def forward_matrix(pattern: Pattern, spec: LayerSpec) -> Matrix:
+    """Of the forward pass: rows are output channels."""
+    rows, columns = _entries(pattern, spec)
+    group_rows, column_count = spec.out_channels // spec.groups, spec.in_channels * _taps(spec)
+    return Matrix(rows, columns, 1, spec.groups, group_rows, column_count, pattern.mask.device)
+
+
+def grad_input_matrix(pattern: Pattern, spec: LayerSpec) -> Matrix:
+    """Of grad_input: rows are input channels, once for each phase of the stride.
+
+    The input pixels (s j + p, s i + q) are phase p * s + q: they see only the taps that reach them.
+    """
+    taps = _taps(spec)
+    rows, columns = _entries(pattern, spec)
+    channel, tap = columns // taps, columns % taps
+    phase_rows, phase_columns = (
+        (torch.arange(kernel) * dilation - padding) % stride
+        for kernel, dilation, padding, stride in zip(
+            spec.kernel_size, spec.dilation, spec.padding, spec.stride, strict=True
+        )
+    )
+    phase_of_tap = (phase_rows[:, None] * spec.stride[1] + phase_columns).flatten()
+    return Matrix(
+        phase_of_tap[tap] * spec.in_channels + channel, rows * taps + tap,
+        spec.stride[0] * spec.stride[1], spec.groups, spec.in_channels // spec.groups, spec.out_channels * taps,
+        pattern.mask.device,
+    )  # fmt: skip
 
 
 def _taps(spec: LayerSpec) -> int:
@@ -132,41 +157,35 @@ def _entries(pattern: Pattern, spec: LayerSpec) -> tuple[Tensor, Tensor]:
     return rows, pattern.column_indices.cpu().long() + group * pattern.shape[1:].numel()
 
 
-def _build(
-    rows: Tensor,
-    columns: Tensor,
-    size: Size,
-    block_rows: int,
-    step_columns: int,
-    device: torch.device,
-) -> ColumnBlocks:
-    """The structure for entries at (rows, columns), int64 [nnz] in the order of the values."""
-    slot_of_row, slot_rows = _slots(rows, columns, size, block_rows)
+def build(matrix: Matrix, block_rows: int, step_columns: int, arrange: Arrangement) -> ColumnBlocks:
+    """The structure of `matrix`, with the columns of each block where `arrange` has them."""
+    rows, columns = matrix.rows, matrix.columns
+    slot_of_row, slot_rows = _slots(matrix, block_rows)
     blocks = slot_rows.shape[0]
     entry_slot = slot_of_row[rows]
     entry_block = entry_slot // block_rows
 
-    needed = torch.zeros(blocks, size.columns, dtype=torch.bool)
+    needed = torch.zeros(blocks, matrix.column_count, dtype=torch.bool)
     needed[entry_block, columns] = True
-    counts = needed.sum(1)
-    steps = (counts + step_columns - 1) // step_columns
+    within, extents = arrange(needed)
+    steps = (extents + step_columns - 1) // step_columns
     step_offsets = torch.cat([steps.new_zeros(1), steps.cumsum(0)])
     # Where each column of each block lies among the columns of all steps.
-    position = needed.cumsum(1).sub_(1).add_((step_offsets[:-1] * step_columns)[:, None])
+    position = within + (step_offsets[:-1] * step_columns)[:, None]
     column_block, column = needed.nonzero(as_tuple=True)
     step_total = int(step_offsets[-1])
     step_table = torch.full((step_total * step_columns,), -1, dtype=torch.int32)
     step_table[position[column_block, column]] = column.int()
 
-    key = rows * size.columns + columns
+    entry_position = position[entry_block, columns]
+    key = rows * (step_total * step_columns) + entry_position
     in_order = bool((key.diff() > 0).all())
     by_row = torch.arange(len(key)) if in_order else torch.argsort(key)
-    entry_position = position[entry_block, columns]
     word = (entry_position // WORD * block_rows + entry_slot % block_rows)[by_row]
     words = step_total * step_columns // WORD * block_rows
     live = torch.zeros(words, dtype=torch.int64)
     live.scatter_add_(0, word, torch.ones_like(word) << (entry_position[by_row] % WORD))
-    # Sorted by row and column, the entries of a word follow one another.
+    # Sorted by row and place, the entries of a word follow one another.
     starts = torch.zeros(words, dtype=torch.int32)
     starts.scatter_reduce_(0, word, torch.arange(len(word), dtype=torch.int32), "amin", include_self=False)
 
@@ -181,23 +200,24 @@ def _build(
         starts.view(shape),
         by_row.new_empty(0, dtype=torch.int32) if in_order else by_row.int(),
     )
-    return ColumnBlocks(*(tensor.to(device) for tensor in made))
+    return ColumnBlocks(*(tensor.to(matrix.device) for tensor in made))
 
 
-def _slots(rows: Tensor, columns: Tensor, size: Size, block_rows: int) -> tuple[Tensor, Tensor]:
+def _slots(matrix: Matrix, block_rows: int) -> tuple[Tensor, Tensor]:
     """The slot of each row, int64 [rows of all phases], and the channel in each slot, int32 [blocks, block_rows].
 
     No block has rows of two groups: what is not finite in one would reach the other.
     """
-    parts, part_blocks = size.phases * size.groups, -(-size.group_rows // block_rows)
-    slot_of_row = torch.empty(parts, size.group_rows, dtype=torch.int64)
+    rows, columns, phases, groups, group_rows, column_count, _ = matrix
+    parts, part_blocks = phases * groups, -(-group_rows // block_rows)
+    slot_of_row = torch.empty(parts, group_rows, dtype=torch.int64)
     slot_rows = torch.full((parts, part_blocks * block_rows), -1, dtype=torch.int32)
-    part_of_entry = rows // size.group_rows
+    part_of_entry = rows // group_rows
     for part in range(parts):
         here = part_of_entry == part
-        alive = np.zeros((size.group_rows, size.columns), np.bool_)
-        alive[(rows[here] % size.group_rows).numpy(), columns[here].numpy()] = True
+        alive = np.zeros((group_rows, column_count), np.bool_)
+        alive[(rows[here] % group_rows).numpy(), columns[here].numpy()] = True
         order = torch.from_numpy(clusters(alive, block_rows))
-        slot_rows[part, : size.group_rows] = order.int() + part % size.groups * size.group_rows
-        slot_of_row[part, order] = torch.arange(size.group_rows) + part * part_blocks * block_rows
+        slot_rows[part, :group_rows] = order.int() + part % groups * group_rows
+        slot_of_row[part, order] = torch.arange(group_rows) + part * part_blocks * block_rows
     return slot_of_row.flatten(), slot_rows.view(parts * part_blocks, block_rows)

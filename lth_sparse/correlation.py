@@ -35,6 +35,15 @@ class Geometry(NamedTuple):
     positions: tuple[int, int]
     """Positions of an image along each dimension, the same in every phase: out_size / out_stride, rounded up."""
 
+    def shifts(self, dimension: int) -> list[int]:
+        """How far from its position each tap reads along a dimension, in the one phase that sees the tap."""
+        return shifts(self.kernel[dimension], self.start[dimension], self.step[dimension], self.out_stride[dimension])
+
+
+def shifts(taps: int, start: int, step: int, out_stride: int) -> list[int]:
+    """`Geometry.shifts` of a dimension: a position and what it reads count in strides, rounded up to the phase."""
+    return [-(-(start + tap * step) // out_stride) for tap in range(taps)]
+
 
 def of_forward(spec: LayerSpec, x_shape: Sequence[int], output_shape: Sequence[int]) -> Geometry:
     """x -> output, of these shapes."""

@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 
+import cuda_on_host
 import pytest
 import torch
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from lth_sparse.backends.base import BackendError, LayerSpec
 from lth_sparse.pattern import Pattern
 
 BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
+BACKENDS.append(cuda_on_host.NAME)
 GRID = settings(max_examples=60, deadline=None, derandomize=True, database=None)
 BATCH_SIZES = st.sampled_from([1, 2, 7, 16, 17, 33])
 FORMATS = st.tuples(*[st.sampled_from([torch.contiguous_format, torch.channels_last])] * 2)
@@ -60,7 +62,7 @@ def poisoned_memory():
 
 
 def outputs_of_backend(name, mask, spec, x, values, bias, grad_out):
-    backend = registry.get(name)
+    backend = cuda_on_host.backend() if name == cuda_on_host.NAME else registry.get(name)
     with poisoned_memory():
         plan = backend.pack(Pattern.from_mask(mask), spec)
         return (

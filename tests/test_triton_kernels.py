@@ -280,13 +280,13 @@ def test_a_machine_without_triton_says_what_to_install(monkeypatch):
 
 
 def test_an_old_gpu_is_named(monkeypatch):
-    from lth_sparse.backends import triton
+    from lth_sparse.backends import nvidia, triton
 
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla T4")
-    monkeypatch.setattr(triton, "_capability", lambda device: (7, 5))
+    monkeypatch.setattr(nvidia, "capability", lambda index: (7, 5))
     expected = "Tesla T4 has compute capability 7.5, and the kernels need 8.0 (Ampere) or newer"
     assert triton._unusable() == expected
     backend = registry.get("triton")

@@ -1,6 +1,6 @@
 """The backends. Importing a backend's module registers it: a new one is a new file and its import here."""
 
-from lth_sparse.backends import auto, cpp, dense, triton
+from lth_sparse.backends import auto, cpp, cuda, dense, triton
 from lth_sparse.backends.base import Backend, BackendError, LayerSpec, Plan
 from lth_sparse.backends.registry import backends, get, register, resolve
 
@@ -12,6 +12,7 @@ __all__ = [
     "auto",
     "backends",
     "cpp",
+    "cuda",
     "dense",
     "get",
     "register",

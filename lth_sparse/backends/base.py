@@ -106,6 +106,11 @@ def memory_format(images: Tensor) -> torch.memory_format:
     return torch.contiguous_format
 
 
+def in_dense_layout(images: Tensor) -> Tensor:
+    """Contiguous or channels_last, which is what kernels read: `images` itself when it is one of them."""
+    return images.contiguous(memory_format=memory_format(images))
+
+
 def float32_multiplied_in(spec: LayerSpec) -> str:
     """ "tf32" or "ieee": what PyTorch multiplies float32 in on a GPU, by its own setting for the layer's operators."""
     setting: Any = torch.backends.cuda.matmul if spec.kind == "linear" else torch.backends.cudnn.conv  # type: ignore[attr-defined]

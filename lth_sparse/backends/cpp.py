@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from lth_sparse.backends.base import LayerSpec, Plan, memory_format
+from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
 
@@ -115,7 +115,12 @@ class CppBackend:
         """Each live weight times the pixels that it meets; the bias goes into the accumulators."""
         pattern = plan.pattern
         output: Tensor = torch.ops.lth_sparse_cpu.forward(
-            _dense(x), values.contiguous(), bias, pattern.row_offsets, pattern.column_indices, plan.spec.to_ints()[1:]
+            in_dense_layout(x),
+            values.contiguous(),
+            bias,
+            pattern.row_offsets,
+            pattern.column_indices,
+            plan.spec.to_ints()[1:],
         )
         return output
 
@@ -123,7 +128,7 @@ class CppBackend:
         """The forward pass of the transposed matrix."""
         assert isinstance(plan, CppPlan)
         gradient: Tensor = torch.ops.lth_sparse_cpu.grad_input(
-            _dense(grad_out),
+            in_dense_layout(grad_out),
             values.contiguous(),
             plan.transposed_row_offsets,
             plan.transposed_columns,
@@ -137,11 +142,10 @@ class CppBackend:
         """Sums of products at live positions only; the same bits at any number of threads."""
         pattern = plan.pattern
         gradient: Tensor = torch.ops.lth_sparse_cpu.grad_weight(
-            _dense(x), _dense(grad_out), pattern.row_offsets, pattern.column_indices, plan.spec.to_ints()[1:]
+            in_dense_layout(x),
+            in_dense_layout(grad_out),
+            pattern.row_offsets,
+            pattern.column_indices,
+            plan.spec.to_ints()[1:],
         )
         return gradient
-
-
-def _dense(images: Tensor) -> Tensor:
-    """In a layout that the kernels read: contiguous or channels_last, as it is when it is one of them."""
-    return images.contiguous(memory_format=memory_format(images))

@@ -6,9 +6,6 @@ from lth_sparse.backends.base import Backend, BackendError
 from lth_sparse.suggest import nearest
 
 _NAMES = ("auto", "dense", "cpp", "triton", "cuda")
-_NOT_YET = {
-    "cuda": "not part of this version yet: the CUDA kernels are still to be written",
-}
 _registered: dict[str, Backend] = {}
 _unusable: dict[str, str | Callable[[], str]] = {}
 
@@ -34,7 +31,7 @@ def backends() -> dict[str, str]:
 
 
 def _reason(name: str) -> str:
-    reason = _unusable.get(name, _NOT_YET.get(name, ""))
+    reason = _unusable.get(name, "")
     return reason if isinstance(reason, str) else reason()
 
 

@@ -3,25 +3,22 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from functools import cache
 
 import torch
 from torch import Tensor
 
 from lth_sparse import correlation
-from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, memory_format
+from lth_sparse.backends import nvidia
+from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, in_dense_layout
 from lth_sparse.backends.registry import register
 from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import INTERPRETER, MOST_TAPS, architecture, block_shape
 from lth_sparse.pattern import Pattern
 
-LEAST_CAPABILITY = (8, 0)
-_DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 _INTERPRET = "TRITON_INTERPRET"
 
 
@@ -45,19 +42,7 @@ def _unusable() -> str:
             f"there is no NVIDIA GPU; set {_INTERPRET}=1 before Python starts to run its kernels in Triton's "
             "interpreter, to check them (slow)"
         )
-    reasons = [_too_old(index) for index in range(torch.cuda.device_count())]
-    return reasons[0] if all(reasons) else ""
-
-
-def _too_old(device: int) -> str:
-    """Why the GPU cannot run the kernels, "" if it can."""
-    capability = _capability(device)
-    if capability >= LEAST_CAPABILITY:
-        return ""
-    return (
-        f"{torch.cuda.get_device_name(device)} has compute capability {capability[0]}.{capability[1]}, and the kernels "
-        f"need {LEAST_CAPABILITY[0]}.{LEAST_CAPABILITY[1]} (Ampere) or newer"
-    )
+    return nvidia.all_too_old()
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,13 +85,13 @@ class TritonBackend:
                 f"the layer is on {device}, and the Triton kernels need an NVIDIA GPU: move it there, choose another "
                 f"backend, or set {_INTERPRET}=1 before Python starts (slow, to check them)"
             )
-        return _too_old(_index(device))
+        return nvidia.too_old(nvidia.index_of(device))
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """float32, float64, float16 and bfloat16; kernels whose rows and columns add up to 30 at most."""
         if reason := self.refuses(device):
             return False, reason
-        if dtype not in _DTYPES:
+        if dtype not in nvidia.DTYPES:
             return False, f"dtype is {dtype}, and the Triton kernels compute in float16, bfloat16, float32 and float64"
         if sum(spec.kernel_size) > MOST_TAPS:
             return False, (
@@ -134,7 +119,7 @@ class TritonBackend:
         assert isinstance(plan, TritonPlan)
         spec = plan.spec
         size = spec.output_size(*x.shape[2:]) if spec.kind == "conv2d" else ()
-        output = _empty((x.shape[0], spec.out_channels, *size), x)
+        output = nvidia.empty_images((x.shape[0], spec.out_channels, *size), x)
         geometry = correlation.of_forward(spec, x.shape, output.shape)
         _correlate(x, values, bias, output, plan.blocks, geometry, spec)
         return output
@@ -142,7 +127,7 @@ class TritonBackend:
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The correlation of grad_out with the transposed blocks."""
         assert isinstance(plan, TritonPlan)
-        gradient = _empty(input_shape, grad_out)
+        gradient = nvidia.empty_images(input_shape, grad_out)
         geometry = correlation.of_grad_input(plan.spec, grad_out.shape, input_shape)
         _correlate(grad_out, values, None, gradient, plan.transposed, geometry, plan.spec)
         return gradient
@@ -156,8 +141,8 @@ class TritonBackend:
         geometry = correlation.of_forward(plan.spec, x.shape, grad_out.shape)
         with _on(x.device):
             grad_weight(
-                _dense(x),
-                _dense(grad_out),
+                in_dense_layout(x),
+                in_dense_layout(grad_out),
                 gradient,
                 plan.blocks,
                 geometry,
@@ -181,7 +166,7 @@ def _correlate(
 
     with _on(input.device):
         correlate(
-            _dense(input),
+            in_dense_layout(input),
             values.contiguous(),
             bias,
             output,
@@ -192,21 +177,6 @@ def _correlate(
         )
 
 
-def _dense(images: Tensor) -> Tensor:
-    """In a layout that the kernels read: contiguous or channels_last, as it is when it is one of them."""
-    return images.contiguous(memory_format=memory_format(images))
-
-
-def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
-    """A new tensor in the memory format of `like`. Raises ValueError when its elements are too many for int32."""
-    if math.prod(shape) >= 2**31:
-        raise ValueError(
-            f"input: got one whose result has shape {tuple(shape)}, {math.prod(shape)} elements, expected fewer than "
-            "2^31: give fewer images at a time"
-        )
-    return torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=memory_format(like))
-
-
 def _on(device: torch.device) -> AbstractContextManager[object]:
     """Triton launches on the current device, so that is made the tensors' own."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
@@ -214,16 +184,7 @@ def _on(device: torch.device) -> AbstractContextManager[object]:
 
 def _row(device: torch.device) -> str:
     """The row of the table of configurations that applies on `device`."""
-    return INTERPRETER if interpreted() else architecture(_capability(_index(device)))
-
-
-def _index(device: torch.device) -> int:
-    return torch.cuda.current_device() if device.index is None else device.index
-
-
-@cache
-def _capability(index: int) -> tuple[int, int]:
-    return torch.cuda.get_device_capability(index)
+    return INTERPRETER if interpreted() else architecture(nvidia.capability(nvidia.index_of(device)))
 
 
 def _precision(spec: LayerSpec, dtype: torch.dtype) -> str:

@@ -1,0 +1,74 @@
+// What a kernel multiplies in, and how: the element that tensors hold, the type that sums are kept in, conversions.
+#pragma once
+
+#include <device.h>
+
+#include "geometry.h"
+
+namespace lth_sparse::cuda {
+
+/// float32 on tensor cores, rounded to TF32.
+struct Tf32 {
+  using Element = float;
+  using Sum = float;
+  static constexpr bool kTensorCores = true;
+  static constexpr int kColumnsAtOnce = 8;
+
+  LTH_DEVICE static float rounded(float number) { return device::round_to_tf32(number); }
+  LTH_DEVICE static float sum_of(float number) { return number; }
+  LTH_DEVICE static float element_of(float sum) { return sum; }
+  LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    device::multiply_tf32(sum, a, b);
+  }
+};
+
+struct Float16 {
+  using Element = uint16_t;
+  using Sum = float;
+  static constexpr bool kTensorCores = true;
+  static constexpr int kColumnsAtOnce = 16;
+
+  LTH_DEVICE static uint16_t rounded(uint16_t number) { return number; }
+  LTH_DEVICE static float sum_of(uint16_t number) { return device::float_of_float16(number); }
+  LTH_DEVICE static uint16_t element_of(float sum) { return device::float16_of(sum); }
+  LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    device::multiply_float16(sum, a, b);
+  }
+};
+
+struct Bfloat16 {
+  using Element = uint16_t;
+  using Sum = float;
+  static constexpr bool kTensorCores = true;
+  static constexpr int kColumnsAtOnce = 16;
+
+  LTH_DEVICE static uint16_t rounded(uint16_t number) { return number; }
+  LTH_DEVICE static float sum_of(uint16_t number) { return device::float_of_bfloat16(number); }
+  LTH_DEVICE static uint16_t element_of(float sum) { return device::bfloat16_of(sum); }
+  LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+    device::multiply_bfloat16(sum, a, b);
+  }
+};
+
+/// T as it is, by fused multiplications and additions.
+template <typename T>
+struct Exact {
+  using Element = T;
+  using Sum = T;
+  static constexpr bool kTensorCores = false;
+
+  LTH_DEVICE static T rounded(T number) { return number; }
+  LTH_DEVICE static T sum_of(T number) { return number; }
+  LTH_DEVICE static T element_of(T sum) { return sum; }
+};
+
+using Float32 = Exact<float>;
+using Float64 = Exact<double>;
+
+/// Neighbouring elements that are loaded at once.
+template <typename T, int kCount>
+struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Several {
+  T at[kCount];
+};
+
+}  // namespace lth_sparse::cuda

@@ -1,0 +1,264 @@
+// Forward pass and grad_input.
+//
+// Layout. Input and output are NCHW or channels_last, both as they are; a linear layer has images of one pixel. In shared
+// memory a tile of the input lies as [channels of a chunk][images][rows][columns], its halo included (tile.h); the
+// packed weight is read from the first-level cache, in the order of the tensor cores' fragments (packed_weight.h).
+//
+// Tiling. A thread block computes a tile of positions times a few blocks of 16 rows: a warp has one block and 64
+// positions, 32 sums a lane. Chunk after chunk of input channels is copied, the next one while this one is multiplied. A
+// warp goes through the columns that its block needs in the chunk, eight at once: a lane loads its share of the weights
+// at once, and gathers two columns at eight positions from shared memory, by one addition and one load each.
+//
+// Bound, by count: shared memory. A fragment of 8 columns x 8 positions is two loads of a warp, of one cycle each where
+// the order of columns keeps them in different banks, and a multiprocessor issues one such load a cycle; its tensor cores
+// would take half as long at their peak. 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, need 4.7 M fragments when
+// unpruned, 40 us on 132 multiprocessors at 1.75 GHz, and at 95 % sparsity, with 38 % of the columns left in clustered
+// blocks, 15 us. The fraction of the bound that is reached is not known: not yet run on a GPU.
+//
+// Exact arithmetic has no tensor cores: a lane has 16 rows at two positions, and leaves out the quarters of the rows
+// that are not alive in a column. Bound by multiplications: 32 of them to two loads of the input and four of weights.
+#include "correlation.h"
+
+#include "tile.h"
+
+namespace lth_sparse::cuda {
+namespace {
+
+/// The sums of a warp's 16 rows and 64 positions. A lane has `kPixels` of the positions, `pixel(i)` of the warp's, times
+/// `kSlots` of the rows, `slot(j)` of the block's: its sums are `at(i, j)`.
+template <typename A, bool = A::kTensorCores>
+class Sums;
+
+template <typename A>
+class Sums<A, true> {
+ public:
+  using Element = typename A::Element;
+
+  LTH_DEVICE Sums(const int* offsets, int first_pixel)
+      : lane_(device::thread_index() % kWarp) {
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) offsets_[tile] = offsets[first_pixel + 8 * tile + lane_ / 4];
+  }
+
+  /// Adds the columns from `begin` up to `end`.
+  LTH_DEVICE void add(const Element* tile, const Element* weight, const int32_t* codes, int begin, int end) {
+    Columns next = load(weight, codes, begin, end);
+    for (int column = begin; column < end; column += A::kColumnsAtOnce) {
+      const Columns now = next;
+      if (column + A::kColumnsAtOnce < end) next = load(weight, codes, column + A::kColumnsAtOnce, end);
+#pragma unroll
+      for (int each = 0; each < kTiles; ++each) {
+        const Element* const at = tile + offsets_[each];
+        uint32_t b[2];
+        if constexpr (sizeof(Element) == 4) {
+          b[0] = device::bits_of(at[now.codes[0]]);
+          b[1] = device::bits_of(at[now.codes[1]]);
+        } else {
+          b[0] = at[now.codes[0]] | static_cast<uint32_t>(at[now.codes[1]]) << 16;
+          b[1] = at[now.codes[2]] | static_cast<uint32_t>(at[now.codes[3]]) << 16;
+        }
+        A::multiply(sums_[each], now.weight, b);
+      }
+    }
+  }
+
+  static constexpr int kPixels = kWarpPixels / 4, kSlots = 2;
+  LTH_DEVICE int pixel(int i) const { return i / 2 * 8 + lane_ % 4 * 2 + i % 2; }
+  LTH_DEVICE int slot(int j) const { return lane_ / 4 + j * 8; }
+  LTH_DEVICE float at(int i, int j) const { return sums_[i / 2][j * 2 + i % 2]; }
+
+ private:
+  static constexpr int kTiles = kWarpPixels / 8;
+  static constexpr int kFragments = A::kColumnsAtOnce / kDepth;
+
+  /// A lane's share of the columns that are multiplied at once.
+  struct Columns {
+    uint32_t weight[4];
+    int32_t codes[2 * kFragments];
+  };
+
+  LTH_DEVICE Columns load(const Element* weight, const int32_t* codes, int column, int end) const {
+    Columns result;
+#pragma unroll
+    for (int fragment = 0; fragment < kFragments; ++fragment) {
+      // The second half of the last sixteen may belong to another chunk: then it is zeros, at places that exist.
+      const bool exists = column + fragment * kDepth < end;
+      const int at = exists ? column + fragment * kDepth : column;
+      const auto pair = *reinterpret_cast<const Several<int32_t, 2>*>(codes + at + lane_ % 4 * 2);
+      result.codes[2 * fragment] = pair.at[0] & ((1 << kCodeBits) - 1);
+      result.codes[2 * fragment + 1] = pair.at[1] & ((1 << kCodeBits) - 1);
+      const Element* const share = weight + static_cast<int64_t>(at) * kBlockRows + lane_ * 4;
+      if constexpr (sizeof(Element) == 4) {
+        const auto four = *reinterpret_cast<const Several<uint32_t, 4>*>(share);
+        result.weight[0] = four.at[0];
+        result.weight[1] = four.at[2];
+        result.weight[2] = four.at[1];
+        result.weight[3] = four.at[3];
+      } else {
+        const auto two = *reinterpret_cast<const Several<uint32_t, 2>*>(share);
+        result.weight[2 * fragment] = exists ? two.at[0] : 0;
+        result.weight[2 * fragment + 1] = exists ? two.at[1] : 0;
+      }
+    }
+    return result;
+  }
+
+  int lane_;
+  int offsets_[kTiles];
+  float sums_[kTiles][4] = {};
+};
+
+template <typename A>
+class Sums<A, false> {
+ public:
+  using Element = typename A::Element;
+
+  LTH_DEVICE Sums(const int* offsets, int first_pixel) : lane_(device::thread_index() % kWarp) {
+#pragma unroll
+    for (int i = 0; i < kPixels; ++i) offsets_[i] = offsets[first_pixel + i * kWarp + lane_];
+  }
+
+  LTH_DEVICE void add(const Element* tile, const Element* weight, const int32_t* codes, int begin, int end) {
+    for (int column = begin; column < end; ++column) {
+      const int32_t code = codes[column];
+      const Element* const at = tile + (code & ((1 << kCodeBits) - 1));
+      Element inputs[kPixels];
+#pragma unroll
+      for (int i = 0; i < kPixels; ++i) inputs[i] = at[offsets_[i]];
+      const Element* const rows = weight + static_cast<int64_t>(column) * kBlockRows;
+#pragma unroll
+      for (int quarter = 0; quarter < kQuarters; ++quarter) {
+        if (!(static_cast<uint32_t>(code) >> (kCodeBits + quarter) & 1)) continue;
+        const auto weights = *reinterpret_cast<const Several<Element, kQuarterRows>*>(rows + quarter * kQuarterRows);
+#pragma unroll
+        for (int row = 0; row < kQuarterRows; ++row)
+#pragma unroll
+          for (int i = 0; i < kPixels; ++i) sums_[quarter * kQuarterRows + row][i] += weights.at[row] * inputs[i];
+      }
+    }
+  }
+
+  static constexpr int kPixels = kWarpPixels / kWarp, kSlots = kBlockRows;
+  LTH_DEVICE int pixel(int i) const { return i * kWarp + lane_; }
+  LTH_DEVICE int slot(int j) const { return j; }
+  LTH_DEVICE Element at(int i, int j) const { return sums_[j][i]; }
+
+ private:
+  int lane_;
+  int offsets_[kPixels];
+  Element sums_[kBlockRows][kPixels] = {};
+};
+
+/// The chunks that some block of a thread block has columns in, one after another.
+class NeededChunks {
+ public:
+  LTH_DEVICE NeededChunks(const Blocks& blocks, int first, int count)
+      : blocks_(blocks), first_(first), last_(first + count < blocks.blocks ? first + count : blocks.blocks) {}
+
+  /// The next one from `chunk` on, or the number of all chunks.
+  LTH_DEVICE int from(int chunk) const {
+    for (; chunk < blocks_.chunks; ++chunk)
+      for (int block = first_; block < last_; ++block)
+        if (blocks_.chunk_begin(block, chunk) != blocks_.chunk_begin(block, chunk + 1)) return chunk;
+    return chunk;
+  }
+
+ private:
+  const Blocks& blocks_;
+  int first_, last_;
+};
+
+template <typename A>
+LTH_KERNEL(kMostThreads)
+correlation_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, const typename A::Element* input,
+                   Steps input_steps, const typename A::Element* weight, const int32_t* codes,
+                   const typename A::Element* bias, typename A::Element* output, Steps output_steps) {
+  // The blocks of one tile of positions follow each other, so that its input comes from the second-level cache.
+  const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
+  const int first_block = device::block_index() % groups * tiling.block_count;
+  const int warp = device::thread_index() / kWarp, block = first_block + warp % tiling.block_count;
+  const int first_pixel = warp / tiling.block_count * kWarpPixels;
+  const bool exists = block < blocks.blocks;
+
+  Tile<typename A::Element> tile(geometry, tiling, grid);
+  tile.prepare();
+  tile.move_to(device::block_index() / groups, input_steps);
+  device::sync_threads();
+  Sums<A> sums(tile.offsets(), first_pixel);
+
+  const NeededChunks needed(blocks, first_block, tiling.block_count);
+  int buffer = 0, chunk = needed.from(0);
+  if (chunk < blocks.chunks) tile.copy_input(buffer, input, input_steps.channel, chunk, blocks.channels);
+  device::commit_copies();
+  while (chunk < blocks.chunks) {
+    const int next = needed.from(chunk + 1);
+    const bool ahead = tiling.buffers > 1 && next < blocks.chunks;
+    if (ahead) {
+      tile.copy_input(1 - buffer, input, input_steps.channel, next, blocks.channels);
+      device::commit_copies();
+      device::wait_copies<1>();
+    } else {
+      device::wait_copies<0>();
+    }
+    tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
+    device::sync_threads();
+    if (exists)
+      sums.add(tile.planes(buffer), weight, codes, blocks.chunk_begin(block, chunk), blocks.chunk_begin(block, chunk + 1));
+    device::sync_threads();
+    if (tiling.buffers > 1) {
+      buffer = 1 - buffer;
+    } else if (next < blocks.chunks) {
+      tile.copy_input(buffer, input, input_steps.channel, next, blocks.channels);
+      device::commit_copies();
+    }
+    chunk = next;
+  }
+
+  if (!exists) return;
+  const int phase = block / (blocks.blocks / geometry.phases());
+  const int phase_row = phase / geometry.out_stride[1], phase_column = phase % geometry.out_stride[1];
+  using Sum = typename A::Sum;
+  int channels[Sums<A>::kSlots];
+  Sum shifts[Sums<A>::kSlots];
+#pragma unroll
+  for (int j = 0; j < Sums<A>::kSlots; ++j) {
+    channels[j] = blocks.slot_rows[block * kBlockRows + sums.slot(j)];
+    shifts[j] = bias != nullptr && channels[j] >= 0 ? A::sum_of(bias[channels[j]]) : Sum{};
+  }
+#pragma unroll
+  for (int i = 0; i < Sums<A>::kPixels; ++i) {
+    const Position at = tile.position(first_pixel + sums.pixel(i));
+    const int row = at.row * geometry.out_stride[0] + phase_row, column = at.column * geometry.out_stride[1] + phase_column;
+    if (at.image < 0 || row >= geometry.out_size[0] || column >= geometry.out_size[1]) continue;
+    typename A::Element* const to =
+        output + (at.image * output_steps.image + row * output_steps.row + column * output_steps.column);
+#pragma unroll
+    for (int j = 0; j < Sums<A>::kSlots; ++j)
+      if (channels[j] >= 0) to[channels[j] * output_steps.channel] = A::element_of(sums.at(i, j) + shifts[j]);
+  }
+}
+
+}  // namespace
+
+template <typename A>
+void correlate(const Geometry& geometry, const Tiling& tiling, const Grid& grid, const Blocks& blocks,
+               const typename A::Element* input, const Steps& input_steps, const typename A::Element* weight,
+               const int32_t* codes, const typename A::Element* bias, typename A::Element* output,
+               const Steps& output_steps, const device::Stream& stream) {
+  const int64_t groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
+  if (grid.tiles() == 0) return;
+  device::launch(correlation_kernel<A>, groups * grid.tiles(), tiling.threads(), tiling.shared_bytes, stream, geometry,
+                 tiling, grid, blocks, input, input_steps, weight, codes, bias, output, output_steps);
+}
+
+#define LTH_INSTANTIATE(A)                                                                                          \
+  template void correlate<A>(const Geometry&, const Tiling&, const Grid&, const Blocks&, const A::Element*,         \
+                             const Steps&, const A::Element*, const int32_t*, const A::Element*, A::Element*, \
+                             const Steps&, const device::Stream&)
+LTH_INSTANTIATE(Tf32);
+LTH_INSTANTIATE(Float16);
+LTH_INSTANTIATE(Bfloat16);
+LTH_INSTANTIATE(Float32);
+LTH_INSTANTIATE(Float64);
+
+}  // namespace lth_sparse::cuda

@@ -1,0 +1,309 @@
+// grad_weight.
+//
+// Layout. As in correlation.cu, with the geometry of the forward pass; beside a tile of the input lies the gradient of the
+// same positions, [slots of the blocks][positions].
+//
+// Tiling. A thread block has one chunk of channels, a few blocks of 16 rows, and a part of the tiles of positions, which
+// it goes through with the next tile on its way. The warps of a block share its columns in the chunk: a warp has up to
+// eight times eight of them, four sums each a lane, and multiplies gradients [16 rows, positions] by gathered input
+// [positions, columns], eight positions at once: there is no dot product for each live weight. The gradients of eight
+// positions serve all columns of the warp. The sums of the parts go to a buffer, and a second kernel adds them up part by
+// part, keeping what is alive: no atomics, the same bits each time.
+//
+// Bound, by count: shared memory. Two loads gather a fragment of 8 positions x 8 columns and four more load the
+// gradients, for up to eight fragments: 2.5 to 4 cycles of a multiprocessor a fragment, where the correlation has 2. Lanes
+// of the second four columns take the second four positions first, so that eight columns in four banks do not collide.
+// The fraction of the bound that is reached is not known: not yet run on a GPU.
+#include "grad_weight.h"
+
+#include "tile.h"
+
+namespace lth_sparse::cuda {
+namespace {
+
+constexpr int kMostEighths = 8;  // columns of a warp, in eights
+
+/// The sums of a warp's 16 rows and its columns. `add` multiplies kPositions positions at once.
+template <typename A, bool = A::kTensorCores>
+class Products;
+
+template <typename A>
+class Products<A, true> {
+ public:
+  using Element = typename A::Element;
+  static constexpr int kPositions = A::kColumnsAtOnce;
+
+  LTH_DEVICE Products(const int32_t* codes, int first_column, int eighths)
+      : lane_(device::thread_index() % kWarp), second_(lane_ >= kWarp / 2), eighths_(eighths) {
+#pragma unroll
+    for (int each = 0; each < kMostEighths; ++each)
+      codes_[each] = each < eighths ? codes[first_column + each * kDepth + column(lane_ / 4)] & ((1 << kCodeBits) - 1) : 0;
+  }
+
+  /// Adds the positions from `first` on. gradient: the first row of the block; `exists(position)` says whether a
+  /// position is one: others read anything, and count as zeros.
+  template <typename Exists>
+  LTH_DEVICE void add(const Element* tile, const int* offsets, const Element* gradient, int pitch, int first,
+                      Exists exists) {
+    const int g = lane_ / 4, t = lane_ % 4;
+    uint32_t a[4];
+    if constexpr (sizeof(Element) == 4) {
+      const Element* const at = gradient + g * pitch + first + t;
+      a[0] = device::bits_of(at[0]);
+      a[1] = device::bits_of(at[8 * pitch]);
+      a[2] = device::bits_of(at[4]);
+      a[3] = device::bits_of(at[8 * pitch + 4]);
+    } else {
+      const Element* const at = gradient + g * pitch + first + 2 * t;
+      a[0] = *reinterpret_cast<const uint32_t*>(at);
+      a[1] = *reinterpret_cast<const uint32_t*>(at + 8 * pitch);
+      a[2] = *reinterpret_cast<const uint32_t*>(at + 8);
+      a[3] = *reinterpret_cast<const uint32_t*>(at + 8 * pitch + 8);
+    }
+    // Of the two halves of the positions, the one that the lane reads first.
+    constexpr int kHalf = kPositions / 2, kEach = kHalf / 4;
+    int from[2][kEach];
+    uint32_t keep[2][kEach];
+#pragma unroll
+    for (int half = 0; half < 2; ++half)
+#pragma unroll
+      for (int i = 0; i < kEach; ++i) {
+        const int position = first + (half == static_cast<int>(second_) ? 0 : kHalf) + t * kEach + i;
+        from[half][i] = offsets[position];
+        keep[half][i] = exists(position) ? ~0u : 0u;
+      }
+#pragma unroll
+    for (int each = 0; each < kMostEighths; ++each) {
+      if (each >= eighths_) break;
+      const Element* const at = tile + codes_[each];
+      uint32_t halves[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        if constexpr (sizeof(Element) == 4)
+          halves[half] = device::bits_of(at[from[half][0]]) & keep[half][0];
+        else
+          halves[half] = (at[from[half][0]] & keep[half][0]) |
+                         (static_cast<uint32_t>(at[from[half][1]]) & keep[half][1]) << 16;
+      }
+      const uint32_t b[2] = {second_ ? halves[1] : halves[0], second_ ? halves[0] : halves[1]};
+      A::multiply(sums_[each], a, b);
+    }
+  }
+
+  /// Writes the sums of the columns from `first_column` on, [columns][16 rows].
+  LTH_DEVICE void store(float* partial, int first_column) const {
+#pragma unroll
+    for (int each = 0; each < kMostEighths; ++each) {
+      if (each >= eighths_) break;
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const int64_t place = first_column + each * kDepth + column(lane_ % 4 * 2 + i % 2);
+        partial[place * kBlockRows + lane_ / 4 + i / 2 * 8] = sums_[each][i];
+      }
+    }
+  }
+
+ private:
+  /// Which of eight columns a tensor core has as its n-th: the first four are one quad, as packing put it together.
+  LTH_DEVICE static int column(int n) { return n % 4 * 2 + n / 4; }
+
+  int lane_;
+  bool second_;
+  int eighths_;
+  int codes_[kMostEighths];
+  float sums_[kMostEighths][4] = {};
+};
+
+template <typename A>
+class Products<A, false> {
+ public:
+  using Element = typename A::Element;
+  static constexpr int kPositions = 4;
+
+  LTH_DEVICE Products(const int32_t* codes, int first_column, int eighths)
+      : lane_(device::thread_index() % kWarp), eighths_(eighths) {
+#pragma unroll
+    for (int each = 0; each < kMostEighths; ++each)
+      codes_[each] = each < eighths ? codes[first_column + each * kDepth + lane_ % 8] & ((1 << kCodeBits) - 1) : 0;
+  }
+
+  template <typename Exists>
+  LTH_DEVICE void add(const Element* tile, const int* offsets, const Element* gradient, int pitch, int first,
+                      Exists exists) {
+    Several<Element, kPositions> rows[kQuarterRows];
+#pragma unroll
+    for (int row = 0; row < kQuarterRows; ++row)
+      rows[row] = *reinterpret_cast<const Several<Element, kPositions>*>(
+          gradient + (lane_ / 8 * kQuarterRows + row) * pitch + first);
+#pragma unroll
+    for (int i = 0; i < kPositions; ++i) {
+      if (!exists(first + i)) continue;
+      const Element* const at = tile + offsets[first + i];
+#pragma unroll
+      for (int each = 0; each < kMostEighths; ++each) {
+        if (each >= eighths_) break;
+        const Element input = at[codes_[each]];
+#pragma unroll
+        for (int row = 0; row < kQuarterRows; ++row) sums_[each][row] += rows[row].at[i] * input;
+      }
+    }
+  }
+
+  LTH_DEVICE void store(Element* partial, int first_column) const {
+#pragma unroll
+    for (int each = 0; each < kMostEighths; ++each) {
+      if (each >= eighths_) break;
+#pragma unroll
+      for (int row = 0; row < kQuarterRows; ++row)
+        partial[static_cast<int64_t>(first_column + each * kDepth + lane_ % 8) * kBlockRows + lane_ / 8 * kQuarterRows +
+                row] = sums_[each][row];
+    }
+  }
+
+ private:
+  int lane_, eighths_;
+  int codes_[kMostEighths];
+  Element sums_[kMostEighths][kQuarterRows] = {};
+};
+
+/// Which columns a warp has: its share of those of its block in one chunk that fall into one window.
+struct Share {
+  int first_column, eighths;
+
+  LTH_DEVICE Share(const Blocks& blocks, int block, int chunk, int window, int member, int members) {
+    const int begin = block < blocks.blocks ? blocks.chunk_begin(block, chunk) : 0;
+    const int end = block < blocks.blocks ? blocks.chunk_begin(block, chunk + 1) : 0;
+    const int before = window * members * kMostEighths;
+    const int left = (end - begin) / kDepth - before, most = members * kMostEighths;
+    const int in_window = left < 0 ? 0 : left < most ? left : most;
+    const int each = (in_window + members - 1) / members, rest = in_window - member * each;
+    eighths = rest < 0 ? 0 : rest < each ? rest : each;
+    first_column = begin + (before + member * each) * kDepth;
+  }
+};
+
+template <typename A>
+LTH_KERNEL(kMostThreads)
+grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, Parts parts, int windows,
+                   const typename A::Element* input, Steps input_steps, const typename A::Element* gradient,
+                   Steps gradient_steps, const int32_t* codes, typename A::Sum* partial) {
+  const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
+  const int work = groups * blocks.chunks * windows;
+  const int part = device::block_index() / work;
+  const int chunk = device::block_index() % work / windows % blocks.chunks, window = device::block_index() % windows;
+  const int first_block = device::block_index() % work / (windows * blocks.chunks) * tiling.block_count;
+  const int warp = device::thread_index() / kWarp, local_block = warp % tiling.block_count;
+  const int member = warp / tiling.block_count, members = tiling.pixel_warps;
+  bool needed = false;
+  for (int each = 0; each < tiling.block_count; ++each)
+    needed = needed || Share(blocks, first_block + each, chunk, window, 0, members).eighths > 0;
+  if (!needed) return;  // All threads alike.
+  const Share share(blocks, first_block + local_block, chunk, window, member, members);
+  const int32_t* const slot_rows = blocks.slot_rows + first_block * kBlockRows;
+  const int slots = (blocks.blocks - first_block) * kBlockRows;
+  const int begin = part * parts.tiles_each, tiles = grid.tiles();
+  const int end = begin + parts.tiles_each < tiles ? begin + parts.tiles_each : tiles;
+
+  using Element = typename A::Element;
+  Tile<Element> tile(geometry, tiling, grid);
+  // Where the next tile comes from is worked out while this one is multiplied, and what is still asked of this one,
+  // which of its positions exist, is asked of another object.
+  Tile<Element> current(geometry, tiling, grid);
+  const auto copy = [&](int buffer) {
+    tile.copy_input(buffer, input, input_steps.channel, chunk, blocks.channels);
+    tile.copy_gradient(buffer, gradient, gradient_steps.channel, slot_rows, slots);
+    device::commit_copies();
+  };
+  const auto move_to = [&](int index) {
+    tile.move_to(index, input_steps);
+    tile.move_gradient(gradient_steps);
+  };
+  tile.prepare();
+  device::sync_threads();
+  move_to(begin);
+  device::sync_threads();
+  copy(0);
+  device::sync_threads();
+  Products<A> products(codes, share.first_column, share.eighths);
+  int buffer = 0;
+  if (begin + 1 < end) move_to(begin + 1);
+  device::sync_threads();
+  for (int index = begin; index < end; ++index) {
+    const bool more = index + 1 < end, ahead = more && tiling.buffers > 1;
+    if (ahead) {
+      copy(1 - buffer);
+      device::wait_copies<1>();
+    } else {
+      device::wait_copies<0>();
+    }
+    tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
+    tile.template round_gradient<A>(buffer, gradient_steps.channel);
+    device::sync_threads();
+    if (ahead && index + 2 < end) move_to(index + 2);
+    current.stand_at(index);
+    const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
+    if (share.eighths > 0) {
+      const auto add = [&](auto exists) {
+        for (int first = 0; first < tiling.tile_positions(); first += Products<A>::kPositions)
+          products.add(tile.planes(buffer), tile.offsets(), rows, tiling.gradient_pitch, first, exists);
+      };
+      if (current.whole())
+        add([](int) { return true; });
+      else
+        add([&](int position) { return current.position(position).image >= 0; });
+    }
+    device::sync_threads();
+    if (tiling.buffers > 1) {
+      buffer = 1 - buffer;
+    } else if (more) {
+      copy(buffer);
+      device::sync_threads();
+      if (index + 2 < end) move_to(index + 2);
+      device::sync_threads();
+    }
+  }
+  products.store(partial + part * blocks.slots(), share.first_column);
+}
+
+/// A thread for each slot.
+template <typename A>
+LTH_KERNEL(kMostThreads)
+collect_kernel(Blocks blocks, int parts, const typename A::Sum* partial, typename A::Element* grad_values) {
+  const int64_t slot = static_cast<int64_t>(device::block_index()) * kMostThreads + device::thread_index();
+  if (slot >= blocks.slots()) return;
+  const int entry = entry_of(blocks, static_cast<int>(slot / kBlockRows), static_cast<int>(slot % kBlockRows));
+  if (entry < 0) return;
+  typename A::Sum sum = partial[slot];
+  for (int part = 1; part < parts; ++part) sum += partial[part * blocks.slots() + slot];
+  grad_values[entry] = A::element_of(sum);
+}
+
+}  // namespace
+
+template <typename A>
+void grad_weight(const Geometry& geometry, const Tiling& tiling, const Grid& grid, const Blocks& blocks,
+                 const Parts& parts, const typename A::Element* input, const Steps& input_steps,
+                 const typename A::Element* gradient, const Steps& gradient_steps, int32_t* codes,
+                 typename A::Sum* partial, typename A::Element* grad_values, const device::Stream& stream) {
+  pack_codes(geometry, tiling, blocks, codes, stream);
+  const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
+  const int eighths = tiling.chunk_channels * geometry.taps() / kDepth + 1, most = tiling.pixel_warps * kMostEighths;
+  const int windows = (eighths + most - 1) / most;
+  device::launch(grad_weight_kernel<A>, static_cast<int64_t>(groups) * blocks.chunks * windows * parts.count,
+                 tiling.threads(), tiling.shared_bytes, stream, geometry, tiling, grid, blocks, parts, windows, input,
+                 input_steps, gradient, gradient_steps, codes, partial);
+  device::launch(collect_kernel<A>, (blocks.slots() + kMostThreads - 1) / kMostThreads, kMostThreads, 0, stream, blocks,
+                 parts.count, partial, grad_values);
+}
+
+#define LTH_INSTANTIATE(A)                                                                                            \
+  template void grad_weight<A>(const Geometry&, const Tiling&, const Grid&, const Blocks&, const Parts&,              \
+                               const A::Element*, const Steps&, const A::Element*, const Steps&, int32_t*, A::Sum*,   \
+                               A::Element*, const device::Stream&)
+LTH_INSTANTIATE(Tf32);
+LTH_INSTANTIATE(Float16);
+LTH_INSTANTIATE(Bfloat16);
+LTH_INSTANTIATE(Float32);
+LTH_INSTANTIATE(Float64);
+
+}  // namespace lth_sparse::cuda

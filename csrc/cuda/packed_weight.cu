@@ -1,0 +1,72 @@
+#include "packed_weight.h"
+
+namespace lth_sparse::cuda {
+namespace {
+
+/// Where in a tile a column reads.
+LTH_DEVICE uint32_t place_of(const Geometry& geometry, const Tiling& tiling, int column) {
+  const int taps = geometry.taps(), channel = column / taps, tap = column % taps;
+  const int down = geometry.shift(0, tap / geometry.kernel[1]) - tiling.first_row_shift;
+  const int right = geometry.shift(1, tap % geometry.kernel[1]) - tiling.first_column_shift;
+  const int stride = geometry.in_stride[1];
+  const int across = stride == 1 ? tiling.left + right : right % stride * tiling.split_pitch + right / stride;
+  return static_cast<uint32_t>(channel % tiling.chunk_channels * tiling.plane_pitch + down * tiling.row_pitch + across);
+}
+
+LTH_DEVICE int32_t code_of(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int column) {
+  uint32_t quarters = 0;
+  for (int row = 0; row < kBlockRows; ++row) {
+    const uint32_t bits = static_cast<uint32_t>(blocks.live[column / kWord * kBlockRows + row]);
+    quarters |= (bits >> column % kWord & 1) << row / kQuarterRows;
+  }
+  while (blocks.columns[column] < 0) --column;  // A block begins with a column that exists.
+  return static_cast<int32_t>(place_of(geometry, tiling, blocks.columns[column]) | quarters << kCodeBits);
+}
+
+/// A thread for each slot.
+template <typename A>
+LTH_KERNEL(kMostThreads)
+weight_kernel(Geometry geometry, Tiling tiling, Blocks blocks, const typename A::Element* values,
+              typename A::Element* weight, int32_t* codes) {
+  const int64_t slot = static_cast<int64_t>(device::block_index()) * kMostThreads + device::thread_index();
+  if (slot >= blocks.slots()) return;
+  const int column = static_cast<int>(slot / kBlockRows), row = static_cast<int>(slot % kBlockRows);
+  const int entry = entry_of(blocks, column, row);
+  weight[weight_index<A::kTensorCores>(column, row)] = entry < 0 ? typename A::Element{} : A::rounded(values[entry]);
+  if (row == 0) codes[column] = code_of(geometry, tiling, blocks, column);
+}
+
+/// A thread for each column.
+LTH_KERNEL(kMostThreads) codes_kernel(Geometry geometry, Tiling tiling, Blocks blocks, int32_t* codes) {
+  const int column = device::block_index() * kMostThreads + device::thread_index();
+  if (column < blocks.column_count) codes[column] = code_of(geometry, tiling, blocks, column);
+}
+
+}  // namespace
+
+template <typename A>
+void pack_weight(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks,
+                 const typename A::Element* values, typename A::Element* weight, int32_t* codes,
+                 const device::Stream& stream) {
+  if (blocks.column_count == 0) return;
+  device::launch(weight_kernel<A>, (blocks.slots() + kMostThreads - 1) / kMostThreads, kMostThreads, 0, stream, geometry,
+                 tiling, blocks, values, weight, codes);
+}
+
+void pack_codes(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int32_t* codes,
+                const device::Stream& stream) {
+  if (blocks.column_count == 0) return;
+  device::launch(codes_kernel, (blocks.column_count + kMostThreads - 1) / kMostThreads, kMostThreads, 0, stream,
+                 geometry, tiling, blocks, codes);
+}
+
+#define LTH_INSTANTIATE(A)                                                                                  \
+  template void pack_weight<A>(const Geometry&, const Tiling&, const Blocks&, const A::Element*, A::Element*, \
+                               int32_t*, const device::Stream&)
+LTH_INSTANTIATE(Tf32);
+LTH_INSTANTIATE(Float16);
+LTH_INSTANTIATE(Bfloat16);
+LTH_INSTANTIATE(Float32);
+LTH_INSTANTIATE(Float64);
+
+}  // namespace lth_sparse::cuda

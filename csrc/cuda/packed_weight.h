@@ -1,0 +1,46 @@
+// What a correlation multiplies with: the matrix of a layer, made of its values at each call.
+//
+// Layout. weight [column_count, 16], zeros included: for tensor cores in fragments of eight columns, so that a lane loads
+// all of its share at once; for exact arithmetic column after column. codes [column_count] say where in a tile of shared
+// memory a column reads, counted from its position; their upper four bits say which quarters of the 16 rows are alive
+// in it. A hole takes the code of the column before it, with weights of zero.
+//
+// Bound by memory: it writes 16 slots a column and reads nnz values, a few megabytes at most. Not yet run on a GPU.
+#pragma once
+
+#include "arithmetic.h"
+
+namespace lth_sparse::cuda {
+
+constexpr int kQuarters = 4;                         // of a block of rows
+constexpr int kQuarterRows = kBlockRows / kQuarters;
+constexpr int kCodeBits = 28;
+
+/// Where the weight of a slot lies. Lane 4 g + t of a fragment has columns 2 t and 2 t + 1 of rows g and g + 8.
+template <bool kTensorCores>
+LTH_DEVICE int64_t weight_index(int column, int row) {
+  if constexpr (!kTensorCores) return static_cast<int64_t>(column) * kBlockRows + row;
+  const int lane = row % 8 * 4 + column % kDepth / 2;
+  return static_cast<int64_t>(column / kDepth) * (kDepth * kBlockRows) + lane * 4 + row / 8 * 2 + column % 2;
+}
+
+/// The place among the values of the slot's entry, -1 if the slot is not alive.
+LTH_DEVICE int entry_of(const Blocks& blocks, int column, int row) {
+  const int word = column / kWord * kBlockRows + row, bit = column % kWord;
+  const uint32_t bits = static_cast<uint32_t>(blocks.live[word]);
+  if (!(bits >> bit & 1)) return -1;
+  const int entry = blocks.starts[word] + device::bits_set(bits & ((1u << bit) - 1));
+  return blocks.order == nullptr ? entry : blocks.order[entry];
+}
+
+/// Writes weight and codes. All three of an Element type: values [nnz], weight [column_count * 16].
+template <typename A>
+void pack_weight(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks,
+                 const typename A::Element* values, typename A::Element* weight, int32_t* codes,
+                 const device::Stream& stream);
+
+/// Writes the codes alone.
+void pack_codes(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int32_t* codes,
+                const device::Stream& stream);
+
+}  // namespace lth_sparse::cuda

@@ -1,0 +1,205 @@
+"""How the CUDA kernels cut a correlation into thread blocks, and how a tile of its input lies in shared memory.
+
+A thread block computes a tile of positions, of one image or of several whole ones, times a few blocks of 16 rows. Its
+warps are `block_count` x `pixel_warps`, each with one block of rows and 64 positions. The input that the tile reads, its
+halo included, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a time;
+with a stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring elements.
+
+Pitches are such that the order of columns in lth_sparse/channel_chunks.py keeps their reads in different banks: a row
+and a channel both move on by 8 banks of 32, or both by 24.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+from lth_sparse.correlation import Geometry
+
+WARP_PIXELS = 64
+"""Positions of a warp: eight times the eight that a tensor core multiplies at once."""
+BANKS, WORD_BYTES = 32, 4
+_APART = 8
+_COPY_BYTES = (16, 8, 4)
+"""What cp.async can copy."""
+_MOST_IMAGES, _MOST_ROWS = 2**8, 2**12
+"""The kernels hold an image, a row and a column of a tile in one integer."""
+_MOST_BLOCKS, _MOST_WARPS = 4, 8
+_TABLE_BYTES = 8
+"""Of an entry or a position in the tables that a thread block keeps beside its tile."""
+_PREFERRED_BYTES = 100 * 1024
+"""Of shared memory, so that a multiprocessor of an H100 has room for two thread blocks."""
+
+
+class Device(NamedTuple):
+    """What of a GPU decides how kernels are launched."""
+
+    multiprocessors: int
+    shared_bytes: int
+    """The most that one thread block can have."""
+
+
+class Tiling(NamedTuple):
+    """One launch. csrc/cuda/geometry.h has the same fields in the same order. Sizes are elements, not bytes."""
+
+    block_count: int
+    pixel_warps: int
+    images: int
+    rows: int
+    columns: int
+    """Positions of a tile: images x rows x columns, at most 64 * pixel_warps."""
+    piece: int
+    """Neighbouring elements of the input that are copied at once."""
+    gradient_piece: int
+    """The same, of the output's gradient in grad_weight."""
+    buffers: int
+    """Tiles in shared memory: with two, one is copied while the other is multiplied."""
+    left: int
+    """Where in its row the leftmost element lies that a tile reads; so pieces are aligned."""
+    in_rows: int
+    in_columns: int
+    row_pitch: int
+    split_pitch: int
+    """From one remainder of a column by the stride to the next."""
+    image_pitch: int
+    plane_pitch: int
+    """From one channel to the next."""
+    gradient_pitch: int
+    """From one row to the next of the output's gradient; 0 where there is none."""
+    first_row_shift: int
+    first_column_shift: int
+    chunk_channels: int
+    shared_bytes: int
+
+
+@cache
+def tiling(
+    geometry: Geometry,
+    images: int,
+    blocks: int,
+    chunk_channels: int,
+    element_bytes: int,
+    pieces: bool,
+    gradient_pieces: bool | None,
+    device: Device,
+) -> Tiling | None:
+    """The launch for `images` and so many `blocks` of rows; None where not even one position fits in shared memory.
+
+    pieces: whether several elements of a row may be copied at once: the input is contiguous and starts at a multiple of
+    16 bytes. gradient_pieces: the same of the output's gradient, which lies beside the input in grad_weight; None where
+    there is none.
+    """
+    height, width = geometry.positions
+    block_count = max(count for count in (1, 2, _MOST_BLOCKS) if count <= blocks or count == 1)
+    pixel_warps = _MOST_WARPS // block_count
+    while (
+        pixel_warps > 1 and _thread_blocks(geometry, images, blocks, block_count, pixel_warps) < device.multiprocessors
+    ):
+        pixel_warps //= 2
+    # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
+    for limit, buffers in ((_PREFERRED_BYTES, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)):
+        for warps in _halves(pixel_warps):
+            found = _laid_out(
+                geometry, _tile(warps * WARP_PIXELS, images, height, width), block_count, warps, buffers,
+                chunk_channels, element_bytes, pieces, gradient_pieces,
+            )  # fmt: skip
+            if found.shared_bytes <= limit and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
+                return found
+    for positions in _halves(WARP_PIXELS // 2):
+        found = _laid_out(
+            geometry, _tile(positions, images, height, width), 1, 1, 1,
+            chunk_channels, element_bytes, pieces, gradient_pieces,
+        )  # fmt: skip
+        if found.shared_bytes <= device.shared_bytes and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
+            return found
+    return None
+
+
+def _halves(count: int) -> list[int]:
+    return [count >> shift for shift in range(count.bit_length())]
+
+
+def tile_counts(tiling: Tiling, geometry: Geometry, images: int) -> tuple[int, int, int]:
+    """Tiles along images, rows and columns."""
+    height, width = geometry.positions
+    return -(-images // tiling.images), -(-height // tiling.rows), -(-width // tiling.columns)
+
+
+def _thread_blocks(geometry: Geometry, images: int, blocks: int, block_count: int, pixel_warps: int) -> int:
+    height, width = geometry.positions
+    a, b, c = _tile(pixel_warps * WARP_PIXELS, images, height, width)
+    return -(-images // a) * -(-height // b) * -(-width // c) * -(-blocks // block_count)
+
+
+def _tile(positions: int, images: int, height: int, width: int) -> tuple[int, int, int]:
+    """(images, rows, columns), as square as whole rows allow: halos are smallest so."""
+    columns = min(width, positions, max(32, positions // 8))
+    rows = min(height, positions // columns)
+    if columns < width or rows < height:
+        return 1, rows, columns
+    return max(1, min(images, positions // (rows * columns), _MOST_IMAGES)), rows, columns
+
+
+def _laid_out(
+    geometry: Geometry,
+    tile: tuple[int, int, int],
+    block_count: int,
+    pixel_warps: int,
+    buffers: int,
+    chunk_channels: int,
+    element_bytes: int,
+    pieces: bool,
+    gradient_pieces: bool | None,
+) -> Tiling:
+    images, rows, columns = tile
+    row_shifts, column_shifts = geometry.shifts(0), geometry.shifts(1)
+    row_stride, column_stride = geometry.in_stride
+    first_row, first_column = min(row_shifts), min(column_shifts)
+    in_rows = (rows - 1) * row_stride + max(row_shifts) - first_row + 1
+    in_columns = (columns - 1) * column_stride + max(column_shifts) - first_column + 1
+    piece = gradient_piece = 1
+    if pieces and column_stride == 1:
+        piece = _piece(geometry.in_size[1], columns, geometry.positions[1], element_bytes)
+    if gradient_pieces:
+        gradient_piece = _piece(geometry.out_size[1], columns, geometry.positions[1], element_bytes)
+    left = first_column % piece
+    split_pitch = -(-(left + in_columns) // (piece * column_stride)) * piece
+    row_pitch = split_pitch * column_stride
+    words = max(1, WORD_BYTES // element_bytes)  # Elements of a bank.
+    granule = max(piece, words)
+    row_pitch = -(-row_pitch // granule) * granule
+    apart = _APART
+    if in_rows > 1 and element_bytes <= WORD_BYTES:
+        if columns >= _APART:
+            row_pitch = min(_congruent(row_pitch, each * words, BANKS * words) for each in (_APART, BANKS - _APART))
+            apart = row_pitch // words % BANKS
+        else:
+            row_pitch = _congruent(row_pitch, _APART // 2 * words, _APART * words)
+    image_pitch = in_rows * row_pitch
+    plane_pitch = _congruent(images * image_pitch, apart * words, BANKS * words)
+    positions = pixel_warps * WARP_PIXELS
+    # Rows of the gradient are 4 banks apart: eight rows of four positions each are read at once.
+    gradient_pitch = 0 if gradient_pieces is None else positions + 4 * words
+    entries = images * in_rows * (-(-(left + in_columns) // piece) if column_stride == 1 else in_columns)
+    tables = (entries + positions + (0 if gradient_pieces is None else positions // gradient_piece)) * _TABLE_BYTES
+    staged = chunk_channels * plane_pitch + block_count * 16 * gradient_pitch
+    shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
+    return Tiling(
+        block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
+        row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, chunk_channels,
+        shared_bytes,
+    )  # fmt: skip
+
+
+def _piece(width: int, tile_columns: int, all_columns: int, element_bytes: int) -> int:
+    """The most elements that one copy brings in: whole pieces are inside of the image or outside."""
+    for size in _COPY_BYTES:
+        piece = size // element_bytes
+        if piece > 1 and width % piece == 0 and (tile_columns == all_columns or tile_columns % piece == 0):
+            return piece
+    return 1
+
+
+def _congruent(least: int, remainder: int, modulus: int) -> int:
+    """The smallest number that is at least `least` and has this remainder."""
+    return least + (remainder - least) % modulus
