@@ -83,7 +83,7 @@ def cuda_extension() -> tuple[Any, str]:
         include_dirs=[include],
         extra_compile_args={"nvcc": ["-O3", "-std=c++20", "--threads=2", STABLE_ABI, "-DUSE_CUDA"]},
         py_limited_api=True,
-        # Where nobody asked for it, a compiler that nvcc does not work with must not keep the rest from being installed.
+        # Where nobody asked for it, a compiler that nvcc does not take must not keep the rest from being installed.
         optional=os.environ.get(CUDA_SWITCH) != "1",
     )
     return extension, ""

@@ -10,8 +10,6 @@ status is 1 when a kernel spills or does not fit.
 from __future__ import annotations
 
 import argparse
-import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -24,6 +22,7 @@ from unittest import mock
 
 import torch
 
+from bench.machine_code import kernels_in
 from lth_sparse import correlation
 from lth_sparse.backends.base import LayerSpec
 from lth_sparse.backends.triton import interpreted
@@ -169,37 +168,18 @@ def compiled_layer(
 
 
 def _inspected(compiled: Any, options: dict[str, Any]) -> Kernel:
-    import triton
 
     with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "kernel.cubin"
         path.write_bytes(compiled.asm["cubin"])
-        tool = Path(triton.knobs.nvidia.cuobjdump.path)
-        usage = subprocess.run([tool, "--dump-resource-usage", path], capture_output=True, text=True, check=True).stdout
-        machine_code = subprocess.run(
-            [tool.with_name("nvdisasm"), path], capture_output=True, text=True, check=True
-        ).stdout
-    registers, stack = re.search(r"REG:(\d+) STACK:(\d+)", usage).groups()  # type: ignore[union-attr]
+        (code,) = kernels_in(path)
     positions = options.get("BLOCK_POSITIONS") or options.get("PIXELS", 0) * options.get("IMAGES", 0)
     tile = options.get("STEP_COLUMNS", 0) * positions / (32 * compiled.metadata.num_warps)
+    # The loop over gathered tiles is the longest one.
+    longest = max((len(loop.instructions) for loop in code.loops()), default=0)
     return Kernel(
-        compiled.metadata.name, int(registers), int(stack), compiled.metadata.shared,
-        _longest_loop(machine_code) if tile else 0, tile,
-    )  # fmt: skip
-
-
-def _longest_loop(machine_code: str) -> int:
-    """Instructions from a label to the branch back to it, where they are most: the loop over gathered tiles."""
-    labels: dict[str, int] = {}
-    longest = count = 0
-    for line in machine_code.splitlines():
-        if label := re.match(r"\s*(\.L_x_\d+):", line):
-            labels[label[1]] = count
-        elif re.match(r"\s*/\*[0-9a-f]{4,}\*/", line):
-            count += 1
-            if (branch := re.search(r"\bBRA\b.*(\.L_x_\d+)", line)) and branch[1] in labels:
-                longest = max(longest, count - labels[branch[1]])
-    return longest
+        compiled.metadata.name, code.registers, code.stack, compiled.metadata.shared, longest if tile else 0, tile
+    )
 
 
 def rows_of(architecture: str) -> list[Row]:
@@ -233,8 +213,13 @@ def table(rows: Sequence[Row]) -> list[str]:
             str(kernel.stack),
              str(kernel.shared), per_element, verdict]
         )  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return table_of(cells[0], cells[1:])
+
+
+def table_of(titles: list[str], rows: Sequence[list[str]]) -> list[str]:
+    """A line a row, under a line of titles, in columns."""
+    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (titles, *rows)]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

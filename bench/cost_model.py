@@ -1,9 +1,10 @@
-"""What an H200 could make of the Triton kernels: `python -m bench.cost_model`. A model; nothing of it was measured.
+"""What an H200 could make of the GPU kernels: `python -m bench.cost_model`. A model; nothing of it was measured.
 
 For each layer and sparsity, forward pass and both gradients together: the operations and bytes of dense PyTorch and of
 the plan, and the least time that each would take if all it needed were one resource: the tensor cores, the memory, the
-instructions. What the gather issues for each element is counted in the compiled code (bench/compiled_kernels.py), so it
-follows the kernels; overlaps, caches, latencies and launches are left out. The largest is the floor: beside it, a
+instructions, shared memory. What the gather issues is counted in the compiled code (bench/compiled_kernels.py for
+Triton, bench/cuda_kernels.py), so it follows the kernels; overlaps, caches, latencies, the copies into shared memory
+and launches are left out. The largest is the floor: beside it, a
 measured time has something to stand. Masks are random; --tickets takes those of trained networks (minutes on a CPU).
 """
 
@@ -18,9 +19,13 @@ import torch
 from torch import Tensor
 
 from bench.compiled_kernels import compiled_layer
+from bench.cuda_kernels import GATHERING, per_fragment, readable
 from bench.gpu_cases import LAYERS, SPARSITIES, GpuLayer
+from bench.machine_code import kernels_in
 from bench.tickets import tickets
+from lth_sparse.backends.cuda import built_extension
 from lth_sparse.backends.triton import interpreted
+from lth_sparse.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks
 from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import block_shape
 from lth_sparse.pattern import Pattern
@@ -32,6 +37,10 @@ FLOPS = {"tf32": 495e12, "float32": 67e12, "bfloat16": 989e12}
 BYTES_A_SECOND = 4.8e12
 INSTRUCTIONS_A_SECOND = 132 * 4 * 1.98e9
 """Of warps: four schedulers a multiprocessor, one instruction a cycle each."""
+SHARED_LOADS_A_SECOND = 132 * 1.98e9
+"""Of warps, from shared memory, without a collision: one a cycle and multiprocessor."""
+FRAGMENT = 64
+"""Elements that the CUDA kernels gather for a tensor core at once: 8 columns x 8 positions, by two loads of a warp."""
 OPERATIONS = ("forward", "grad_input", "grad_weight")
 MICRO = 1e6
 
@@ -45,11 +54,12 @@ class Floor:
     tensor_cores: float
     memory: float
     instructions: float
+    shared: float = 0.0
 
     @property
     def microseconds(self) -> float:
         """By the resource that is needed most."""
-        return max(self.tensor_cores, self.memory, self.instructions)
+        return max(self.tensor_cores, self.memory, self.instructions, self.shared)
 
 
 def sizes(layer: GpuLayer) -> tuple[int, int, int]:
@@ -88,29 +98,67 @@ def plan_floor(layer: GpuLayer, mask: Tensor, precision: str, per_element: dict[
     )  # fmt: skip
 
 
+def cuda_floor(layer: GpuLayer, mask: Tensor, precision: str, per_fragment: dict[str, float]) -> Floor:
+    """The same for the CUDA kernels; `per_fragment`: kernel -> instructions that it issues for a fragment."""
+    spec, pattern = layer.spec, Pattern.from_mask(mask)
+    blocks = ChunkedBlocks.of_forward_by_chunks(pattern, spec)
+    transposed = ChunkedBlocks.of_grad_input_by_chunks(pattern, spec)
+    positions, inputs, outputs = sizes(layer)
+    flops = moved = issued = loads = 0.0
+    for operation in OPERATIONS:
+        plan = transposed if operation == "grad_input" else blocks
+        eighths = plan.chunk_offsets.diff(dim=1) / DEPTH
+        fragments = float(eighths.sum()) * DEPTH * positions / FRAGMENT
+        flops += 2 * fragments * FRAGMENT * BLOCK_ROWS
+        moved += (inputs + outputs + 2 * plan.slots + pattern.nnz) * _bytes(precision)
+        weights = operation == "grad_weight"
+        issued += fragments * per_fragment["grad_weight_kernel" if weights else "correlation_kernel"]
+        # In grad_weight four loads of gradients serve the columns that a warp has in a chunk, half of its block's.
+        together = float((eighths[eighths > 0] / 2).ceil().clamp(1, 8).mean()) if eighths.any() else 1.0
+        loads += fragments * (2 + 4 / together if weights else 2)
+    return Floor(
+        flops, moved, flops / FLOPS[precision] * MICRO, moved / BYTES_A_SECOND * MICRO,
+        issued / INSTRUCTIONS_A_SECOND * MICRO, loads / SHARED_LOADS_A_SECOND * MICRO,
+    )  # fmt: skip
+
+
+def cuda_instructions(precision: str) -> dict[str, float]:
+    """Kernel -> instructions for a fragment, in the extension that is built."""
+    extension = built_extension()
+    if extension is None:
+        raise FileNotFoundError("the CUDA extension is not built: see LTH_SPARSE_CUDA in README.md")
+    found = {readable(kernel.name): kernel for kernel in kernels_in(extension) if kernel.architecture == ARCHITECTURE}
+    arithmetic = {"tf32": "Tf32", "bfloat16": "Bfloat16"}[precision]
+    return {name: per_fragment(found[(name, arithmetic)]) for name in GATHERING}
+
+
 def instructions(layer: GpuLayer, precision: str) -> dict[str, float]:
     """Operation -> instructions for a gathered element, in the kernel that gathers."""
     kernels = compiled_layer(ARCHITECTURE, precision, "contiguous", layer.spec, layer.input_shape)
     return {operation: max(kernel.per_element for kernel in found) for operation, found in kernels.items()}
 
 
-def table(precision: str, masks_of: dict[str, dict[float, dict[str, Tensor]]], layers: Sequence[GpuLayer]) -> list[str]:
+def table(
+    backend: str, precision: str, masks_of: dict[str, dict[float, dict[str, Tensor]]], layers: Sequence[GpuLayer]
+) -> list[str]:
     """A line a layer, kind of mask and sparsity. masks_of: kind -> sparsity -> layer -> mask."""
     titles = ["layer", "masks", "sparsity", "GFLOP dense", "plan", "MB dense", "plan", "us dense", "us plan: cores",
-              "memory", "instructions", "floor", "dense floor / plan floor"]  # fmt: skip
+              "memory", "instructions", "shared", "floor", "dense floor / plan floor"]  # fmt: skip
     cells = [titles]
     for layer in layers:
-        dense, per_element = dense_floor(layer, precision), instructions(layer, precision)
+        dense = dense_floor(layer, precision)
+        counted = instructions(layer, precision) if backend == "triton" else cuda_instructions(precision)
         for kind, by_sparsity in masks_of.items():
             for sparsity, masks in by_sparsity.items():
                 if layer.name not in masks:
                     continue
-                plan = plan_floor(layer, masks[layer.name], precision, per_element)
+                floor = plan_floor if backend == "triton" else cuda_floor
+                plan = floor(layer, masks[layer.name], precision, counted)
                 cells.append(
                     [layer.name, kind, f"{sparsity:.0%}", f"{dense.flops / 1e9:.1f}", f"{plan.flops / 1e9:.1f}",
                      f"{dense.bytes / 1e6:.0f}", f"{plan.bytes / 1e6:.0f}", f"{dense.microseconds:.0f}",
                      f"{plan.tensor_cores:.0f}", f"{plan.memory:.0f}", f"{plan.instructions:.0f}",
-                     f"{plan.microseconds:.0f}", f"{dense.microseconds / plan.microseconds:.2f}"]
+                     f"{plan.shared:.0f}" if plan.shared else "", f"{plan.microseconds:.0f}", f"{dense.microseconds / plan.microseconds:.2f}"]
                 )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
@@ -138,18 +186,22 @@ def _bytes(precision: str) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.cost_model", description="modelled, not measured")
+    parser.add_argument("--backend", choices=("triton", "cuda"), default="triton")
     parser.add_argument("--precision", choices=list(FLOPS), default="tf32")
     parser.add_argument("--tickets", action="store_true", help="masks of trained networks too")
     chosen = parser.parse_args(arguments)
     if interpreted():
         parser.error("TRITON_INTERPRET is set, and the model counts instructions of compiled kernels: unset it")
+    if chosen.backend == "cuda" and (chosen.precision == "float32" or built_extension() is None):
+        parser.error("--backend cuda: modelled for what tensor cores multiply, from the extension that setup.py built")
     masks_of = {"random": random_masks(LAYERS)}
     if chosen.tickets:
         masks_of["ticket"] = ticket_masks(LAYERS, torch.device("cpu"), 8)
     print(
-        f"MODELLED for an {GPU}, {chosen.precision}: no GPU has run this. Forward pass and both gradients, contiguous."
+        f"MODELLED for an {GPU}, {chosen.backend}, {chosen.precision}: no GPU has run this. Forward pass and both "
+        "gradients, contiguous."
     )
-    print("\n".join(table(chosen.precision, masks_of, LAYERS)))
+    print("\n".join(table(chosen.backend, chosen.precision, masks_of, LAYERS)))
     return 0
 
 

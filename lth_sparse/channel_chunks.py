@@ -60,7 +60,8 @@ class ChunkedBlocks(ColumnBlocks):
     @classmethod
     def _of(cls, matrix: Matrix, tap_shifts: npt.NDArray[np.int64]) -> ChunkedBlocks:
         blocks = build(matrix, BLOCK_ROWS, WORD, partial(_by_chunks, tap_shifts))
-        return cls(*blocks.tensors(), _chunk_offsets(blocks, len(tap_shifts), matrix.column_count).to(matrix.device))
+        offsets = _chunk_offsets(blocks, len(tap_shifts), matrix.column_count).to(matrix.device)
+        return cls(*(*blocks.tensors(), offsets))
 
 
 def chunk_channels(taps: int) -> int:

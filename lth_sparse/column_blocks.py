@@ -30,7 +30,8 @@ class ColumnBlocks:
     """A sparse matrix as blocks of rows with columns of their own. Immutable; it holds no weight values.
 
     The columns of a block, ascending or arranged otherwise, are cut into steps of equal width, the last one filled up
-    with columns that do not exist. A packed weight, which the kernels make of the values at each call, is `[steps * step_columns, block_rows]`.
+    with columns that do not exist. A packed weight, which the kernels make of the values at each call, is
+    `[steps * step_columns, block_rows]`.
     """
 
     TENSORS: ClassVar[int] = 7
@@ -88,7 +89,7 @@ class ColumnBlocks:
 
     @classmethod
     def of_grad_input(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
-        """For grad_input: a row is an input channel in one phase of the stride, a column `output channel * taps + tap`."""
+        """For grad_input: rows are input channels, by phases of the stride; a column is `output channel * taps + tap`."""
         return build(grad_input_matrix(pattern, spec), block_rows, step_columns, ascending)
 
 

@@ -1,9 +1,9 @@
 """How the CUDA kernels cut a correlation into thread blocks, and how a tile of its input lies in shared memory.
 
 A thread block computes a tile of positions, of one image or of several whole ones, times a few blocks of 16 rows. Its
-warps are `block_count` x `pixel_warps`, each with one block of rows and 64 positions. The input that the tile reads, its
-halo included, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a time;
-with a stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring elements.
+warps are `block_count` x `pixel_warps`, each with one block of rows and 64 positions. The input of the tile, with its
+halo, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a time; with a
+stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring elements.
 
 Pitches are such that the order of columns in lth_sparse/channel_chunks.py keeps their reads in different banks: a row
 and a channel both move on by 8 banks of 32, or both by 24.

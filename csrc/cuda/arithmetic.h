@@ -65,10 +65,20 @@ struct Exact {
 using Float32 = Exact<float>;
 using Float64 = Exact<double>;
 
+/// Thread blocks that a multiprocessor has room for, as far as registers go.
+template <typename A>
+constexpr int kThreadBlocks = sizeof(typename A::Sum) > 4 ? 1 : 2;
+
 /// Neighbouring elements that are loaded at once.
 template <typename T, int kCount>
 struct alignas(sizeof(T) * kCount < 16 ? sizeof(T) * kCount : 16) Several {
   T at[kCount];
 };
+
+/// What lies so many bytes after `base`: in the kernels' inner loops a place is one addition.
+template <typename T>
+LTH_DEVICE T at_bytes(const T* base, int bytes) {
+  return *reinterpret_cast<const T*>(reinterpret_cast<const char*>(base) + bytes);
+}
 
 }  // namespace lth_sparse::cuda

@@ -40,22 +40,27 @@ class Sums<A, true> {
     for (int tile = 0; tile < kTiles; ++tile) offsets_[tile] = offsets[first_pixel + 8 * tile + lane_ / 4];
   }
 
-  /// Adds the columns from `begin` up to `end`.
+  /// Adds the columns from `begin` up to `end`. Reads the columns after them too, to be ahead: the arrays go on there.
   LTH_DEVICE void add(const Element* tile, const Element* weight, const int32_t* codes, int begin, int end) {
-    Columns next = load(weight, codes, begin, end);
+    if (begin == end) return;
+    weight += static_cast<int64_t>(begin) * kBlockRows + lane_ * 4;
+    codes += begin + lane_ % 4 * 2;
+    Columns next = load(weight, codes, begin + kDepth < end);
     for (int column = begin; column < end; column += A::kColumnsAtOnce) {
       const Columns now = next;
-      if (column + A::kColumnsAtOnce < end) next = load(weight, codes, column + A::kColumnsAtOnce, end);
+      weight += A::kColumnsAtOnce * kBlockRows;
+      codes += A::kColumnsAtOnce;
+      next = load(weight, codes, column + A::kColumnsAtOnce + kDepth < end);
 #pragma unroll
       for (int each = 0; each < kTiles; ++each) {
-        const Element* const at = tile + offsets_[each];
+        const auto gathered = [&](int i) { return at_bytes(tile, offsets_[each] + now.codes[i]); };
         uint32_t b[2];
         if constexpr (sizeof(Element) == 4) {
-          b[0] = device::bits_of(at[now.codes[0]]);
-          b[1] = device::bits_of(at[now.codes[1]]);
+          b[0] = device::bits_of(gathered(0));
+          b[1] = device::bits_of(gathered(1));
         } else {
-          b[0] = at[now.codes[0]] | static_cast<uint32_t>(at[now.codes[1]]) << 16;
-          b[1] = at[now.codes[2]] | static_cast<uint32_t>(at[now.codes[3]]) << 16;
+          b[0] = gathered(0) | static_cast<uint32_t>(gathered(1)) << 16;
+          b[1] = gathered(2) | static_cast<uint32_t>(gathered(3)) << 16;
         }
         A::multiply(sums_[each], now.weight, b);
       }
@@ -77,27 +82,26 @@ class Sums<A, true> {
     int32_t codes[2 * kFragments];
   };
 
-  LTH_DEVICE Columns load(const Element* weight, const int32_t* codes, int column, int end) const {
+  /// `second`: whether the columns after the first eight are meant too, where sixteen are multiplied at once. If not,
+  /// they belong to another chunk, and count as zeros at places that exist.
+  LTH_DEVICE static Columns load(const Element* weight, const int32_t* codes, bool second) {
     Columns result;
+    const auto pair = *reinterpret_cast<const Several<int32_t, 2>*>(codes);
 #pragma unroll
-    for (int fragment = 0; fragment < kFragments; ++fragment) {
-      // The second half of the last sixteen may belong to another chunk: then it is zeros, at places that exist.
-      const bool exists = column + fragment * kDepth < end;
-      const int at = exists ? column + fragment * kDepth : column;
-      const auto pair = *reinterpret_cast<const Several<int32_t, 2>*>(codes + at + lane_ % 4 * 2);
-      result.codes[2 * fragment] = pair.at[0] & ((1 << kCodeBits) - 1);
-      result.codes[2 * fragment + 1] = pair.at[1] & ((1 << kCodeBits) - 1);
-      const Element* const share = weight + static_cast<int64_t>(at) * kBlockRows + lane_ * 4;
-      if constexpr (sizeof(Element) == 4) {
-        const auto four = *reinterpret_cast<const Several<uint32_t, 4>*>(share);
-        result.weight[0] = four.at[0];
-        result.weight[1] = four.at[2];
-        result.weight[2] = four.at[1];
-        result.weight[3] = four.at[3];
-      } else {
-        const auto two = *reinterpret_cast<const Several<uint32_t, 2>*>(share);
-        result.weight[2 * fragment] = exists ? two.at[0] : 0;
-        result.weight[2 * fragment + 1] = exists ? two.at[1] : 0;
+    for (int i = 0; i < 2; ++i) result.codes[i] = pair.at[i] & ((1 << kCodeBits) - 1);
+    if constexpr (kFragments == 1) {
+      const auto four = *reinterpret_cast<const Several<uint32_t, 4>*>(weight);
+#pragma unroll
+      for (int i = 0; i < 4; ++i) result.weight[i] = four.at[i];
+    } else {
+      const auto after = *reinterpret_cast<const Several<int32_t, 2>*>(codes + kDepth);
+      const auto two = *reinterpret_cast<const Several<uint32_t, 2>*>(weight);
+      const auto two_after = *reinterpret_cast<const Several<uint32_t, 2>*>(weight + kDepth * kBlockRows);
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+        result.codes[2 + i] = second ? after.at[i] & ((1 << kCodeBits) - 1) : result.codes[i];
+        result.weight[i] = two.at[i];
+        result.weight[2 + i] = second ? two_after.at[i] : 0;
       }
     }
     return result;
@@ -121,10 +125,9 @@ class Sums<A, false> {
   LTH_DEVICE void add(const Element* tile, const Element* weight, const int32_t* codes, int begin, int end) {
     for (int column = begin; column < end; ++column) {
       const int32_t code = codes[column];
-      const Element* const at = tile + (code & ((1 << kCodeBits) - 1));
       Element inputs[kPixels];
 #pragma unroll
-      for (int i = 0; i < kPixels; ++i) inputs[i] = at[offsets_[i]];
+      for (int i = 0; i < kPixels; ++i) inputs[i] = at_bytes(tile, offsets_[i] + (code & ((1 << kCodeBits) - 1)));
       const Element* const rows = weight + static_cast<int64_t>(column) * kBlockRows;
 #pragma unroll
       for (int quarter = 0; quarter < kQuarters; ++quarter) {
@@ -169,7 +172,7 @@ class NeededChunks {
 };
 
 template <typename A>
-LTH_KERNEL(kMostThreads)
+LTH_KERNEL(kMostThreads, kThreadBlocks<A>)
 correlation_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, const typename A::Element* input,
                    Steps input_steps, const typename A::Element* weight, const int32_t* codes,
                    const typename A::Element* bias, typename A::Element* output, Steps output_steps) {

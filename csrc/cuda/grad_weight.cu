@@ -72,18 +72,19 @@ class Products<A, true> {
         from[half][i] = offsets[position];
         keep[half][i] = exists(position) ? ~0u : 0u;
       }
+    // In pairs: the loads of one wait for those of the other. The second of the last pair may be one that is not stored.
 #pragma unroll
     for (int each = 0; each < kMostEighths; ++each) {
-      if (each >= eighths_) break;
-      const Element* const at = tile + codes_[each];
+      if (each % 2 == 0 && each >= eighths_) break;
+      const auto gathered = [&](int half, int i) { return at_bytes(tile, codes_[each] + from[half][i]); };
       uint32_t halves[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         if constexpr (sizeof(Element) == 4)
-          halves[half] = device::bits_of(at[from[half][0]]) & keep[half][0];
+          halves[half] = device::bits_of(gathered(half, 0)) & keep[half][0];
         else
-          halves[half] = (at[from[half][0]] & keep[half][0]) |
-                         (static_cast<uint32_t>(at[from[half][1]]) & keep[half][1]) << 16;
+          halves[half] = (gathered(half, 0) & keep[half][0]) |
+                         (static_cast<uint32_t>(gathered(half, 1)) & keep[half][1]) << 16;
       }
       const uint32_t b[2] = {second_ ? halves[1] : halves[0], second_ ? halves[0] : halves[1]};
       A::multiply(sums_[each], a, b);
@@ -138,11 +139,11 @@ class Products<A, false> {
 #pragma unroll
     for (int i = 0; i < kPositions; ++i) {
       if (!exists(first + i)) continue;
-      const Element* const at = tile + offsets[first + i];
+      const int offset = offsets[first + i];
 #pragma unroll
       for (int each = 0; each < kMostEighths; ++each) {
         if (each >= eighths_) break;
-        const Element input = at[codes_[each]];
+        const Element input = at_bytes(tile, offset + codes_[each]);
 #pragma unroll
         for (int row = 0; row < kQuarterRows; ++row) sums_[each][row] += rows[row].at[i] * input;
       }
@@ -183,7 +184,7 @@ struct Share {
 };
 
 template <typename A>
-LTH_KERNEL(kMostThreads)
+LTH_KERNEL(kMostThreads, kThreadBlocks<A>)
 grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, Parts parts, int windows,
                    const typename A::Element* input, Steps input_steps, const typename A::Element* gradient,
                    Steps gradient_steps, const int32_t* codes, typename A::Sum* partial) {
@@ -267,7 +268,7 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
 
 /// A thread for each slot.
 template <typename A>
-LTH_KERNEL(kMostThreads)
+LTH_KERNEL(kMostThreads, 1)
 collect_kernel(Blocks blocks, int parts, const typename A::Sum* partial, typename A::Element* grad_values) {
   const int64_t slot = static_cast<int64_t>(device::block_index()) * kMostThreads + device::thread_index();
   if (slot >= blocks.slots()) return;
@@ -285,7 +286,7 @@ void grad_weight(const Geometry& geometry, const Tiling& tiling, const Grid& gri
                  const Parts& parts, const typename A::Element* input, const Steps& input_steps,
                  const typename A::Element* gradient, const Steps& gradient_steps, int32_t* codes,
                  typename A::Sum* partial, typename A::Element* grad_values, const device::Stream& stream) {
-  pack_codes(geometry, tiling, blocks, codes, stream);
+  pack_codes(geometry, tiling, blocks, sizeof(typename A::Element), codes, stream);
   const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
   const int eighths = tiling.chunk_channels * geometry.taps() / kDepth + 1, most = tiling.pixel_warps * kMostEighths;
   const int windows = (eighths + most - 1) / most;

@@ -96,8 +96,8 @@ void correlate_operator(const Tensor& input, const Tensor& values, const std::op
   const Blocks blocks = blocks_of(block_tensors, geometry, tiling, input);
   check(output, "output", dtype, input);
   check_flat(values, "values", dtype, input, 0);
-  check_flat(weight, "weight", dtype, input, blocks.slots());
-  check_flat(codes, "codes", ScalarType::Int, input, blocks.column_count);
+  check_flat(weight, "weight", dtype, input, blocks.slots() + kColumnsAhead * kBlockRows);
+  check_flat(codes, "codes", ScalarType::Int, input, blocks.column_count + kColumnsAhead);
   if (bias.has_value()) check_flat(*bias, "bias", dtype, input, output.size(1));
   const device::Stream stream(input.get_device_index());
   with_arithmetic(dtype, tf32, [&](auto arithmetic) {

@@ -3,7 +3,7 @@
 namespace lth_sparse::cuda {
 namespace {
 
-/// Where in a tile a column reads.
+/// Where in a tile a column reads, in elements.
 LTH_DEVICE uint32_t place_of(const Geometry& geometry, const Tiling& tiling, int column) {
   const int taps = geometry.taps(), channel = column / taps, tap = column % taps;
   const int down = geometry.shift(0, tap / geometry.kernel[1]) - tiling.first_row_shift;
@@ -13,33 +13,35 @@ LTH_DEVICE uint32_t place_of(const Geometry& geometry, const Tiling& tiling, int
   return static_cast<uint32_t>(channel % tiling.chunk_channels * tiling.plane_pitch + down * tiling.row_pitch + across);
 }
 
-LTH_DEVICE int32_t code_of(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int column) {
+LTH_DEVICE int32_t code_of(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int element_bytes,
+                           int column) {
   uint32_t quarters = 0;
   for (int row = 0; row < kBlockRows; ++row) {
     const uint32_t bits = static_cast<uint32_t>(blocks.live[column / kWord * kBlockRows + row]);
     quarters |= (bits >> column % kWord & 1) << row / kQuarterRows;
   }
   while (blocks.columns[column] < 0) --column;  // A block begins with a column that exists.
-  return static_cast<int32_t>(place_of(geometry, tiling, blocks.columns[column]) | quarters << kCodeBits);
+  return static_cast<int32_t>(place_of(geometry, tiling, blocks.columns[column]) * element_bytes | quarters << kCodeBits);
 }
 
 /// A thread for each slot.
 template <typename A>
-LTH_KERNEL(kMostThreads)
+LTH_KERNEL(kMostThreads, 1)
 weight_kernel(Geometry geometry, Tiling tiling, Blocks blocks, const typename A::Element* values,
               typename A::Element* weight, int32_t* codes) {
   const int64_t slot = static_cast<int64_t>(device::block_index()) * kMostThreads + device::thread_index();
   if (slot >= blocks.slots()) return;
   const int column = static_cast<int>(slot / kBlockRows), row = static_cast<int>(slot % kBlockRows);
   const int entry = entry_of(blocks, column, row);
-  weight[weight_index<A::kTensorCores>(column, row)] = entry < 0 ? typename A::Element{} : A::rounded(values[entry]);
-  if (row == 0) codes[column] = code_of(geometry, tiling, blocks, column);
+  weight[weight_index<A>(column, row)] = entry < 0 ? typename A::Element{} : A::rounded(values[entry]);
+  if (row == 0) codes[column] = code_of(geometry, tiling, blocks, sizeof(typename A::Element), column);
 }
 
 /// A thread for each column.
-LTH_KERNEL(kMostThreads) codes_kernel(Geometry geometry, Tiling tiling, Blocks blocks, int32_t* codes) {
+LTH_KERNEL(kMostThreads, 1)
+codes_kernel(Geometry geometry, Tiling tiling, Blocks blocks, int element_bytes, int32_t* codes) {
   const int column = device::block_index() * kMostThreads + device::thread_index();
-  if (column < blocks.column_count) codes[column] = code_of(geometry, tiling, blocks, column);
+  if (column < blocks.column_count) codes[column] = code_of(geometry, tiling, blocks, element_bytes, column);
 }
 
 }  // namespace
@@ -53,11 +55,11 @@ void pack_weight(const Geometry& geometry, const Tiling& tiling, const Blocks& b
                  tiling, blocks, values, weight, codes);
 }
 
-void pack_codes(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int32_t* codes,
+void pack_codes(const Geometry& geometry, const Tiling& tiling, const Blocks& blocks, int element_bytes, int32_t* codes,
                 const device::Stream& stream) {
   if (blocks.column_count == 0) return;
   device::launch(codes_kernel, (blocks.column_count + kMostThreads - 1) / kMostThreads, kMostThreads, 0, stream,
-                 geometry, tiling, blocks, codes);
+                 geometry, tiling, blocks, element_bytes, codes);
 }
 
 #define LTH_INSTANTIATE(A)                                                                                  \

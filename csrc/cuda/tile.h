@@ -51,8 +51,8 @@ class Tile {
       // Positions beyond the last one read what the first one does, and are not stored.
       const int inside = index < all ? index : 0;
       const Position at{inside / pixels, inside % pixels / tiling_.columns, inside % tiling_.columns};
-      offsets_[index] = at.image * tiling_.image_pitch +
-                        at.row * geometry_.in_stride[0] * tiling_.row_pitch + at.column;
+      const int place = at.image * tiling_.image_pitch + at.row * geometry_.in_stride[0] * tiling_.row_pitch + at.column;
+      offsets_[index] = place * static_cast<int>(sizeof(Element));
       positions_[index] = index < all ? at.packed() : -1;
     }
   }
@@ -158,7 +158,7 @@ class Tile {
     return planes(buffer) + tiling_.chunk_channels * tiling_.plane_pitch;
   }
 
-  /// Where in a plane each position of the tile reads with a shift of the first tap.
+  /// Where in a plane each position of the tile reads with the first of all shifts, in bytes.
   LTH_DEVICE const int* offsets() const { return offsets_; }
 
  private:

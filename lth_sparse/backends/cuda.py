@@ -15,12 +15,14 @@ from lth_sparse import correlation, staging
 from lth_sparse.backends import nvidia
 from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, in_dense_layout
 from lth_sparse.backends.registry import register
-from lth_sparse.channel_chunks import ChunkedBlocks, chunk_channels
+from lth_sparse.channel_chunks import BLOCK_ROWS, ChunkedBlocks, chunk_channels
 from lth_sparse.pattern import Pattern
 from lth_sparse.workspace import workspace
 
 THREAD_BLOCKS_WANTED = 4
 """Of grad_weight, for each multiprocessor."""
+COLUMNS_AHEAD = 32
+"""Beyond the last one, that the kernels may read: csrc/cuda/packed_weight.h."""
 _NOT_BUILT = (
     "its extension is not built: install nvcc and a PyTorch for CUDA, then run 'pip install --no-build-isolation -e .' "
     "with LTH_SPARSE_CUDA=1, which says what is missing"
@@ -29,14 +31,19 @@ _LEAST_SHARED_BYTES = 160 * 1024
 """What every GPU that the kernels run on has for a thread block."""
 
 
+def built_extension() -> Path | None:
+    """The shared object that setup.py made of csrc/cuda, if it has."""
+    return next(iter(sorted(Path(__file__).parent.parent.glob("_cuda*.so"))), None)
+
+
 @cache
 def _load() -> str:
     """Load the extension; "" when its operators can be called, else the reason why not."""
-    built = sorted(Path(__file__).parent.parent.glob("_cuda*.so"))
-    if not built:
+    built = built_extension()
+    if built is None:
         return _NOT_BUILT
     try:
-        torch.ops.load_library(str(built[0]))
+        torch.ops.load_library(str(built))
     except (OSError, RuntimeError) as error:
         return str(error).splitlines()[0]
     return ""
@@ -151,9 +158,7 @@ class CudaBackend:
         tiles_each = -(-tiles // min(tiles, wanted))
         parts = -(-tiles // tiles_each)
         sums = torch.float64 if x.dtype == torch.float64 else torch.float32
-        partial, codes = workspace(
-            x.device, (parts * blocks.slots, sums), (blocks.columns.numel(), torch.int32)
-        )  # fmt: skip
+        partial, codes = workspace(x.device, (parts * blocks.slots, sums), (blocks.columns.numel(), torch.int32))
         self._operators().grad_weight(
             x, grad_out, gradient, partial, codes, blocks.tensors(), _flat(geometry), tiling, grid, parts, tiles_each,
             self._tf32(spec, x.dtype),
@@ -175,9 +180,8 @@ class CudaBackend:
         input = in_dense_layout(input)
         tiling = self._tiling(geometry, input, blocks, spec, None)
         grid = (input.shape[0], *staging.tile_counts(tiling, geometry, input.shape[0]))
-        weight, codes = workspace(
-            input.device, (blocks.slots, input.dtype), (blocks.columns.numel(), torch.int32)
-        )  # fmt: skip
+        columns = blocks.columns.numel() + COLUMNS_AHEAD
+        weight, codes = workspace(input.device, (columns * BLOCK_ROWS, input.dtype), (columns, torch.int32))
         self._operators().correlate(
             input, values.contiguous(), bias if bias is None else bias.contiguous(), output, weight, codes,
             blocks.tensors(), _flat(geometry), tiling, grid, self._tf32(spec, input.dtype),

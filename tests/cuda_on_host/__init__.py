@@ -70,10 +70,11 @@ def library() -> Path:
 
 
 class CudaOnHost(CudaBackend):
-    """Computes float32 as it is, or as TF32 when `tf32` says so, as if on an H200."""
+    """Computes float32 as it is, or as TF32 when `tf32` says so, as if on `gpu`: by default an H200."""
 
     name = NAME
     tf32 = False
+    gpu = staging.Device(132, 227 * 1024)
 
     def refuses(self, device: torch.device) -> str:
         return "" if device.type == "cpu" else "the twin of the CUDA kernels runs on the CPU"
@@ -82,7 +83,7 @@ class CudaOnHost(CudaBackend):
         return torch.ops.lth_sparse_cuda_on_host
 
     def _device(self, device: torch.device) -> staging.Device:
-        return staging.Device(132, 227 * 1024)
+        return self.gpu
 
     def _tf32(self, spec: LayerSpec, dtype: torch.dtype) -> bool:
         return dtype == torch.float32 and self.tf32

@@ -15,7 +15,7 @@
 
 #define __host__
 #define __device__
-#define LTH_KERNEL(threads) void
+#define LTH_KERNEL(threads, blocks) void
 #define LTH_DEVICE inline
 #define LTH_DISPATCH_KEY CPU
 #define LTH_LIBRARY lth_sparse_cuda_on_host

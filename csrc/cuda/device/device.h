@@ -12,7 +12,8 @@
 
 #include <cstdint>
 
-#define LTH_KERNEL(threads) __global__ void __launch_bounds__(threads)
+// A kernel for so many threads at most, of which a multiprocessor is to have room for so many thread blocks.
+#define LTH_KERNEL(threads, blocks) __global__ void __launch_bounds__(threads, blocks)
 #define LTH_DEVICE __device__ __forceinline__
 #define LTH_DISPATCH_KEY CUDA
 #define LTH_LIBRARY lth_sparse_cuda
