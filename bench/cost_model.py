@@ -158,7 +158,8 @@ def table(
                     [layer.name, kind, f"{sparsity:.0%}", f"{dense.flops / 1e9:.1f}", f"{plan.flops / 1e9:.1f}",
                      f"{dense.bytes / 1e6:.0f}", f"{plan.bytes / 1e6:.0f}", f"{dense.microseconds:.0f}",
                      f"{plan.tensor_cores:.0f}", f"{plan.memory:.0f}", f"{plan.instructions:.0f}",
-                     f"{plan.shared:.0f}" if plan.shared else "", f"{plan.microseconds:.0f}", f"{dense.microseconds / plan.microseconds:.2f}"]
+                     f"{plan.shared:.0f}" if plan.shared else "", f"{plan.microseconds:.0f}",
+                     f"{dense.microseconds / plan.microseconds:.2f}"]
                 )  # fmt: skip
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]

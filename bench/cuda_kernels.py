@@ -57,7 +57,7 @@ def readable(mangled: str) -> tuple[str, str]:
 
 
 def per_fragment(kernel: Kernel) -> float:
-    """Instructions of an innermost loop for each fragment: a multiplication in TF32 takes one, in half precision two."""
+    """Instructions of an innermost loop for each fragment: a product in TF32 takes one, in half precision two."""
     loops = [loop for loop in kernel.loops() if loop.count("HMMA")]
     fragments = {loop: loop.count("HMMA") * (2 if loop.count("HMMA.16816") else 1) for loop in loops}
     return min((len(loop.instructions) / fragments[loop] for loop in loops), default=0.0)

@@ -28,11 +28,21 @@ from torch import Tensor
 
 BUDGET_SECONDS = 440
 """After which nothing new is begun; what is under way takes some seconds more. 8 minutes in all."""
-BUILD_SECONDS, TEST_SECONDS, MEMCHECK_SECONDS = 90, 150, 60
+BUILD_SECONDS, TEST_SECONDS, SANITIZER_SECONDS, PROFILE_SECONDS = 150, 150, 60, 30
 MOST_COMPILERS = 16
-TESTS = ("tests/test_gpu.py", "tests/test_triton_kernels.py", "tests/test_column_blocks.py")
+TESTS = (
+    "tests/test_gpu.py",
+    "tests/test_gpu_training.py",
+    "tests/test_triton_kernels.py",
+    "tests/test_column_blocks.py",
+)
 REHEARSED_TESTS = ("tests/test_column_blocks.py", "tests/test_gpu.py")
-SANITIZED = ("tests/test_triton_kernels.py", "-k", "several or phases or padding")
+SANITIZED = {
+    "memcheck": ("tests/test_triton_kernels.py", "tests/test_gpu.py", "-k",
+                 "several or phases or padding or (cuda and errors)"),
+    "racecheck": ("tests/test_gpu.py", "-k", "cuda and errors"),
+}  # fmt: skip
+"""What compute-sanitizer runs with each of its tools: races in shared memory are the CUDA kernels' own to avoid."""
 GPU_PRECISIONS = ("tf32", "bfloat16")
 IEEE_SPARSITIES = (0.9, 0.95)
 STEP_SPARSITY = 0.98
@@ -167,9 +177,14 @@ def dense_calls(spec: Any, x: Tensor, weight: Tensor, grad_out: Tensor) -> dict[
 
 
 def measure_layer(
-    results: Results, layer: Any, precision: str, masks_of: dict[str, dict[float, Tensor]], device: torch.device
+    results: Results,
+    layer: Any,
+    precision: str,
+    masks_of: dict[str, dict[float, Tensor]],
+    backends: Sequence[str],
+    device: torch.device,
 ) -> None:
-    """Rows of one layer in one precision: dense in both layouts, then every mask in both layouts."""
+    """Rows of one layer in one precision: dense in both layouts, then every mask and backend in both layouts."""
     from bench.gpu_timing import microseconds
     from bench.sides import sparse_layer
 
@@ -193,15 +208,16 @@ def measure_layer(
                 if results.over():
                     return
                 mask = mask.to(device)
-                side = sparse_layer("triton", spec, mask, images, dense_weight, gradients)
-                times = microseconds(side, device)
-                error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
-                results.found["layers"].append(
-                    row
-                    | {"side": "triton", "masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
-                    | {"microseconds": times, "total": sum(times.values())}
-                    | {"error": error, "dense_error": dense_error}
-                )
+                for backend in backends:
+                    side = sparse_layer(backend, spec, mask, images, dense_weight, gradients)
+                    times = microseconds(side, device)
+                    error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
+                    results.found["layers"].append(
+                        row
+                        | {"side": backend, "masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
+                        | {"microseconds": times, "total": sum(times.values())}
+                        | {"error": error, "dense_error": dense_error}
+                    )
     results.write()
 
 
@@ -268,7 +284,7 @@ def _all_of(calls: list[Callable[[], object]]) -> Callable[[], None]:
     return run
 
 
-def measure_step(results: Results, network: str, device: torch.device, batch: int) -> None:
+def measure_step(results: Results, network: str, backends: Sequence[str], device: torch.device, batch: int) -> None:
     """A whole training step, captured in a CUDA graph: masked dense in both layouts, and sparse layers."""
     from bench.gpu_timing import microseconds
     from bench.sides import random_masks, training_step
@@ -279,57 +295,20 @@ def measure_step(results: Results, network: str, device: torch.device, batch: in
     set_precision("tf32")
     images, labels = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
     sides = {}
-    for name, layout in product(("dense", "triton"), ("contiguous", "channels_last")):
+    for name, layout in product(("dense", *backends), ("contiguous", "channels_last")):
         model = models.build(models.Network(network, (3, 32, 32), 10), seed=0)
         masks = random_masks(model, STEP_SPARSITY)
         apply(model, masks)
         memory_format = torch.channels_last if layout == "channels_last" else torch.contiguous_format
         model = model.to(device).to(memory_format=memory_format)
         on_device = {layer: mask.to(device) for layer, mask in masks.items()}
-        if name == "triton":
-            model, on_device = sparsify(model, on_device, "triton"), {}
+        if name != "dense":
+            model, on_device = sparsify(model, on_device, name), {}
         here = images.to(device).contiguous(memory_format=memory_format)
         sides[f"{name}, {layout}"] = training_step(model, here, labels.to(device), on_device)
     times = microseconds(sides, device)
     results.found["steps"].append({"network": network, "sparsity": STEP_SPARSITY, "microseconds": times})
     results.write()
-
-
-def summary(found: dict[str, Any]) -> list[str]:
-    """The short table: each layer's passes against the better layout of dense, in one precision."""
-    from bench.gpu_cases import NEVER_SLOWER, TICKET_GOALS
-
-    lines = [f"{'layer':12} {'precision':9} {'masks':7} {'sparsity':8} {'dense us':>9} {'triton us':>9} {'ratio':>6} "
-             f"{'must':>5} {'aim':>5} {'error / dense error':>19}"]  # fmt: skip
-    for layer, precision in dict.fromkeys((row["layer"], row["precision"]) for row in found["layers"]):
-        rows = [row for row in found["layers"] if (row["layer"], row["precision"]) == (layer, precision)]
-        best_dense = min(row["total"] for row in rows if row["side"] == "dense")
-        keys = dict.fromkeys((row["masks"], row["sparsity"]) for row in rows if row["side"] == "triton")
-        for masks, sparsity in keys:
-            ours = [row for row in rows if row.get("masks") == masks and row.get("sparsity") == sparsity]
-            best = min(row["total"] for row in ours)
-            worst = max(
-                row["error"][name] / max(row["dense_error"][name], 1e-30) for row in ours for name in row["error"]
-            )
-            goal = TICKET_GOALS.get(sparsity) if masks == "ticket" and precision == "tf32" else None
-            goals = f"{goal.must:5.1f} {goal.aim:5.1f}" if goal else " " * 11
-            lines.append(f"{layer:12} {precision:9} {masks:7} {sparsity:8.0%} {best_dense:9.1f} {best:9.1f} "
-                         f"{best_dense / best:6.2f} {goals} {worst:19.2f}")  # fmt: skip
-    if found["auto"]:
-        worst_auto = min(found["auto"], key=lambda row: row["microseconds"]["dense"] / row["microseconds"]["auto"])
-        times = worst_auto["microseconds"]
-        lines.append(f"auto at worst: {times['dense'] / times['auto']:.2f} of dense ({worst_auto['layer']} at "
-                     f"{worst_auto['sparsity']:.0%}; must {NEVER_SLOWER.must})")  # fmt: skip
-    for step in found["steps"]:
-        times = step["microseconds"]
-        best_dense, best = (
-            min(value for name, value in times.items() if name.startswith(side)) for side in ("dense", "triton")
-        )
-        lines.append(
-            f"graphed training step, {step['network']} at {step['sparsity']:.0%}: masked dense {best_dense:.0f} us, "
-            f"sparse {best:.0f} us, ratio {best_dense / best:.2f}"
-        )
-    return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -352,8 +331,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     import lth_sparse
     from bench.cost_model import random_masks, ticket_masks
-    from bench.gpu_cases import LAYERS, REHEARSED
+    from bench.gpu_cases import BACKENDS, LAYERS, REHEARSED
+    from bench.gpu_profile import profiled
+    from bench.gpu_summary import summary
     from lth_sparse import environment
+    from lth_sparse.backends import registry
     from lth_sparse.kernels.configurations import architecture, table
 
     layers = REHEARSED if chosen.rehearse else LAYERS
@@ -370,6 +352,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         began,
     )
     say(", ".join(f"{key} {value}" for key, value in here.items()))
+    unusable = registry.backends()
+    backends = ["triton"] if chosen.rehearse else [name for name in BACKENDS if not unusable[name]]
+    results.found["unusable"] = {name: unusable[name] for name in BACKENDS if name not in backends}
+    for backend, reason in results.found["unusable"].items():
+        say(f"{backend} is not measured: {reason}")
     results.found["tests"] = tested(REHEARSED_TESTS if chosen.rehearse else (*TESTS, *_in_parallel()), TEST_SECONDS)
     say(f"tests: {results.found['tests']}")
     results.write()
@@ -389,20 +376,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             for kind, by_sparsity in masks_of.items()
         }
-        measure = partial(measure_layer, results, layer, precision, of_layer, device)
+        measure = partial(measure_layer, results, layer, precision, of_layer, backends, device)
         results.attempt(f"{layer.name} in {precision}", measure)
     network, batch = ("small", 2) if chosen.rehearse else ("vgg16", 128)
-    results.attempt(f"a training step of {network}", lambda: measure_step(results, network, device, batch))
+    results.attempt(f"a step of {network}", lambda: measure_step(results, network, backends, device, batch))
     for layer in layers:
         random = {sparsity: masks[layer.name] for sparsity, masks in masks_of["random"].items()}
         results.attempt(f"auto on {layer.name}", partial(measure_auto, results, layer, random, device))
-    if not chosen.rehearse and not results.over():
+    for tool, tests in SANITIZED.items():
+        if chosen.rehearse or results.over():
+            continue
         torch.cuda.empty_cache()
         # Without its cache PyTorch allocates each tensor by itself, so that reading beyond one is seen.
-        results.found["memcheck"] = tested(
-            SANITIZED, MEMCHECK_SECONDS, "compute-sanitizer", "--tool", "memcheck", PYTORCH_NO_CUDA_MEMORY_CACHING="1"
+        results.found[tool] = tested(
+            tests, SANITIZER_SECONDS, "compute-sanitizer", "--tool", tool, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
         )
-        say(f"memcheck: {results.found['memcheck']}")
+        say(f"{tool}: {results.found[tool]}")
+        results.write()
+    if not chosen.rehearse and not results.over():
+        results.found["profile"] = profiled(results.found["layers"], PROFILE_SECONDS)
+        say("\n".join(results.found["profile"]))
     results.write()
     say("\n".join(summary(results.found)))
     say(f"written to {results.path} after {results.seconds:.0f} s")

@@ -89,7 +89,7 @@ class ColumnBlocks:
 
     @classmethod
     def of_grad_input(cls, pattern: Pattern, spec: LayerSpec, block_rows: int, step_columns: int) -> ColumnBlocks:
-        """For grad_input: rows are input channels, by phases of the stride; a column is `output channel * taps + tap`."""
+        """For grad_input: rows are input channels in one phase; a column is `output channel * taps + tap`."""
         return build(grad_input_matrix(pattern, spec), block_rows, step_columns, ascending)
 
 

@@ -1,4 +1,7 @@
-"""What only a GPU can show of the Triton backend: precisions, CUDA graphs, calls that neither wait nor allocate."""
+"""What only a GPU can show of its backends: precisions, CUDA graphs, calls that neither wait nor allocate.
+
+Not yet run on a GPU.
+"""
 
 import pytest
 import torch
@@ -28,6 +31,14 @@ PRECISIONS = {
 }
 
 
+@pytest.fixture(params=["triton", "cuda"])
+def backend(request):
+    """The name of a backend that works here."""
+    if reason := registry.backends()[request.param]:
+        pytest.skip(f"{request.param} cannot be used here: {reason}")
+    return request.param
+
+
 @pytest.fixture(params=PRECISIONS)
 def precision(request):
     """Its name and dtype, with PyTorch set to multiply float32 as the name says."""
@@ -55,8 +66,8 @@ def numbers(spec, input_shape, dtype, layout="contiguous", density=0.1):
     return mask, x, values, bias, grad_out
 
 
-def sparse(spec, mask, x, values, bias, grad_out):
-    backend = registry.get("triton")
+def sparse(name, spec, mask, x, values, bias, grad_out):
+    backend = registry.get(name)
     plan = backend.pack(Pattern.from_mask(mask), spec)
     return (
         backend.forward(x, values, plan, bias),
@@ -75,7 +86,7 @@ def dense(spec, mask, x, values, bias, grad_out):
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("spec", "input_shape"), SPECS.values(), ids=SPECS)
-def test_errors_are_at_most_twice_those_of_dense(spec, input_shape, layout, precision):
+def test_errors_are_at_most_twice_those_of_dense(backend, spec, input_shape, layout, precision):
     name, dtype = precision
     tensors = numbers(spec, input_shape, dtype, layout)
     mask, rest = tensors[0], tensors[1:]
@@ -83,7 +94,7 @@ def test_errors_are_at_most_twice_those_of_dense(spec, input_shape, layout, prec
     # That TF32 is allowed does not mean that PyTorch takes it: the least that it costs is rounding what is multiplied.
     least = dense(spec, mask, *(as_tf32(tensor).double() if name == "tf32" else tensor.double() for tensor in rest))
     for ours, theirs, rounded, expected in zip(
-        sparse(spec, *tensors), dense(spec, *tensors), least, truth, strict=True
+        sparse(backend, spec, *tensors), dense(spec, *tensors), least, truth, strict=True
     ):
         assert ours.dtype == dtype
         error, own, inevitable = [(each.double() - expected).abs().max() for each in (ours, theirs, rounded)]
@@ -91,9 +102,9 @@ def test_errors_are_at_most_twice_those_of_dense(spec, input_shape, layout, prec
 
 
 @pytest.mark.parametrize(("spec", "input_shape"), SPECS.values(), ids=SPECS)
-def test_float64_agrees(spec, input_shape):
+def test_float64_agrees(backend, spec, input_shape):
     tensors = numbers(spec, input_shape, torch.float64)
-    for ours, expected in zip(sparse(spec, *tensors), dense(spec, *tensors), strict=True):
+    for ours, expected in zip(sparse(backend, spec, *tensors), dense(spec, *tensors), strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-11, atol=1e-11)
 
 
@@ -102,16 +113,16 @@ def as_tf32(tensor):
     return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 
-def test_the_same_bits_each_time(precision):
+def test_the_same_bits_each_time(backend, precision):
     tensors = numbers(CONV, (33, 40, 15, 16), precision[1])
-    first = sparse(CONV, *tensors)
+    first = sparse(backend, CONV, *tensors)
     for _ in range(5):
-        assert all(torch.equal(one, other) for one, other in zip(first, sparse(CONV, *tensors), strict=True))
+        assert all(torch.equal(one, other) for one, other in zip(first, sparse(backend, CONV, *tensors), strict=True))
 
 
-def called(spec, mask, x, values, bias, grad_out):
+def called(name, spec, mask, x, values, bias, grad_out):
     """The three operations, as functions, on a plan that is packed already; each was called once."""
-    backend = registry.get("triton")
+    backend = registry.get(name)
     plan = backend.pack(Pattern.from_mask(mask), spec)
     calls = (
         lambda: backend.forward(x, values, plan, bias),
@@ -125,8 +136,8 @@ def called(spec, mask, x, values, bias, grad_out):
 
 
 @pytest.mark.parametrize(("spec", "input_shape"), SPECS.values(), ids=SPECS)
-def test_a_call_neither_waits_nor_takes_more_than_its_output_and_a_workspace(spec, input_shape):
-    calls = called(spec, *numbers(spec, input_shape, torch.float32))
+def test_a_call_neither_waits_nor_takes_more_than_its_output_and_a_workspace(backend, spec, input_shape):
+    calls = called(backend, spec, *numbers(spec, input_shape, torch.float32))
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -142,9 +153,9 @@ def test_a_call_neither_waits_nor_takes_more_than_its_output_and_a_workspace(spe
 
 
 @pytest.mark.parametrize(("spec", "input_shape"), SPECS.values(), ids=SPECS)
-def test_cuda_graphs_capture_it_and_see_new_values(spec, input_shape):
+def test_cuda_graphs_capture_it_and_see_new_values(backend, spec, input_shape):
     mask, x, values, bias, grad_out = numbers(spec, input_shape, torch.float32)
-    calls = called(spec, mask, x, values, bias, grad_out)
+    calls = called(backend, spec, mask, x, values, bias, grad_out)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         outputs = [call() for call in calls]
@@ -152,7 +163,7 @@ def test_cuda_graphs_capture_it_and_see_new_values(spec, input_shape):
         tensor.copy_(torch.randn_like(tensor))
     # What runs between must not disturb what the graph holds.
     larger = LayerSpec("conv2d", 128, 256, (3, 3), padding=(1, 1))
-    called(larger, *numbers(larger, (64, 128, 16, 16), torch.float32))
+    called(backend, larger, *numbers(larger, (64, 128, 16, 16), torch.float32))
     graph.replay()
     torch.cuda.synchronize()
     for output, expected in zip(outputs, [call() for call in calls], strict=True):
@@ -160,9 +171,9 @@ def test_cuda_graphs_capture_it_and_see_new_values(spec, input_shape):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_autocast(dtype):
+def test_autocast(backend, dtype):
     torch.manual_seed(0)
-    layer = lth.SparseConv2d(16, 32, 3, padding=1, mask=torch.rand(32, 16, 3, 3) < 0.2, backend="triton").to(CUDA)
+    layer = lth.SparseConv2d(16, 32, 3, padding=1, mask=torch.rand(32, 16, 3, 3) < 0.2, backend=backend).to(CUDA)
     x = torch.randn(4, 16, 8, 8, device=CUDA, requires_grad=True)
     with torch.autocast("cuda", dtype):
         output = layer(x)
@@ -173,36 +184,36 @@ def test_autocast(dtype):
     assert layer.values.grad.dtype == torch.float32
 
 
-def test_compiled_networks_give_the_same_numbers():
+def test_compiled_networks_give_the_same_numbers(backend):
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Conv2d(8, 16, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(576, 5))
     masks = {"0": torch.rand(16, 8, 3, 3) < 0.2, "3": torch.rand(5, 576) < 0.1}
-    model = lth.sparsify(model, masks, "triton").to(CUDA)
+    model = lth.sparsify(model, masks, backend).to(CUDA)
     x = torch.randn(3, 8, 8, 8, device=CUDA)
     expected = model(x)
     torch.testing.assert_close(torch.compile(model, fullgraph=True)(x), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_tensors_on_two_devices_are_refused():
-    layer = lth.SparseLinear(4, 3, backend="triton").to(CUDA)
+def test_tensors_on_two_devices_are_refused(backend):
+    layer = lth.SparseLinear(4, 3, backend=backend).to(CUDA)
     with pytest.raises(ValueError, match="input: got a tensor on cpu, expected cuda:0, where the layer is"):
         layer(torch.ones(2, 4))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU")
-def test_a_layer_runs_on_the_gpu_that_it_is_on():
-    layer = lth.SparseLinear(64, 32, mask=torch.rand(32, 64) < 0.3, backend="triton").to("cuda:1")
+def test_a_layer_runs_on_the_gpu_that_it_is_on(backend):
+    layer = lth.SparseLinear(64, 32, mask=torch.rand(32, 64) < 0.3, backend=backend).to("cuda:1")
     x = torch.randn(5, 64, device="cuda:1")
     torch.testing.assert_close(layer(x), F.linear(x, layer.weight, layer.bias), rtol=1e-3, atol=1e-3)
     with pytest.raises(ValueError, match="got a tensor on cuda:0, expected cuda:1"):
         layer(x.to("cuda:0"))
 
 
-def test_auto_races_it_and_agrees():
+def test_auto_races_it_and_agrees(backend):
     spec, input_shape = SPECS["conv2d"]
     mask, x, values, bias, _ = numbers(spec, input_shape, torch.float32)
     auto = registry.get("auto")
     plan = auto.pack(Pattern.from_mask(mask), spec)
-    assert "triton" in plan.slices()
+    assert backend in plan.slices()
     ours = auto.forward(x, values, plan, bias)
     torch.testing.assert_close(ours, reference.forward(x, values, bias, mask, spec), rtol=1e-2, atol=1e-2)
