@@ -6,6 +6,8 @@
 // arithmetic on coordinates: where each piece of a plane lies, and where it comes from.
 #pragma once
 
+#include <type_traits>
+
 #include "arithmetic.h"
 
 namespace lth_sparse::cuda {
@@ -110,11 +112,14 @@ class Tile {
   /// Begins to copy the channels of a chunk, of all `channels`, into a buffer.
   LTH_DEVICE void copy_input(int buffer, const Element* input, int channel_step, int chunk, int channels) {
     const int first = chunk * tiling_.chunk_channels;
-    each_piece(tiling_.chunk_channels, entries_, channel_step == 1, [&](int plane, int entry) {
-      const int channel = first + plane, source = sources_[entry];
-      if (channel >= channels) return;  // No column reads it.
-      copy(this->planes(buffer) + plane * tiling_.plane_pitch + places_[entry],
-           input + (source < 0 ? 0 : static_cast<int64_t>(channel) * channel_step + source), tiling_.piece, source >= 0);
+    Element* const to = planes(buffer);
+    with_elements(tiling_.piece, [&](auto elements) {
+      each_piece(tiling_.chunk_channels, entries_, channel_step == 1, [&](int plane, int entry) {
+        const int channel = first + plane, source = sources_[entry];
+        if (channel >= channels) return;  // No column reads it.
+        copy<decltype(elements)::value>(to + plane * tiling_.plane_pitch + places_[entry],
+                                        input + (source < 0 ? 0 : channel * channel_step + source), source >= 0);
+      });
     });
   }
 
@@ -122,12 +127,14 @@ class Tile {
   LTH_DEVICE void copy_gradient(int buffer, const Element* gradient, int channel_step, const int32_t* slot_rows,
                                 int slots) {
     const int count = tiling_.tile_positions() / tiling_.gradient_piece;
-    each_piece(tiling_.block_count * kBlockRows, count, channel_step == 1, [&](int row, int entry) {
-      const int channel = row < slots ? slot_rows[row] : -1, source = gradient_sources_[entry];
-      const bool exists = channel >= 0 && source >= 0;
-      copy(this->gradient(buffer) + row * tiling_.gradient_pitch + entry * tiling_.gradient_piece,
-           gradient + (exists ? static_cast<int64_t>(channel) * channel_step + source : 0), tiling_.gradient_piece,
-           exists);
+    Element* const to = this->gradient(buffer);
+    with_elements(tiling_.gradient_piece, [&](auto elements) {
+      each_piece(tiling_.block_count * kBlockRows, count, channel_step == 1, [&](int row, int entry) {
+        const int channel = row < slots ? slot_rows[row] : -1, source = gradient_sources_[entry];
+        const bool exists = channel >= 0 && source >= 0;
+        copy<decltype(elements)::value>(to + row * tiling_.gradient_pitch + entry * decltype(elements)::value,
+                                        gradient + (exists ? channel * channel_step + source : 0), exists);
+      });
     });
   }
 
@@ -171,27 +178,40 @@ class Tile {
     return {down / tiling_.in_rows, down % tiling_.in_rows, entry % across};
   }
 
-  /// Calls body(plane, entry) for this thread's share. Neighbouring lanes have neighbouring entries; where memory runs
-  /// along channels, eight planes by four entries, which fill whole sectors and meet in no bank more than twice.
+  /// Calls body(plane, entry) for this thread's share; planes are a power of two. Neighbouring lanes have neighbouring
+  /// entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and meet in no
+  /// bank more than twice.
   template <typename Body>
   LTH_DEVICE static void each_piece(int planes, int entries, bool across_planes, Body body) {
-    const int lanes_across = across_planes ? (planes < 8 ? planes : 8) : 1, lanes_along = kWarp / lanes_across;
-    const int groups = planes / lanes_across, items = groups * ((entries + lanes_along - 1) / lanes_along);
+    const int across = across_planes ? (planes < 8 ? device::log2_of(planes) : 3) : 0;  // Of the lanes, as a power of two.
+    const int along = 5 - across, groups = device::log2_of(planes) - across;
+    const int items = (entries + (1 << along) - 1) >> along << groups;
     const int lane = device::thread_index() % kWarp, warps = device::thread_count() / kWarp;
+    const int plane_of_lane = lane & ((1 << across) - 1), entry_of_lane = lane >> across;
     for (int item = device::thread_index() / kWarp; item < items; item += warps) {
-      const int plane = item % groups * lanes_across + lane % lanes_across;
-      const int entry = item / groups * lanes_along + lane / lanes_across;
+      const int plane = ((item & ((1 << groups) - 1)) << across) + plane_of_lane;
+      const int entry = (item >> groups << along) + entry_of_lane;
       if (entry < entries) body(plane, entry);
     }
   }
 
-  LTH_DEVICE static void copy(Element* shared, const Element* global, int elements, bool valid) {
-    switch (elements * static_cast<int>(sizeof(Element))) {
-      case 16: device::copy_async<16>(shared, global, valid); break;
-      case 8: device::copy_async<8>(shared, global, valid); break;
-      case 4: device::copy_async<4>(shared, global, valid); break;
-      default: *shared = valid ? *global : Element{};  // Two bytes, which is less than an asynchronous copy can do.
-    }
+  /// Calls body with the number of elements that a copy brings in as a constant: 1, or up to 16 bytes of them.
+  template <typename Body>
+  LTH_DEVICE static void with_elements(int elements, Body body) {
+    if (elements * sizeof(Element) == 16) return body(std::integral_constant<int, 16 / sizeof(Element)>{});
+    if constexpr (sizeof(Element) <= 4)
+      if (elements * sizeof(Element) == 8) return body(std::integral_constant<int, 8 / sizeof(Element)>{});
+    if constexpr (sizeof(Element) <= 2)
+      if (elements * sizeof(Element) == 4) return body(std::integral_constant<int, 4 / sizeof(Element)>{});
+    body(std::integral_constant<int, 1>{});
+  }
+
+  template <int kElements>
+  LTH_DEVICE static void copy(Element* shared, const Element* global, bool valid) {
+    if constexpr (kElements * sizeof(Element) >= 4)
+      device::copy_async<static_cast<int>(kElements * sizeof(Element))>(shared, global, valid);
+    else  // Two bytes, which is less than an asynchronous copy can do.
+      *shared = valid ? *global : Element{};
   }
 
   LTH_DEVICE static void round_piece(Element* shared, int elements) {

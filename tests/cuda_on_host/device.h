@@ -65,6 +65,7 @@ To bits_as(From from) {
 
 inline uint32_t bits_of(float number) { return bits_as<uint32_t>(number); }
 inline int bits_set(uint32_t word) { return __builtin_popcount(word); }
+inline int log2_of(int power_of_two) { return 31 - __builtin_clz(power_of_two); }
 
 inline float round_to_tf32(float number) {
   if (!std::isfinite(number)) return number;

@@ -91,6 +91,7 @@ LTH_DEVICE void multiply_bfloat16(float (&sum)[4], const uint32_t (&a)[4], const
 
 LTH_DEVICE uint32_t bits_of(float number) { return __float_as_uint(number); }
 LTH_DEVICE int bits_set(uint32_t word) { return __popc(word); }
+LTH_DEVICE int log2_of(int power_of_two) { return 31 - __clz(power_of_two); }
 LTH_DEVICE float float_of_float16(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
 LTH_DEVICE float float_of_bfloat16(uint16_t bits) { return __bfloat162float(__ushort_as_bfloat16(bits)); }
 LTH_DEVICE uint16_t float16_of(float number) { return __half_as_ushort(__float2half_rn(number)); }
