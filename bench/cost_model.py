@@ -113,8 +113,8 @@ def cuda_floor(layer: GpuLayer, mask: Tensor, precision: str, per_fragment: dict
         moved += (inputs + outputs + 2 * plan.slots + pattern.nnz) * _bytes(precision)
         weights = operation == "grad_weight"
         issued += fragments * per_fragment["grad_weight_kernel" if weights else "correlation_kernel"]
-        # In grad_weight four loads of gradients serve the columns that a warp has in a chunk, half of its block's.
-        together = float((eighths[eighths > 0] / 2).ceil().clamp(1, 8).mean()) if eighths.any() else 1.0
+        # In grad_weight four loads of gradients serve all columns of a block in a chunk, up to eight times eight.
+        together = float(eighths[eighths > 0].clamp(1, 8).mean()) if eighths.any() else 1.0
         loads += fragments * (2 + 4 / together if weights else 2)
     return Floor(
         flops, moved, flops / FLOPS[precision] * MICRO, moved / BYTES_A_SECOND * MICRO,

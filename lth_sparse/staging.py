@@ -27,6 +27,8 @@ _MOST_IMAGES, _MOST_ROWS = 2**8, 2**12
 _MOST_BLOCKS, _MOST_WARPS = 4, 8
 _TABLE_BYTES = 8
 """Of an entry or a position in the tables that a thread block keeps beside its tile."""
+_SUMS_BYTES = 32 * 32 * 4
+"""Of the sums that a warp of grad_weight has, 32 in each of its lanes, where the warps of a block add them up."""
 _PREFERRED_BYTES = 100 * 1024
 """Of shared memory, so that a multiprocessor of an H100 has room for two thread blocks."""
 
@@ -184,6 +186,8 @@ def _laid_out(
     tables = (entries + positions + (0 if gradient_pieces is None else positions // gradient_piece)) * _TABLE_BYTES
     staged = chunk_channels * plane_pitch + block_count * 16 * gradient_pitch
     shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
+    if gradient_pieces is not None:
+        shared_bytes = max(shared_bytes, (pixel_warps - 1) * block_count * _SUMS_BYTES * max(1, element_bytes // 4))
     return Tiling(
         block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
         row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, chunk_channels,

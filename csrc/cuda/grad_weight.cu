@@ -4,15 +4,17 @@
 // same positions, [slots of the blocks][positions].
 //
 // Tiling. A thread block has one chunk of channels, a few blocks of 16 rows, and a part of the tiles of positions, which
-// it goes through with the next tile on its way. The warps of a block share its columns in the chunk: a warp has up to
-// eight times eight of them, four sums each a lane, and multiplies gradients [16 rows, positions] by gathered input
-// [positions, columns], eight positions at once: there is no dot product for each live weight. The gradients of eight
-// positions serve all columns of the warp. The sums of the parts go to a buffer, and a second kernel adds them up part by
-// part, keeping what is alive: no atomics, the same bits each time.
+// it goes through with the next tile on its way. As in the correlation a warp has one block of rows and 64 positions of
+// each tile; it multiplies gradients [16 rows, positions] by gathered input [positions, columns], eight positions at
+// once, for all columns of its block in the chunk, or for a window of up to eight times eight of them: four sums each a
+// lane, and no dot product for each live weight. At the end the warps of a block add up what they have, in their order,
+// and the sums of the parts go to a buffer, which a second kernel adds up part by part, keeping what is alive: no
+// atomics, the same bits each time.
 //
 // Bound, by count: shared memory. Two loads gather a fragment of 8 positions x 8 columns and four more load the
-// gradients, for up to eight fragments: 2.5 to 4 cycles of a multiprocessor a fragment, where the correlation has 2. Lanes
-// of the second four columns take the second four positions first, so that eight columns in four banks do not collide.
+// gradients of these positions, once for all fragments of a warp: 2.5 cycles of a multiprocessor a fragment where it has
+// eight of them, 3 where it has four; the correlation has 2. Lanes of the second four columns take the second four
+// positions first, so that eight columns in four banks do not collide.
 // The fraction of the bound that is reached is not known: not yet run on a GPU.
 #include "grad_weight.h"
 
@@ -21,7 +23,7 @@
 namespace lth_sparse::cuda {
 namespace {
 
-constexpr int kMostEighths = 8;  // columns of a warp, in eights
+constexpr int kMostEighths = 8;  // columns of a warp, in eights: lth_sparse/staging.py counts on it
 
 /// The sums of a warp's 16 rows and its columns. `add` multiplies kPositions positions at once.
 template <typename A, bool = A::kTensorCores>
@@ -91,17 +93,12 @@ class Products<A, true> {
     }
   }
 
-  /// Writes the sums of the columns from `first_column` on, [columns][16 rows].
-  LTH_DEVICE void store(float* partial, int first_column) const {
-#pragma unroll
-    for (int each = 0; each < kMostEighths; ++each) {
-      if (each >= eighths_) break;
-#pragma unroll
-      for (int i = 0; i < 4; ++i) {
-        const int64_t place = first_column + each * kDepth + column(lane_ % 4 * 2 + i % 2);
-        partial[place * kBlockRows + lane_ / 4 + i / 2 * 8] = sums_[each][i];
-      }
-    }
+  static constexpr int kSums = kMostEighths * 4;
+  LTH_DEVICE float& sum(int i) { return sums_[i / 4][i % 4]; }
+  /// Where among the 16 rows of all columns the sum belongs, if it does.
+  LTH_DEVICE bool stored(int i) const { return i / 4 < eighths_; }
+  LTH_DEVICE int place(int i) const {
+    return (i / 4 * kDepth + column(lane_ % 4 * 2 + i % 2)) * kBlockRows + lane_ / 4 + i % 4 / 2 * 8;
   }
 
  private:
@@ -150,15 +147,11 @@ class Products<A, false> {
     }
   }
 
-  LTH_DEVICE void store(Element* partial, int first_column) const {
-#pragma unroll
-    for (int each = 0; each < kMostEighths; ++each) {
-      if (each >= eighths_) break;
-#pragma unroll
-      for (int row = 0; row < kQuarterRows; ++row)
-        partial[static_cast<int64_t>(first_column + each * kDepth + lane_ % 8) * kBlockRows + lane_ / 8 * kQuarterRows +
-                row] = sums_[each][row];
-    }
+  static constexpr int kSums = kMostEighths * kQuarterRows;
+  LTH_DEVICE Element& sum(int i) { return sums_[i / kQuarterRows][i % kQuarterRows]; }
+  LTH_DEVICE bool stored(int i) const { return i / kQuarterRows < eighths_; }
+  LTH_DEVICE int place(int i) const {
+    return (i / kQuarterRows * kDepth + lane_ % 8) * kBlockRows + lane_ / 8 * kQuarterRows + i % kQuarterRows;
   }
 
  private:
@@ -167,21 +160,39 @@ class Products<A, false> {
   Element sums_[kMostEighths][kQuarterRows] = {};
 };
 
-/// Which columns a warp has: its share of those of its block in one chunk that fall into one window.
+/// Which columns of a block in a chunk fall into a window: as many in each window, as far as that goes.
 struct Share {
   int first_column, eighths;
 
-  LTH_DEVICE Share(const Blocks& blocks, int block, int chunk, int window, int member, int members) {
-    const int begin = block < blocks.blocks ? blocks.chunk_begin(block, chunk) : 0;
-    const int end = block < blocks.blocks ? blocks.chunk_begin(block, chunk + 1) : 0;
-    const int before = window * members * kMostEighths;
-    const int left = (end - begin) / kDepth - before, most = members * kMostEighths;
-    const int in_window = left < 0 ? 0 : left < most ? left : most;
-    const int each = (in_window + members - 1) / members, rest = in_window - member * each;
-    eighths = rest < 0 ? 0 : rest < each ? rest : each;
-    first_column = begin + (before + member * each) * kDepth;
+  LTH_DEVICE Share(const Blocks& blocks, int block, int chunk, int window) : first_column(0), eighths(0) {
+    if (block >= blocks.blocks) return;
+    const int begin = blocks.chunk_begin(block, chunk);
+    const int all = (blocks.chunk_begin(block, chunk + 1) - begin) / kDepth;
+    const int windows = (all + kMostEighths - 1) / kMostEighths;
+    if (window >= windows) return;
+    const int each = (all + windows - 1) / windows, left = all - window * each;
+    eighths = left < each ? left : each;
+    first_column = begin + window * each * kDepth;
   }
 };
+
+/// Adds up, in the first warp of each block, what its warps have: they follow each other by `stride`, `count` of them.
+template <typename P, typename Sum>
+LTH_DEVICE void add_up(P& products, int warp, int stride, int count) {
+  Sum* const room = reinterpret_cast<Sum*>(device::shared_memory());
+  const int lane = device::thread_index() % kWarp;
+  if (warp >= stride) {
+#pragma unroll
+    for (int i = 0; i < P::kSums; ++i) room[((warp - stride) * P::kSums + i) * kWarp + lane] = products.sum(i);
+  }
+  device::sync_threads();
+  if (warp >= stride) return;
+  for (int other = 0; other < count - 1; ++other) {
+#pragma unroll
+    for (int i = 0; i < P::kSums; ++i)
+      products.sum(i) += room[((other * stride + warp) * P::kSums + i) * kWarp + lane];
+  }
+}
 
 template <typename A>
 LTH_KERNEL(kMostThreads, kThreadBlocks<A>)
@@ -194,12 +205,12 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
   const int chunk = device::block_index() % work / windows % blocks.chunks, window = device::block_index() % windows;
   const int first_block = device::block_index() % work / (windows * blocks.chunks) * tiling.block_count;
   const int warp = device::thread_index() / kWarp, local_block = warp % tiling.block_count;
-  const int member = warp / tiling.block_count, members = tiling.pixel_warps;
+  const int first_position = warp / tiling.block_count * kWarpPixels;
   bool needed = false;
   for (int each = 0; each < tiling.block_count; ++each)
-    needed = needed || Share(blocks, first_block + each, chunk, window, 0, members).eighths > 0;
+    needed = needed || Share(blocks, first_block + each, chunk, window).eighths > 0;
   if (!needed) return;  // All threads alike.
-  const Share share(blocks, first_block + local_block, chunk, window, member, members);
+  const Share share(blocks, first_block + local_block, chunk, window);
   const int32_t* const slot_rows = blocks.slot_rows + first_block * kBlockRows;
   const int slots = (blocks.blocks - first_block) * kBlockRows;
   const int begin = part * parts.tiles_each, tiles = grid.tiles();
@@ -245,7 +256,7 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
     const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
     if (share.eighths > 0) {
       const auto add = [&](auto exists) {
-        for (int first = 0; first < tiling.tile_positions(); first += Products<A>::kPositions)
+        for (int first = first_position; first < first_position + kWarpPixels; first += Products<A>::kPositions)
           products.add(tile.planes(buffer), tile.offsets(), rows, tiling.gradient_pitch, first, exists);
       };
       if (current.whole())
@@ -263,7 +274,12 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
       device::sync_threads();
     }
   }
-  products.store(partial + part * blocks.slots(), share.first_column);
+  add_up<Products<A>, typename A::Sum>(products, warp, tiling.block_count, tiling.pixel_warps);
+  if (warp >= tiling.block_count) return;
+  typename A::Sum* const to = partial + part * blocks.slots() + static_cast<int64_t>(share.first_column) * kBlockRows;
+#pragma unroll
+  for (int i = 0; i < Products<A>::kSums; ++i)
+    if (products.stored(i)) to[products.place(i)] = products.sum(i);
 }
 
 /// A thread for each slot.
@@ -288,8 +304,8 @@ void grad_weight(const Geometry& geometry, const Tiling& tiling, const Grid& gri
                  typename A::Sum* partial, typename A::Element* grad_values, const device::Stream& stream) {
   pack_codes(geometry, tiling, blocks, sizeof(typename A::Element), codes, stream);
   const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
-  const int eighths = tiling.chunk_channels * geometry.taps() / kDepth + 1, most = tiling.pixel_warps * kMostEighths;
-  const int windows = (eighths + most - 1) / most;
+  const int eighths = tiling.chunk_channels * geometry.taps() / kDepth + 1;  // Of a block that is not pruned.
+  const int windows = (eighths + kMostEighths - 1) / kMostEighths;
   device::launch(grad_weight_kernel<A>, static_cast<int64_t>(groups) * blocks.chunks * windows * parts.count,
                  tiling.threads(), tiling.shared_bytes, stream, geometry, tiling, grid, blocks, parts, windows, input,
                  input_steps, gradient, gradient_steps, codes, partial);

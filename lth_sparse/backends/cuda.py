@@ -19,7 +19,7 @@ from lth_sparse.channel_chunks import BLOCK_ROWS, ChunkedBlocks, chunk_channels
 from lth_sparse.pattern import Pattern
 from lth_sparse.workspace import workspace
 
-THREAD_BLOCKS_WANTED = 4
+THREAD_BLOCKS_WANTED = 2
 """Of grad_weight, for each multiprocessor."""
 COLUMNS_AHEAD = 32
 """Beyond the last one, that the kernels may read: csrc/cuda/packed_weight.h."""
