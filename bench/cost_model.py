@@ -113,9 +113,10 @@ def cuda_floor(layer: GpuLayer, mask: Tensor, precision: str, per_fragment: dict
         moved += (inputs + outputs + 2 * plan.slots + pattern.nnz) * _bytes(precision)
         weights = operation == "grad_weight"
         issued += fragments * per_fragment["grad_weight_kernel" if weights else "correlation_kernel"]
-        # In grad_weight four loads of gradients serve all columns of a block in a chunk, up to eight times eight.
+        # In grad_weight four loads of gradients serve all columns of a block in a chunk, up to eight times eight; in
+        # half precision a product has two fragments, and a load two positions.
         together = float(eighths[eighths > 0].clamp(1, 8).mean()) if eighths.any() else 1.0
-        loads += fragments * (2 + 4 / together if weights else 2)
+        loads += fragments * (2 + 4 / together if weights else 2) / (2 if precision == "bfloat16" else 1)
     return Floor(
         flops, moved, flops / FLOPS[precision] * MICRO, moved / BYTES_A_SECOND * MICRO,
         issued / INSTRUCTIONS_A_SECOND * MICRO, loads / SHARED_LOADS_A_SECOND * MICRO,
@@ -128,7 +129,7 @@ def cuda_instructions(precision: str) -> dict[str, float]:
     if extension is None:
         raise FileNotFoundError("the CUDA extension is not built: see LTH_SPARSE_CUDA in README.md")
     found = {readable(kernel.name): kernel for kernel in kernels_in(extension) if kernel.architecture == ARCHITECTURE}
-    arithmetic = {"tf32": "Tf32", "bfloat16": "Bfloat16"}[precision]
+    arithmetic = {"tf32": "Tf32", "bfloat16": "Bfloat16, pairs"}[precision]
     return {name: per_fragment(found[(name, arithmetic)]) for name in GATHERING}
 
 

@@ -28,7 +28,7 @@ MOST_REGISTERS = {True: 128, False: 255}
 def row_of(kernel: Kernel) -> list[str]:
     """The kernel's cells, the last one empty when all is well."""
     name, arithmetic = readable(kernel.name)
-    tensor_cores = arithmetic in ("Tf32", "Float16", "Bfloat16")
+    tensor_cores = not arithmetic.startswith("float")
     products, copies = kernel.count("HMMA"), kernel.count("LDGSTS")
     wrong = []
     if kernel.stack or kernel.count("LDL") or kernel.count("STL"):
@@ -51,8 +51,9 @@ def readable(mangled: str) -> tuple[str, str]:
     """(name, arithmetic) of a kernel: "correlation_kernel" and "Tf32"."""
     name = re.search(r"\d+([a-z]+(?:_[a-z]+)*_kernel)", mangled)
     exact = re.search(r"ExactI([fd])E", mangled)
-    other = re.search(r"_kernelINS0_\d+(Tf32|Float16|Bfloat16)E", mangled)
-    arithmetic = {"f": "float32", "d": "float64"}[exact[1]] if exact else other[1] if other else ""
+    other = re.search(r"_kernelINS0_(6PairedINS0_)?\d+(Tf32|Float16|Bfloat16)E", mangled)
+    pairs = ", pairs" if other and other[1] else ""
+    arithmetic = {"f": "float32", "d": "float64"}[exact[1]] if exact else other[2] + pairs if other else ""
     return name[1] if name else mangled, arithmetic
 
 

@@ -71,6 +71,9 @@ class Tiling(NamedTuple):
     first_row_shift: int
     first_column_shift: int
     chunk_channels: int
+    pairs: bool
+    """Whether the input lies there twice, once shifted by an element, so that any two neighbouring positions are one
+    aligned word: in half precision, where positions come in pairs."""
     shared_bytes: int
 
 
@@ -184,14 +187,15 @@ def _laid_out(
     gradient_pitch = 0 if gradient_pieces is None else positions + 4 * words
     entries = images * in_rows * (-(-(left + in_columns) // piece) if column_stride == 1 else in_columns)
     tables = (entries + positions + (0 if gradient_pieces is None else positions // gradient_piece)) * _TABLE_BYTES
-    staged = chunk_channels * plane_pitch + block_count * 16 * gradient_pitch
+    pairs = element_bytes == 2 and column_stride == 1 and columns % 2 == 0
+    staged = (2 if pairs else 1) * chunk_channels * plane_pitch + block_count * 16 * gradient_pitch
     shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
     if gradient_pieces is not None:
         shared_bytes = max(shared_bytes, (pixel_warps - 1) * block_count * _SUMS_BYTES * max(1, element_bytes // 4))
     return Tiling(
         block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
         row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, chunk_channels,
-        shared_bytes,
+        pairs, shared_bytes,
     )  # fmt: skip
 
 

@@ -157,6 +157,17 @@ def test_tensors_may_start_anywhere(backend, precision):
     assert_right(computed(backend, spec, mask, *tensors), spec, mask, tensors, backend.tf32)
 
 
+@pytest.mark.parametrize(("width", "pairs"), [(8, True), (7, False)])
+def test_half_precision_reads_two_positions_at_once_where_they_come_in_pairs(backend, monkeypatch, width, pairs):
+    made = []
+    tiling = staging.tiling
+    monkeypatch.setattr(staging, "tiling", lambda *args: made.append(tiling(*args)) or made[-1])
+    spec = conv2d(8, 24)
+    mask, *tensors = numbers(spec, (3, 8, 6, width), torch.bfloat16)
+    assert_right(computed(backend, spec, mask, *tensors), spec, mask, tensors, False)
+    assert [bool(each.pairs) for each in made if each is not None] == [pairs] * 3
+
+
 @pytest.mark.parametrize("spec", [conv2d(40, 20), LayerSpec("linear", 40, 20)], ids=["conv2d", "linear"])
 def test_an_empty_batch(backend, spec):
     shape = (0, 40, 4, 4) if spec.kind == "conv2d" else (0, 40)

@@ -9,6 +9,7 @@ namespace lth_sparse::cuda {
 
 /// float32 on tensor cores, rounded to TF32.
 struct Tf32 {
+  static constexpr bool kPairs = false;
   using Element = float;
   using Sum = float;
   static constexpr bool kTensorCores = true;
@@ -23,6 +24,7 @@ struct Tf32 {
 };
 
 struct Float16 {
+  static constexpr bool kPairs = false;
   using Element = uint16_t;
   using Sum = float;
   static constexpr bool kTensorCores = true;
@@ -37,6 +39,7 @@ struct Float16 {
 };
 
 struct Bfloat16 {
+  static constexpr bool kPairs = false;
   using Element = uint16_t;
   using Sum = float;
   static constexpr bool kTensorCores = true;
@@ -50,12 +53,19 @@ struct Bfloat16 {
   }
 };
 
+/// The same, for tiles that hold the input twice, once shifted by an element, so that every two neighbouring positions
+/// lie in one aligned word: half as many loads.
+template <typename A>
+struct Paired : A {
+  static constexpr bool kPairs = true;
+};
+
 /// T as it is, by fused multiplications and additions.
 template <typename T>
 struct Exact {
   using Element = T;
   using Sum = T;
-  static constexpr bool kTensorCores = false;
+  static constexpr bool kTensorCores = false, kPairs = false;
 
   LTH_DEVICE static T rounded(T number) { return number; }
   LTH_DEVICE static T sum_of(T number) { return number; }

@@ -37,7 +37,7 @@ class Sums<A, true> {
   LTH_DEVICE Sums(const int* offsets, int first_pixel)
       : lane_(device::thread_index() % kWarp) {
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) offsets_[tile] = offsets[first_pixel + 8 * tile + lane_ / 4];
+    for (int i = 0; i < kReads; ++i) offsets_[i] = offsets[first_pixel + kWarpPixels / kReads * i + (A::kPairs ? 2 : 1) * (lane_ / 4)];
   }
 
   /// Adds the columns from `begin` up to `end`. Reads the columns after them too, to be ahead: the arrays go on there.
@@ -52,28 +52,44 @@ class Sums<A, true> {
       codes += A::kColumnsAtOnce;
       next = load(weight, codes, column + A::kColumnsAtOnce + kDepth < end);
 #pragma unroll
-      for (int each = 0; each < kTiles; ++each) {
-        const auto gathered = [&](int i) { return at_bytes(tile, offsets_[each] + now.codes[i]); };
+      for (int read = 0; read < kReads; ++read) {
         uint32_t b[2];
-        if constexpr (sizeof(Element) == 4) {
-          b[0] = device::bits_of(gathered(0));
-          b[1] = device::bits_of(gathered(1));
+        if constexpr (A::kPairs) {
+          // A word has two positions: the even ones make one tile, the odd ones the next.
+          uint32_t words[4];
+#pragma unroll
+          for (int i = 0; i < 4; ++i)
+            words[i] = at_bytes(reinterpret_cast<const uint32_t*>(tile), offsets_[read] + now.codes[i]);
+          for (int i = 0; i < 2; ++i) b[i] = device::lower_halves(words[2 * i], words[2 * i + 1]);
+          A::multiply(sums_[2 * read], now.weight, b);
+          for (int i = 0; i < 2; ++i) b[i] = device::upper_halves(words[2 * i], words[2 * i + 1]);
+          A::multiply(sums_[2 * read + 1], now.weight, b);
         } else {
-          b[0] = gathered(0) | static_cast<uint32_t>(gathered(1)) << 16;
-          b[1] = gathered(2) | static_cast<uint32_t>(gathered(3)) << 16;
+          const auto gathered = [&](int i) { return at_bytes(tile, offsets_[read] + now.codes[i]); };
+          if constexpr (sizeof(Element) == 4) {
+            b[0] = device::bits_of(gathered(0));
+            b[1] = device::bits_of(gathered(1));
+          } else {
+            b[0] = gathered(0) | static_cast<uint32_t>(gathered(1)) << 16;
+            b[1] = gathered(2) | static_cast<uint32_t>(gathered(3)) << 16;
+          }
+          A::multiply(sums_[read], now.weight, b);
         }
-        A::multiply(sums_[each], now.weight, b);
       }
     }
   }
 
   static constexpr int kPixels = kWarpPixels / 4, kSlots = 2;
-  LTH_DEVICE int pixel(int i) const { return i / 2 * 8 + lane_ % 4 * 2 + i % 2; }
+  LTH_DEVICE int pixel(int i) const {
+    const int tile = i / 2, of_tile = lane_ % 4 * 2 + i % 2;
+    return A::kPairs ? tile / 2 * 16 + of_tile * 2 + tile % 2 : tile * 8 + of_tile;
+  }
   LTH_DEVICE int slot(int j) const { return lane_ / 4 + j * 8; }
   LTH_DEVICE float at(int i, int j) const { return sums_[i / 2][j * 2 + i % 2]; }
 
  private:
   static constexpr int kTiles = kWarpPixels / 8;
+  static constexpr int kReads = A::kPairs ? kTiles / 2 : kTiles;
   static constexpr int kFragments = A::kColumnsAtOnce / kDepth;
 
   /// A lane's share of the columns that are multiplied at once.
@@ -88,7 +104,7 @@ class Sums<A, true> {
     Columns result;
     const auto pair = *reinterpret_cast<const Several<int32_t, 2>*>(codes);
 #pragma unroll
-    for (int i = 0; i < 2; ++i) result.codes[i] = pair.at[i] & ((1 << kCodeBits) - 1);
+    for (int i = 0; i < 2; ++i) result.codes[i] = pair.at[i];
     if constexpr (kFragments == 1) {
       const auto four = *reinterpret_cast<const Several<uint32_t, 4>*>(weight);
 #pragma unroll
@@ -99,7 +115,7 @@ class Sums<A, true> {
       const auto two_after = *reinterpret_cast<const Several<uint32_t, 2>*>(weight + kDepth * kBlockRows);
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        result.codes[2 + i] = second ? after.at[i] & ((1 << kCodeBits) - 1) : result.codes[i];
+        result.codes[2 + i] = second ? after.at[i] : result.codes[i];
         result.weight[i] = two.at[i];
         result.weight[2 + i] = second ? two_after.at[i] : 0;
       }
@@ -108,7 +124,7 @@ class Sums<A, true> {
   }
 
   int lane_;
-  int offsets_[kTiles];
+  int offsets_[kReads];
   float sums_[kTiles][4] = {};
 };
 
@@ -205,6 +221,10 @@ correlation_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, c
     }
     tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
     device::sync_threads();
+    if constexpr (A::kPairs) {
+      tile.shift_input(buffer);
+      device::sync_threads();
+    }
     if (exists)
       sums.add(tile.planes(buffer), weight, codes, blocks.chunk_begin(block, chunk), blocks.chunk_begin(block, chunk + 1));
     device::sync_threads();
@@ -261,6 +281,8 @@ void correlate(const Geometry& geometry, const Tiling& tiling, const Grid& grid,
 LTH_INSTANTIATE(Tf32);
 LTH_INSTANTIATE(Float16);
 LTH_INSTANTIATE(Bfloat16);
+LTH_INSTANTIATE(Paired<Float16>);
+LTH_INSTANTIATE(Paired<Bfloat16>);
 LTH_INSTANTIATE(Float32);
 LTH_INSTANTIATE(Float64);
 

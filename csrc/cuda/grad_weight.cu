@@ -39,7 +39,7 @@ class Products<A, true> {
       : lane_(device::thread_index() % kWarp), second_(lane_ >= kWarp / 2), eighths_(eighths) {
 #pragma unroll
     for (int each = 0; each < kMostEighths; ++each)
-      codes_[each] = each < eighths ? codes[first_column + each * kDepth + column(lane_ / 4)] & ((1 << kCodeBits) - 1) : 0;
+      codes_[each] = each < eighths ? codes[first_column + each * kDepth + column(lane_ / 4)] : 0;
   }
 
   /// Adds the positions from `first` on. gradient: the first row of the block; `exists(position)` says whether a
@@ -78,15 +78,17 @@ class Products<A, true> {
 #pragma unroll
     for (int each = 0; each < kMostEighths; ++each) {
       if (each % 2 == 0 && each >= eighths_) break;
-      const auto gathered = [&](int half, int i) { return at_bytes(tile, codes_[each] + from[half][i]); };
       uint32_t halves[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
+        const auto gathered = [&](int i) { return at_bytes(tile, codes_[each] + from[half][i]); };
         if constexpr (sizeof(Element) == 4)
-          halves[half] = device::bits_of(gathered(half, 0)) & keep[half][0];
+          halves[half] = device::bits_of(gathered(0)) & keep[half][0];
+        else if constexpr (A::kPairs)
+          halves[half] = at_bytes(reinterpret_cast<const uint32_t*>(tile), codes_[each] + from[half][0]) &
+                         ((keep[half][0] & 0xFFFF) | (keep[half][1] & 0xFFFF0000));
         else
-          halves[half] = (gathered(half, 0) & keep[half][0]) |
-                         (static_cast<uint32_t>(gathered(half, 1)) & keep[half][1]) << 16;
+          halves[half] = (gathered(0) & keep[half][0]) | (static_cast<uint32_t>(gathered(1)) & keep[half][1]) << 16;
       }
       const uint32_t b[2] = {second_ ? halves[1] : halves[0], second_ ? halves[0] : halves[1]};
       A::multiply(sums_[each], a, b);
@@ -122,7 +124,7 @@ class Products<A, false> {
       : lane_(device::thread_index() % kWarp), eighths_(eighths) {
 #pragma unroll
     for (int each = 0; each < kMostEighths; ++each)
-      codes_[each] = each < eighths ? codes[first_column + each * kDepth + lane_ % 8] & ((1 << kCodeBits) - 1) : 0;
+      codes_[each] = each < eighths ? codes[first_column + each * kDepth + lane_ % 8] : 0;
   }
 
   template <typename Exists>
@@ -251,6 +253,10 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
     tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
     tile.template round_gradient<A>(buffer, gradient_steps.channel);
     device::sync_threads();
+    if constexpr (A::kPairs) {
+      tile.shift_input(buffer);
+      device::sync_threads();
+    }
     if (ahead && index + 2 < end) move_to(index + 2);
     current.stand_at(index);
     const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
@@ -320,6 +326,8 @@ void grad_weight(const Geometry& geometry, const Tiling& tiling, const Grid& gri
 LTH_INSTANTIATE(Tf32);
 LTH_INSTANTIATE(Float16);
 LTH_INSTANTIATE(Bfloat16);
+LTH_INSTANTIATE(Paired<Float16>);
+LTH_INSTANTIATE(Paired<Bfloat16>);
 LTH_INSTANTIATE(Float32);
 LTH_INSTANTIATE(Float64);
 

@@ -1,6 +1,6 @@
 // The operators of the CUDA kernels: schemas, checks of what Python gives, and which arithmetic is meant.
 //
-// `geometry` is a lth_sparse.correlation.Geometry as 16 integers, `tiling` a lth_sparse.staging.Tiling as 20, `grid` the
+// `geometry` is a lth_sparse.correlation.Geometry as 16 integers, `tiling` a lth_sparse.staging.Tiling as 21, `grid` the
 // images and the tiles along images, rows and columns; `blocks` are the tensors of a ChunkedBlocks. What a call needs
 // while it runs comes as tensors too: whoever calls allocates.
 #include <torch/csrc/stable/library.h>
@@ -70,12 +70,12 @@ Steps steps_of(const Tensor& tensor) {
 
 /// Calls body(A{}) with the arithmetic for a dtype.
 template <typename Body>
-void with_arithmetic(ScalarType dtype, bool tf32, Body body) {
+void with_arithmetic(ScalarType dtype, bool tf32, bool pairs, Body body) {
   switch (dtype) {
     case ScalarType::Float: tf32 ? body(Tf32{}) : body(Float32{}); break;
     case ScalarType::Double: body(Float64{}); break;
-    case ScalarType::Half: body(Float16{}); break;
-    case ScalarType::BFloat16: body(Bfloat16{}); break;
+    case ScalarType::Half: pairs ? body(Paired<Float16>{}) : body(Float16{}); break;
+    case ScalarType::BFloat16: pairs ? body(Paired<Bfloat16>{}) : body(Bfloat16{}); break;
     default: STD_TORCH_CHECK(false, "input: expected float16, bfloat16, float32 or float64");
   }
 }
@@ -100,7 +100,7 @@ void correlate_operator(const Tensor& input, const Tensor& values, const std::op
   check_flat(codes, "codes", ScalarType::Int, input, blocks.column_count + kColumnsAhead);
   if (bias.has_value()) check_flat(*bias, "bias", dtype, input, output.size(1));
   const device::Stream stream(input.get_device_index());
-  with_arithmetic(dtype, tf32, [&](auto arithmetic) {
+  with_arithmetic(dtype, tf32, tiling.pairs != 0, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     using Element = typename A::Element;
     pack_weight<A>(geometry, tiling, blocks, read<Element>(values), written<Element>(weight),
@@ -128,7 +128,7 @@ void grad_weight_operator(const Tensor& input, const Tensor& gradient, Tensor gr
   STD_TORCH_CHECK(part_count > 0 && (part_count - 1) * tiles_each < grid.tiles() && part_count * tiles_each >= grid.tiles(),
                   "parts: got ", part_count, " of ", tiles_each, " tiles, expected no empty ones of ", grid.tiles());
   const device::Stream stream(input.get_device_index());
-  with_arithmetic(dtype, tf32, [&](auto arithmetic) {
+  with_arithmetic(dtype, tf32, tiling.pairs != 0, [&](auto arithmetic) {
     using A = decltype(arithmetic);
     using Element = typename A::Element;
     grad_weight<A>(geometry, tiling, grid, blocks,

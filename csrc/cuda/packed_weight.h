@@ -2,8 +2,9 @@
 //
 // Layout. weight [column_count, 16], zeros included: for tensor cores in fragments of eight columns, so that a lane loads
 // all of its share at once, in the order of its registers; for exact arithmetic column after column. codes [column_count]
-// say where in a tile of shared memory a column reads, in bytes from where its position does; their upper four bits say
-// which quarters of the 16 rows are alive in it. A hole takes the code of the column before it, with weights of zero.
+// say where in a tile of shared memory a column reads, in bytes from where its position does; for exact arithmetic their
+// upper four bits say which quarters of the 16 rows are alive in it. A hole takes the code of the column before it, with
+// weights of zero.
 //
 // Bound by memory: it writes 16 slots a column and reads nnz values, a few megabytes at most. Not yet run on a GPU.
 #pragma once

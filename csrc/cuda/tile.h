@@ -1,8 +1,8 @@
 // A tile of positions of a thread block: which they are, and what of the input and of the output's gradient they read,
 // brought into shared memory by asynchronous copies.
 //
-// Layout of shared memory: for each buffer the planes of the input, [chunk_channels][plane_pitch], then the rows of the
-// gradient, [16 * block_count][gradient_pitch]; then tables, worked out once a thread block, which spare the copies all
+// Layout of shared memory: for each buffer the planes of the input, [chunk_channels][plane_pitch], with pairs the same
+// again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, worked out once a thread block, which spare the copies all
 // arithmetic on coordinates: where each piece of a plane lies, and where it comes from.
 #pragma once
 
@@ -28,8 +28,7 @@ class Tile {
   LTH_DEVICE Tile(const Geometry& geometry, const Tiling& tiling, const Grid& grid)
       : geometry_(geometry), tiling_(tiling), grid_(grid) {
     entries_ = tiling.images * tiling.in_rows * entries_per_row();
-    buffer_elements_ = tiling.chunk_channels * tiling.plane_pitch +
-                       tiling.block_count * kBlockRows * tiling.gradient_pitch;
+    buffer_elements_ = tiling.input_elements() + tiling.block_count * kBlockRows * tiling.gradient_pitch;
     unsigned char* const memory = device::shared_memory();
     planes_ = reinterpret_cast<Element*>(memory);
     const int bytes = tiling.buffers * buffer_elements_ * static_cast<int>(sizeof(Element));
@@ -160,9 +159,19 @@ class Tile {
     }
   }
 
+  /// Makes the shifted input of a buffer, once all threads' copies are there. A barrier has to be before and after.
+  LTH_DEVICE void shift_input(int buffer) {
+    const int elements = tiling_.input_elements() / 2;
+    Element* const from = planes(buffer);
+    for (int i = 2 * device::thread_index(); i < elements; i += 2 * device::thread_count()) {
+      from[elements + i] = from[i + 1];
+      if (i + 2 < elements) from[elements + i + 1] = from[i + 2];
+    }
+  }
+
   LTH_DEVICE Element* planes(int buffer) const { return planes_ + buffer * buffer_elements_; }
   LTH_DEVICE Element* gradient(int buffer) const {
-    return planes(buffer) + tiling_.chunk_channels * tiling_.plane_pitch;
+    return planes(buffer) + tiling_.input_elements();
   }
 
   /// Where in a plane each position of the tile reads with the first of all shifts, in bytes.

@@ -64,6 +64,8 @@ To bits_as(From from) {
 }
 
 inline uint32_t bits_of(float number) { return bits_as<uint32_t>(number); }
+inline uint32_t lower_halves(uint32_t first, uint32_t second) { return (first & 0xFFFF) | second << 16; }
+inline uint32_t upper_halves(uint32_t first, uint32_t second) { return first >> 16 | (second & 0xFFFF0000); }
 inline int bits_set(uint32_t word) { return __builtin_popcount(word); }
 inline int log2_of(int power_of_two) { return 31 - __builtin_clz(power_of_two); }
 

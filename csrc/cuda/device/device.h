@@ -90,6 +90,9 @@ LTH_DEVICE void multiply_bfloat16(float (&sum)[4], const uint32_t (&a)[4], const
 }
 
 LTH_DEVICE uint32_t bits_of(float number) { return __float_as_uint(number); }
+/// The lower halves of two words, or their upper ones, in one word: that of `first` below.
+LTH_DEVICE uint32_t lower_halves(uint32_t first, uint32_t second) { return __byte_perm(first, second, 0x5410); }
+LTH_DEVICE uint32_t upper_halves(uint32_t first, uint32_t second) { return __byte_perm(first, second, 0x7632); }
 LTH_DEVICE int bits_set(uint32_t word) { return __popc(word); }
 LTH_DEVICE int log2_of(int power_of_two) { return 31 - __clz(power_of_two); }
 LTH_DEVICE float float_of_float16(uint16_t bits) { return __half2float(__ushort_as_half(bits)); }
