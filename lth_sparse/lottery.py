@@ -360,10 +360,14 @@ class Lottery:
         return Training(model, masks, self._data, self._batches(round), self._config.training, (round, arm), start)
 
     def _times(self, backend: str, masks: Masks) -> tuple[float, float]:
-        """(`backend`'s, masked dense PyTorch's) milliseconds of a training step, on copies of the network."""
-        contestants = [self._copy(masks, name) for name in (backend, "dense")]
-        steps = [self._training(model, masks, "timing", 0).step for model in contestants]
-        backend_ms, dense_ms = side_by_side(steps, self._device)
+        """(`backend`'s, masked dense PyTorch's) milliseconds of a training step, on copies of the network.
+
+        On a GPU both are CUDA graphs, as in the training itself.
+        """
+        contestants = [self._training(self._copy(masks, name), masks, "timing", 0) for name in (backend, "dense")]
+        for contestant in contestants:
+            contestant.warm_up()
+        backend_ms, dense_ms = side_by_side([contestant.step for contestant in contestants], self._device)
         return backend_ms, dense_ms
 
     def _gradient_at_start(self, masks: Masks) -> dict[str, Tensor]:

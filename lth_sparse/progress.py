@@ -33,6 +33,7 @@ class Progress:
         self._bar: tqdm | None = None
         self._began = time.monotonic()
         self._finished_here = 0
+        self._reasons: set[str] = set()
 
     def start(self, label: str, training: Training) -> None:
         """A training run begins, or goes on."""
@@ -49,6 +50,14 @@ class Progress:
 
     def step(self, training: Training) -> None:
         """A step is done."""
+        if training.not_recorded and training.not_recorded not in self._reasons:
+            self._reasons.add(training.not_recorded)
+            if self._bar is not None:
+                self._bar.clear()
+            say(
+                "the training step is not recorded as a CUDA graph, so its kernels are launched one by one: "
+                f"{training.not_recorded}"
+            )
         if self._bar is None or training.iteration % STEPS_BETWEEN_UPDATES:
             return
         self._bar.set_postfix_str(_figures(training), refresh=False)

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch.nn import functional
 from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
+from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.errors import InputError
 from lth_sparse.evaluate import evaluate
 from lth_sparse.masks import Masks, prunable
 from lth_sparse.record import CurvePoint
+from lth_sparse.step_graph import StepGraph, recordable
 
 LEARNING_RATE_DROP = 10
 
@@ -31,10 +34,24 @@ def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
 
 
 def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    """With a learning rate that is a number."""
     if config.optimizer == "adam":
         return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
     return torch.optim.SGD(
         model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
+    )
+
+
+def _recordable_optimizer(model: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
+    """The same with a learning rate that is a tensor, float32 [] on `device`, and nothing that the host has to read.
+
+    Of PyTorch's variants the fused ones: SGD has no other that does not read the rate, and Adam's is one kernel.
+    """
+    rate = torch.tensor(config.learning_rate, dtype=torch.float32, device=device)
+    if config.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), rate, weight_decay=config.weight_decay, fused=True, capturable=True)
+    return torch.optim.SGD(
+        model.parameters(), rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
     )
 
 
@@ -53,6 +70,9 @@ class Training:
     The dense backend's arithmetic: a plain PyTorch step, then the masks. The optimizer is new and empty. `curve`
     holds an evaluation on the validation set every `evaluate_every` steps; `best_weights` are those at the minimum
     of the validation loss (the early-stop criterion of Frankle and Carbin 2019).
+
+    On a GPU a step finds all that it needs there, and is recorded as a CUDA graph after a few steps; between two
+    evaluations of an epoch the host does not wait for it.
     """
 
     def __init__(
@@ -65,8 +85,8 @@ class Training:
         label: tuple[int, str],
         start: int = 0,
     ) -> None:
+        device = data.train.images.device
         self.model = model
-        self.optimizer = _optimizer(model, config)
         self.iteration = start
         self.total = length(config, batches.per_epoch)
         self.curve: list[CurvePoint] = []
@@ -80,8 +100,15 @@ class Training:
         self._config = config
         self._round, self._arm = label
         self._pruned = [(weight, masks[name]) for name, weight in prunable(model).items() if not masks[name].all()]
-        self._loss_sum = torch.zeros((), device=data.train.images.device)
+        self._loss_sum = torch.zeros((), device=device)
         self._loss_count = 0
+        self._graph: StepGraph | None = None
+        if recordable(device):
+            self._graph = StepGraph(device)
+            self._resident = ResidentEpoch(batches, partial(learning_rate, config, total=self.total), device)
+            self.optimizer = _recordable_optimizer(model, config, device)
+        else:
+            self.optimizer = _optimizer(model, config)
         model.train()
 
     @property
@@ -94,23 +121,46 @@ class Training:
         """Of training alone, evaluations left out."""
         return self.images_seen / self.seconds if self.seconds else math.nan
 
+    @property
+    def not_recorded(self) -> str:
+        """Why the step could not be recorded as a CUDA graph; "" where it is, is still to be, or need not be."""
+        return self._graph.refusal if self._graph is not None else ""
+
+    def warm_up(self) -> None:
+        """On a GPU, steps until it is settled whether the step is recorded: the next ones all take the same way."""
+        while self._graph is not None and not self._graph.settled:
+            self.step()
+
     def step(self) -> None:
         """One step of the optimizer on the next batch."""
-        images, labels = self._batches[self.iteration]
+        if self._graph is None:
+            rate = learning_rate(self._config, self.iteration, self.total)
+            for group in self.optimizer.param_groups:
+                group["lr"] = rate
+            self._learn(*self._batches[self.iteration])
+        else:
+            self._resident.seek(self.iteration)
+            self._graph(self._learn_from_resident)
+        self._loss_count += 1
+        self.images_seen += self._batches.size
+        self.iteration += 1
+
+    def _learn_from_resident(self) -> None:
+        """The whole step on the device. It is recorded, so nothing in it may depend on the host from step to step."""
+        images, labels, rate = self._resident.take()
+        for group in self.optimizer.param_groups:
+            group["lr"].copy_(rate[0])
+        self._learn(images, labels)
+
+    def _learn(self, images: Tensor, labels: Tensor) -> None:
         loss = functional.cross_entropy(self.model(images), labels)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        rate = learning_rate(self._config, self.iteration, self.total)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
         self.optimizer.step()
         with torch.no_grad():
             for weight, mask in self._pruned:
                 weight.mul_(mask)
         self._loss_sum += loss.detach()
-        self._loss_count += 1
-        self.images_seen += len(labels)
-        self.iteration += 1
 
     def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
         """Trains to the end. `progress` is called after every step, `end_of_epoch` after every epoch and at the end.
@@ -122,13 +172,15 @@ class Training:
             self.step()
             finished = self.iteration == self.total
             evaluation_due = finished or self.iteration % self._config.evaluate_every == 0
-            if evaluation_due and self._loss_sum.is_cuda:
+            epoch_ends = finished or self.iteration % self._batches.per_epoch == 0
+            if (evaluation_due or epoch_ends) and self._loss_sum.is_cuda:
+                # The host is far ahead, and what follows waits for the GPU: that time is the steps' own.
                 torch.cuda.synchronize(self._loss_sum.device)
             self.seconds += time.perf_counter() - began
             if evaluation_due:
                 self._evaluate()
             progress()
-            if finished or self.iteration % self._batches.per_epoch == 0:
+            if epoch_ends:
                 end_of_epoch()
 
     def _evaluate(self) -> None:

@@ -106,7 +106,7 @@ def test_an_epoch_shows_every_image_at_most_once_and_epochs_differ(tiny_data: Da
 @pytest.mark.parametrize("augmentation", ["crop", "crop-flip"])
 def test_augmentation_of_a_whole_batch_equals_that_of_its_images(augmentation: str) -> None:
     images = torch.randint(0, 256, (50, 3, 32, 32), dtype=torch.uint8)
-    given = batches.augmented(images, augmentation, generator(0, "augmentation"))
+    given = batches.augmented(images, batches.drawn(50, 32, augmentation, generator(0, "augmentation")))
     padded = torch.nn.functional.pad(images, (4, 4, 4, 4))
     mirrored = 0
     for image, source in zip(given, padded, strict=True):
@@ -117,6 +117,27 @@ def test_augmentation_of_a_whole_batch_equals_that_of_its_images(augmentation: s
         }  # fmt: skip
         mirrored += crops[bytes(image.numpy())]
     assert (mirrored == 0) if augmentation == "crop" else (10 < mirrored < 40)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "crop", "crop-flip"])
+def test_a_batch_is_what_its_two_random_streams_say(tiny_data: Dataset, augmentation: str) -> None:
+    sequence = batches.Batches(tiny_data, 10, augmentation, seed=5)
+    for iteration in (0, 13, 7):
+        order = torch.randperm(64, generator=generator(5, "order", iteration // 6))
+        chosen = order[10 * (iteration % 6) : 10 * (iteration % 6) + 10]
+        images = tiny_data.train.images[chosen]
+        if augmentation != "none":
+            random = generator(5, "augmentation", iteration)
+            rows, columns = torch.randint(0, 3, (2, 10, 1), generator=random)
+            mirrored = torch.rand(10, 1, generator=random) < 0.5
+            padded = torch.nn.functional.pad(images, (1, 1, 1, 1))
+            for index, image in enumerate(padded):
+                images[index] = image[:, rows[index] :, columns[index] :][:, :8, :8]
+                if augmentation == "crop-flip" and mirrored[index]:
+                    images[index] = images[index].flip(2)
+        given, labels = sequence[iteration]
+        assert torch.equal(given, tiny_data.normalized(images))
+        assert torch.equal(labels, tiny_data.train.labels[chosen])
 
 
 def test_small_images_are_enlarged_only_with_a_notice() -> None:

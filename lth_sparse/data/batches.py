@@ -17,22 +17,36 @@ def padding_of(height: int) -> int:
     return max(1, height // 8)
 
 
-def augmented(images: Tensor, augmentation: str, random: torch.Generator) -> Tensor:
-    """`images` [N, C, H, W], each cropped at a random place of its padded self, and mirrored for "crop-flip"."""
+def drawn(count: int, height: int, augmentation: str, random: torch.Generator) -> Tensor:
+    """What `augmentation` leaves to chance for `count` images, int64, on the CPU: [0, count] for "none".
+
+    For "crop" [2, count], the row and the column of the padded image where the crop begins; for "crop-flip" [3, count],
+    the last being 1 for images that are mirrored, else 0.
+    """
     if augmentation == "none":
+        return torch.empty(0, count, dtype=torch.long)
+    shift = torch.randint(0, 2 * padding_of(height) + 1, (2, count), generator=random)
+    if augmentation == "crop":
+        return shift
+    return torch.cat([shift, torch.rand(1, count, generator=random) < 0.5])
+
+
+def augmented(images: Tensor, draws: Tensor) -> Tensor:
+    """`images` [N, C, H, W], each cropped out of its padded self, and mirrored, as `draws` [0, 2 or 3, N] say.
+
+    `draws` lie on the device of the images, and nothing here waits for it.
+    """
+    if not len(draws):
         return images
     count, _, height, width = images.shape
     margin = padding_of(height)
-    shift = torch.randint(0, 2 * margin + 1, (2, count, 1), generator=random)
-    rows = shift[0] + torch.arange(height)
-    columns = shift[1] + torch.arange(width)
-    if augmentation == "crop-flip":
-        mirrored = torch.rand(count, 1, generator=random) < 0.5
-        columns = torch.where(mirrored, columns.flip(1), columns)
+    rows = draws[0][:, None] + torch.arange(height, device=images.device)
+    columns = draws[1][:, None] + torch.arange(width, device=images.device)
+    if len(draws) == 3:
+        columns = torch.where(draws[2][:, None] == 1, columns.flip(1), columns)
     padded = functional.pad(images, (margin, margin, margin, margin))
-    image = torch.arange(count)[:, None, None]
-    index = [part.to(images.device) for part in (image, rows[:, :, None], columns[:, None, :])]
-    cropped = padded[index[0], :, index[1], index[2]].permute(0, 3, 1, 2)
+    image = torch.arange(count, device=images.device)[:, None, None]
+    cropped = padded[image, :, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
     return cropped.contiguous() if images.is_contiguous() else cropped
 
 
@@ -49,20 +63,42 @@ class Batches:
         self._augmentation = augmentation
         self._seed = seed
         self._epoch = -1
-        self._order = torch.empty(0, dtype=torch.long)
+        self._plan = torch.empty(0, dtype=torch.long)
         self.per_epoch = len(data.train) // self.size
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """(images float32 [N, C, H, W], labels int64 [N]) of step `iteration`."""
         epoch, step = divmod(iteration, self.per_epoch)
         if epoch != self._epoch:
-            order = torch.randperm(len(self._data.train), generator=generator(self._seed, "order", epoch))
-            self._order, self._epoch = order.to(self._data.train.labels.device), epoch
-        chosen = self._order[step * self.size : (step + 1) * self.size]
-        images = self._data.train.select(chosen)
-        if self._augmentation != "none":
-            images = augmented(images, self._augmentation, generator(self._seed, "augmentation", iteration))
-        return self._data.normalized(images), self._data.train.labels.index_select(0, chosen)
+            self._plan, self._epoch = self.plan(epoch).to(self._data.train.labels.device), epoch
+        return self.batch(self._plan[step])
+
+    def plan(self, epoch: int) -> Tensor:
+        """All that chance decides in `epoch`, int64 [per_epoch, 1 + draws, size], on the CPU.
+
+        For each batch the numbers of its images, then what `drawn` gives for them.
+        """
+        order = torch.randperm(len(self._data.train), generator=generator(self._seed, "order", epoch))
+        numbers = order[: self.per_epoch * self.size].view(self.per_epoch, 1, self.size)
+        if self._augmentation == "none":
+            return numbers
+        first = epoch * self.per_epoch
+        draws = [
+            drawn(
+                self.size,
+                self._data.image_shape[1],
+                self._augmentation,
+                generator(self._seed, "augmentation", iteration),
+            )
+            for iteration in range(first, first + self.per_epoch)
+        ]
+        return torch.cat([numbers, torch.stack(draws)], dim=1)
+
+    def batch(self, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """(images float32 [N, C, H, W], labels int64 [N]) of one batch of a plan, [1 + draws, N], on their device."""
+        numbers, draws = plan[0], plan[1:]
+        images = augmented(self._data.train.select(numbers), draws)
+        return self._data.normalized(images), self._data.train.labels.index_select(0, numbers)
 
 
 def in_order(split: Split, data: Dataset, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
