@@ -47,7 +47,11 @@ class Exact(DenseBackend):
 def leave_two_backends(patch: pytest.MonkeyPatch) -> None:
     known = {name: registry.get(name) for name in ("auto", "dense")} | {"exact": Exact()}
     patch.setattr(registry, "_registered", known)
-    patch.setattr(registry, "_unusable", dict.fromkeys(known, "") | {"cpp": "left out of this test"})
+    patch.setattr(
+        registry,
+        "_unusable",
+        dict.fromkeys(known, "") | dict.fromkeys(("cpp", "triton", "cuda"), "left out of this test"),
+    )
 
 
 def let_exact_be_faster(patch: pytest.MonkeyPatch) -> None:
