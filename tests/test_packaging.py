@@ -10,9 +10,6 @@ from pathlib import Path
 
 import pytest
 
-# In one process of `make test`, so that csrc/ is compiled once.
-pytestmark = pytest.mark.xdist_group("packaging")
-
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT = (
     "import lth_sparse, lth_sparse.kernels, lth_sparse.report.html; from lth_sparse.report import page; "

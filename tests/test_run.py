@@ -22,7 +22,6 @@ from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.masks import prunable
 from lth_sparse.proof import Weights
 
-pytestmark = pytest.mark.xdist_group("run")
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (
     "--dataset", "digits", "--rounds", "2", "--iterations", "60", "--evaluate-every", "20", "--backend", "dense",

@@ -21,7 +21,6 @@ from lth_sparse.backends.choices import Choice
 from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.report import words
 
-pytestmark = pytest.mark.xdist_group("run_auto")
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (
     "--dataset", "digits", "--rounds", 2, "--iterations", 30, "--evaluate-every", 10, "--backend", "auto",

@@ -17,7 +17,6 @@ from lth_sparse.masks import Masks, apply, prunable
 from lth_sparse.nn import sparsify
 from lth_sparse.train import Training
 
-pytestmark = pytest.mark.xdist_group("trajectory")
 OTHERS = [name for name, reason in registry.backends().items() if not reason and name != "dense"]
 STEPS = 50
 DENSITY = 0.1
