@@ -4,14 +4,23 @@
 PYTHON ?= python3
 VENV ?= .venv
 ARGS ?=
+WORKERS ?= 2
 
 .PHONY: run test lint bench kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
 
+# Two runs: what can share the machine, by WORKERS processes, then the tests marked `alone`, one by one. A file stays in one
+# process, whose fixtures it shares. Each process has as many threads as without the others; threads that wait must not
+# spin, or they would keep the others from working.
+# ARGS may select nothing for one of the runs (pytest's exit status 5), but not for both.
 test: $(VENV)/ready
-	$(VENV)/bin/python -m pytest $(ARGS)
+	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -m "not alone" -n $(WORKERS) --dist loadfile $(ARGS); together=$$?; \
+	$(VENV)/bin/python -m pytest -m alone $(ARGS); alone=$$?; \
+	if [ $$alone = 5 ]; then exit $$together; fi; \
+	if [ $$together != 0 ] && [ $$together != 5 ]; then exit $$together; fi; \
+	exit $$alone
 
 lint: $(VENV)/ready
 	$(VENV)/bin/ruff check .

@@ -21,6 +21,7 @@ from lth_sparse.backends.choices import CLOSE, MOST_SIZES, Choice, Choices, Key
 from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.pattern import Pattern
 
+pytestmark = pytest.mark.alone
 PAUSE = 0.004
 Calls = list[tuple[str, str]]
 

@@ -154,6 +154,7 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.mark.alone
 @pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("density", [0.5, 0.1, 0.02])
 def test_a_large_mask_packs_within_a_second(density):

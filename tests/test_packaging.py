@@ -1,6 +1,7 @@
 """The package imports from a bare checkout, an editable install and a wheel; csrc/ is built when it can be."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,34 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
+# A wheel and an editable install give the compiler the very same commands, but for where the object goes.
+REMEMBERING = """#!/usr/bin/env python3
+import hashlib, os, pathlib, shutil, sys
+
+compiler, *arguments = {compiler!r} + sys.argv[1:]
+if "-c" not in arguments or "-o" not in arguments:
+    os.execvp(compiler, [compiler, *arguments])
+at = arguments.index("-o") + 1
+target, question = arguments[at], [os.getcwd(), compiler, *arguments[:at], *arguments[at + 1 :]]
+known = pathlib.Path({folder!r}) / hashlib.sha256(repr(question).encode()).hexdigest()
+if not known.exists():
+    if status := os.spawnvp(os.P_WAIT, compiler, [compiler, *arguments]):
+        sys.exit(status)
+    shutil.copyfile(target, known)
+shutil.copyfile(known, target)
+"""
+
+
+@pytest.fixture(scope="module")
+def remembering_compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a C++ compiler that, asked again in `checkout`, gives the object that it made before."""
+    folder = tmp_path_factory.mktemp("objects")
+    path = folder / "c++"
+    path.write_text(REMEMBERING.format(compiler=shlex.split(os.environ.get("CXX", "c++")), folder=str(folder)))
+    path.chmod(0o755)
+    return str(path)
+
+
 def imported_from(output: str, root: Path) -> bool:
     return all(Path(line).is_relative_to(root) for line in output.split()[-2:])
 
@@ -46,7 +75,7 @@ def test_a_bare_checkout(checkout: Path) -> None:
     assert imported_from(output, checkout)
 
 
-def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
+def test_a_wheel(checkout: Path, remembering_compiler: str, tmp_path: Path) -> None:
     arguments = (
         "-m",
         "pip",
@@ -58,7 +87,7 @@ def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
         str(tmp_path),
         ".",
     )
-    python(*arguments, cwd=checkout)
+    python(*arguments, cwd=checkout, CXX=remembering_compiler)
     (wheel,) = tmp_path.glob("*.whl")
     target = tmp_path / "installed"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel), cwd=tmp_path)
@@ -67,7 +96,7 @@ def test_a_wheel(checkout: Path, tmp_path: Path) -> None:
     assert imported_from(python("-c", IMPORT, cwd=tmp_path, PYTHONPATH=str(target)), target)
 
 
-def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
+def test_an_editable_install(checkout: Path, remembering_compiler: str, tmp_path: Path) -> None:
     prefix = tmp_path / "prefix"
     arguments = (
         "--quiet",
@@ -77,7 +106,7 @@ def test_an_editable_install(checkout: Path, tmp_path: Path) -> None:
         "--prefix",
         str(prefix),
     )
-    python("-m", "pip", "install", *arguments, "-e", ".", cwd=checkout)
+    python("-m", "pip", "install", *arguments, "-e", ".", cwd=checkout, CXX=remembering_compiler)
     (packages,) = prefix.rglob("site-packages")
     start = f"import site, sys; site.addsitedir({str(packages)!r}); sys.path.append({sysconfig.get_path('purelib')!r})"
     assert imported_from(python("-S", "-c", f"{start}; {IMPORT}", cwd=tmp_path), checkout)

@@ -23,6 +23,7 @@ def alive() -> masking.Masks:
     return {name: torch.ones(size, dtype=torch.bool) for name, size in SIZES.items()}
 
 
+@pytest.mark.alone  # Hypothesis limits the time of an example, unless CI is set.
 @given(
     scope=st.sampled_from(["layerwise", "global"]),
     rates=st.tuples(*[st.sampled_from([0.0, 0.1, 0.2, 0.5, 0.9])] * 3),

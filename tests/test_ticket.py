@@ -22,6 +22,7 @@ def network(name: str) -> tuple[models.Network, nn.Module, Masks]:
     return described, model, masks
 
 
+@pytest.mark.alone  # Hypothesis limits the time of an example, unless CI is set.
 @given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=4), density=st.floats(0, 1))
 def test_masks_survive_packing(shape: list[int], density: float) -> None:
     mask = torch.rand(shape) < density
