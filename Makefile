@@ -30,11 +30,12 @@ lint: $(VENV)/ready
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
 
-# What the compilers make of the Triton kernels, and what an H200 could make of them: neither needs a GPU.
+# What the compilers make of the Triton and CUDA kernels, and what an H200 could make of them: neither needs a GPU.
 kernels model: export TRITON_INTERPRET =
 
 kernels: $(VENV)/ready
 	$(VENV)/bin/python -m bench.compiled_kernels $(ARGS)
+	$(VENV)/bin/python -m bench.cuda_kernels
 
 model: $(VENV)/ready
 	$(VENV)/bin/python -m bench.cost_model $(ARGS)

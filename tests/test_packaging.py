@@ -9,6 +9,7 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parent.parent
 IMPORT = (
@@ -18,8 +19,9 @@ IMPORT = (
 
 
 def python(*arguments: str, cwd: Path, **environment: str) -> str:
-    """Standard output and error of this Python, told nothing of where this checkout is."""
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    """Standard output and error of this Python, told nothing of where this checkout is, and to leave CUDA out: that is
+    built once, with the environment."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"LTH_SPARSE_CUDA": "0"}
     done = subprocess.run(
         [sys.executable, *arguments], cwd=cwd, env=inherited | environment, capture_output=True, text=True
     )
@@ -142,5 +144,28 @@ def test_sources_are_built_when_there_is_a_compiler(with_source: Path) -> None:
 def test_without_a_compiler_the_package_is_installed_and_says_so(with_source: Path) -> None:
     output = python("setup.py", "--quiet", "build_ext", "--inplace", cwd=with_source, CXX="/nowhere/c++")
     assert "there is no C++ compiler" in output
-    assert "installed without the C++ kernels" in output
+    assert "installed without the C++ and CUDA kernels" in output
     assert not list((with_source / "lth_sparse").glob("_cpu*.so"))
+
+
+def test_without_nvcc_the_package_is_installed_and_says_so(with_source: Path) -> None:
+    arguments = ("setup.py", "--quiet", "--name")
+    output = python(*arguments, cwd=with_source, LTH_SPARSE_CUDA="", CUDA_HOME="/nowhere")
+    assert "installed without the CUDA kernels: there is no nvcc on the PATH or under CUDA_HOME" in output
+    refused = subprocess.run(
+        [sys.executable, *arguments], cwd=with_source, capture_output=True, text=True,
+        env=os.environ | {"LTH_SPARSE_CUDA": "1", "CUDA_HOME": "/nowhere"},
+    )  # fmt: skip
+    assert refused.returncode == 1
+    assert refused.stderr.strip().splitlines()[-1] == (
+        "lth_sparse: LTH_SPARSE_CUDA=1 asks for the CUDA kernels: there is no nvcc on the PATH or under CUDA_HOME"
+    )
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None or torch.version.cuda is None, reason="there is no nvcc or CUDA torch")
+def test_the_cuda_kernels_are_built_where_nvcc_is_and_load_without_a_gpu() -> None:
+    from lth_sparse.backends import cuda
+
+    assert cuda.built_extension() is not None
+    assert cuda._load() == ""
+    assert torch.cuda.is_available() or cuda._unusable() == "there is no NVIDIA GPU"
