@@ -17,8 +17,9 @@ from test_backends import poisoned_memory
 
 import lth_sparse as lth
 from lth_sparse import reference, staging
-from lth_sparse.backends import LayerSpec, nvidia, registry
+from lth_sparse.backends import LayerSpec, auto, nvidia, registry
 from lth_sparse.backends import cuda as cuda_backend
+from lth_sparse.backends.choices import Choices
 from lth_sparse.pattern import Pattern
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -268,6 +269,17 @@ def test_the_operators_pass_pytorchs_own_checks():
 
 def layer_with(layer, x, values):
     return torch.func.functional_call(layer, {"values": values}, (x,))
+
+
+@pytest.mark.usefixtures("as_cuda")
+def test_auto_races_it():
+    assert "cuda" in auto.candidates()
+    layer = lth.SparseConv2d(6, 20, 3, padding=1, mask=torch.rand(20, 6, 3, 3) < 0.3, backend="auto")
+    choices, x = Choices(), torch.randn(2, 6, 5, 5)
+    with auto.remembering(choices):
+        torch.testing.assert_close(layer(x), layer.to_dense()(x))
+    (choice,) = choices.layers.values()
+    assert "cuda" in choice.milliseconds
 
 
 @pytest.mark.usefixtures("as_cuda")
