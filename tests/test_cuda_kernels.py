@@ -207,16 +207,20 @@ def test_what_no_weight_reads_may_hold_anything(backend, spec, precision):
     assert torch.equal(backend.grad_weight(x, grad_out, plan), gradient)
 
 
+@pytest.mark.parametrize("place", [(0, 0), (-1, -1), (3, 4)], ids=str)
+@pytest.mark.parametrize("input_shape", [(2, 4, 7, 9), (1, 4, 19, 37)], ids=str)
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_what_is_not_finite_at_the_rim_does_not_reach_other_gradients(backend, precision):
-    """A tile goes on beyond the last position, and reads there what other positions read."""
+def test_what_is_not_finite_meets_no_position_that_does_not_exist(backend, precision, input_shape, place):
+    """A tile goes on beyond the last position, and reads there what other positions read: not even times zero."""
     dtype, backend.tf32 = PRECISIONS[precision]
     spec = LayerSpec("conv2d", 4, 6, (3, 3))
-    mask, x, values, bias, grad_out = numbers(spec, (2, 4, 7, 9), dtype)
-    x[:, :, -1, -1] = torch.inf
+    mask, x, values, bias, grad_out = numbers(spec, input_shape, dtype)
+    x[0, :, place[0], place[1]] = torch.inf
     right = expected(spec, mask, *(tensor.double() for tensor in (x, values, bias, grad_out)))[2]
     ours = computed(backend, spec, mask, x, values, bias, grad_out)[2]
-    assert torch.equal(ours.isfinite(), right.isfinite())
+    assert not right.isfinite().all()
+    for kind in (torch.isnan, torch.isposinf, torch.isneginf):
+        assert torch.equal(kind(ours), kind(right))
 
 
 @pytest.fixture
