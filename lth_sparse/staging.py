@@ -110,10 +110,11 @@ def tiling(
             )  # fmt: skip
             if found.shared_bytes <= limit and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
                 return found
+    # Without pieces, which may need room on both sides, the least tile is as large for any image.
     for positions in _halves(WARP_PIXELS // 2):
         found = _laid_out(
             geometry, _tile(positions, images, height, width), 1, 1, 1,
-            chunk_channels, element_bytes, pieces, gradient_pieces,
+            chunk_channels, element_bytes, False, None if gradient_pieces is None else False,
         )  # fmt: skip
         if found.shared_bytes <= device.shared_bytes and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
             return found

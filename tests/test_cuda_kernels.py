@@ -16,10 +16,11 @@ from layer_shapes import SHAPES, conv2d
 from test_backends import poisoned_memory
 
 import lth_sparse as lth
-from lth_sparse import reference, staging
+from lth_sparse import correlation, reference, staging
 from lth_sparse.backends import LayerSpec, auto, nvidia, registry
 from lth_sparse.backends import cuda as cuda_backend
 from lth_sparse.backends.choices import Choices
+from lth_sparse.channel_chunks import chunk_channels
 from lth_sparse.pattern import Pattern
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -291,6 +292,31 @@ def test_a_layer_that_reads_too_far_is_left_to_dense():
     with pytest.warns(UserWarning, match="leaves such a layer to masked dense PyTorch: kernel_size"):
         layer = lth.SparseConv2d(8, 8, 3, dilation=200, padding=200, backend="cuda")
     assert layer.computed_by == "dense"
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16])
+def test_what_is_supported_fits_whatever_the_image(dtype):
+    """On the GPUs that have the least shared memory, at the largest dilations that are taken."""
+    device = staging.Device(84, cuda_backend._LEAST_SHARED_BYTES)
+    for size, groups in ((3, 1), (5, 1), (2, 4)):
+        taken = [
+            spec
+            for dilation in range(1, 80)
+            for spec in [conv2d(16, 16, size, dilation=(dilation, dilation), padding=(dilation, 0), groups=groups)]
+            if cuda_backend._fits(spec, dtype.itemsize)
+        ]
+        assert 0 < len(taken) < 79
+        for height, width in ((200, 200), (231, 160), (163, 512)):
+            spec = taken[-1]
+            x_shape = (3, 16, height, width)
+            output_shape = (3, 16, *spec.output_size(height, width))
+            for geometry in (
+                correlation.of_forward(spec, x_shape, output_shape),
+                correlation.of_grad_input(spec, output_shape, x_shape),
+            ):
+                found = staging.tiling(geometry, 3, 4, chunk_channels(size * size), dtype.itemsize, True, True, device)
+                assert found is not None
+                assert found.shared_bytes <= device.shared_bytes
 
 
 def test_the_cpu_is_refused():
