@@ -37,7 +37,8 @@ def cuda_home() -> str | None:
     if home := os.environ.get("CUDA_HOME") or os.environ.get("CUDA_PATH"):
         return home if shutil.which("nvcc", path=f"{home}/bin") else None
     if shutil.which("nvcc") is None:
-        return None
+        usual = "/usr/local/cuda"
+        return usual if shutil.which("nvcc", path=f"{usual}/bin") else None
     asked = subprocess.run(["nvcc", "--dryrun", "-x", "cu", os.devnull], capture_output=True, text=True)
     found = re.search(r"^#\$ TOP=(.*)$", asked.stderr, re.MULTILINE)
     return str(Path(found[1]).resolve()) if found else None
@@ -73,7 +74,9 @@ def cuda_extension() -> tuple[Any, str]:
     if release is None or release[1] != torch.version.cuda.split(".")[0]:
         found = release[1] if release else "of an unknown version"
         return None, f"nvcc is {found}, and torch is built with CUDA {torch.version.cuda}"
-    os.environ.setdefault("TORCH_CUDA_ARCH_LIST", GPUS)
+    wanted = os.environ.setdefault("TORCH_CUDA_ARCH_LIST", GPUS)
+    if older := [each for each in re.split("[; ]+", wanted) if re.match(r"[0-7]\.", each)]:
+        return None, f"TORCH_CUDA_ARCH_LIST has {older[0]}, and the kernels need 8.0 (Ampere) or newer"
     from torch.utils.cpp_extension import CUDAExtension
 
     include = str(ROOT / "csrc" / "cuda" / "device")

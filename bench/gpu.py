@@ -7,14 +7,12 @@ same steps without a GPU, on tiny layers in Triton's interpreter: its times mean
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
@@ -26,27 +24,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bench.gpu_checks import (
+    LATE_SUITES,
+    REHEARSED_SUITES,
+    ROOT,
+    SANITIZER_SECONDS,
+    SUITES,
+    broke_the_gpu,
+    build,
+    passed,
+    sanitized,
+    tested,
+)
+
 BUDGET_SECONDS = 440
 """After which nothing new is begun; what is under way takes some seconds more. 8 minutes in all."""
-BUILD_SECONDS, TEST_SECONDS, SANITIZER_SECONDS, PROFILE_SECONDS = 150, 150, 60, 30
+PROFILE_SECONDS = 30
 MOST_COMPILERS = 16
-TESTS = (
-    "tests/test_gpu.py",
-    "tests/test_gpu_training.py",
-    "tests/test_triton_kernels.py",
-    "tests/test_column_blocks.py",
-)
-REHEARSED_TESTS = ("tests/test_column_blocks.py", "tests/test_gpu.py")
-SANITIZED = {
-    "memcheck": ("tests/test_triton_kernels.py", "tests/test_gpu.py", "-k",
-                 "several or phases or padding or (cuda and errors)"),
-    "racecheck": ("tests/test_gpu.py", "-k", "cuda and errors"),
-}  # fmt: skip
-"""What compute-sanitizer runs with each of its tools: races in shared memory are the CUDA kernels' own to avoid."""
 GPU_PRECISIONS = ("tf32", "bfloat16")
 IEEE_SPARSITIES = (0.9, 0.95)
 STEP_SPARSITY = 0.98
-ROOT = Path(__file__).resolve().parent.parent
 
 
 class Results:
@@ -77,10 +74,18 @@ class Results:
         try:
             measure()
         except Exception as error:
-            self.found["failed"].append(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"[:500])
-            say(f"FAILED {self.found['failed'][-1]}")
+            self.failed(what, error)
         say(f"{what}, after {self.seconds:.0f} s")
         self.write()
+
+    def failed(self, what: str, error: Exception) -> None:
+        """Keeps a failure as a result."""
+        self.found["failed"].append(f"{what}: {type(error).__name__}: {' '.join(str(error).split())}"[:500])
+        say(f"FAILED {self.found['failed'][-1]}")
+
+    def left(self, most: float) -> float:
+        """So many seconds, or what is left of the time."""
+        return max(5.0, min(most, BUDGET_SECONDS - self.seconds))
 
     def write(self) -> None:
         """The file, whole at any time."""
@@ -94,33 +99,6 @@ class Results:
 def say(text: str) -> None:
     """A line, at once."""
     print(text, flush=True)
-
-
-def build() -> str:
-    """Installs the checkout without a network; gives the last line of what went wrong, or ""."""
-    command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", "--no-deps", "--quiet", "-e", "."]
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=BUILD_SECONDS)
-    except subprocess.TimeoutExpired:
-        return f"not finished within {BUILD_SECONDS} s"
-    return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["failed"])[-1]
-
-
-def tested(arguments: Sequence[str], seconds: float, *before: str, **environment: str) -> str:
-    """pytest's closing line, or that the time was up. `before`: a command that runs it, such as compute-sanitizer."""
-    command = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments]
-    variables = {**os.environ, **environment}
-    try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds, env=variables)
-    except subprocess.TimeoutExpired as late:
-        said = late.stdout.decode(errors="replace") if isinstance(late.stdout, bytes) else late.stdout or ""
-        return f"not finished within {seconds:.0f} s: {' '.join(said.split()[-20:])}"
-    except OSError as error:
-        return f"not run: {error}"
-    lines = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    failed = [line for line in lines if line.startswith(("FAILED", "ERROR", "========= ERROR SUMMARY"))][:10]
-    closing = [line for line in lines if re.search(r"\d+ (passed|failed|skipped|error)", line)]
-    return "; ".join([*closing[-1:], *failed]) or f"exit status {done.returncode}: {lines[-1] if lines else ''}"
 
 
 def compile_ahead(architecture: str, layers: Sequence[Any], precisions: Sequence[str]) -> None:
@@ -208,14 +186,18 @@ def measure_layer(
                 if results.over():
                     return
                 mask = mask.to(device)
+                about = row | {"masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
                 for backend in backends:
-                    side = sparse_layer(backend, spec, mask, images, dense_weight, gradients)
-                    times = microseconds(side, device)
-                    error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
+                    try:
+                        side = sparse_layer(backend, spec, mask, images, dense_weight, gradients)
+                        times = microseconds(side, device)
+                        error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
+                    except Exception as failure:  # The other backends go on.
+                        results.failed(f"{backend} on {layer.name} in {precision}, {layout}, {sparsity:.0%}", failure)
+                        continue
                     results.found["layers"].append(
-                        row
-                        | {"side": backend, "masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
-                        | {"microseconds": times, "total": sum(times.values())}
+                        about
+                        | {"side": backend, "microseconds": times, "total": sum(times.values())}
                         | {"error": error, "dense_error": dense_error}
                     )
     results.write()
@@ -324,8 +306,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     elif not torch.cuda.is_available():
         parser.error("there is no GPU: run it where there is one, or give --rehearse")
     device = torch.device("cpu" if chosen.rehearse else "cuda")
-    if not chosen.no_build and (failure := build()):
-        say(f"the build failed ({failure}); going on with what is there")
+    build_failed = [] if chosen.no_build else build()
+    for line in build_failed:
+        say(f"build: {line}")
 
     import triton
 
@@ -351,14 +334,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
         },
         began,
     )
+    results.found["build_failed"] = build_failed
     say(", ".join(f"{key} {value}" for key, value in here.items()))
     unusable = registry.backends()
     backends = ["triton"] if chosen.rehearse else [name for name in BACKENDS if not unusable[name]]
     results.found["unusable"] = {name: unusable[name] for name in BACKENDS if name not in backends}
     for backend, reason in results.found["unusable"].items():
         say(f"{backend} is not measured: {reason}")
-    results.found["tests"] = tested(REHEARSED_TESTS if chosen.rehearse else (*TESTS, *_in_parallel()), TEST_SECONDS)
-    say(f"tests: {results.found['tests']}")
+    results.found["tests"] = {}
+
+    def check(suites: Mapping[str, tuple[float, tuple[str, ...]]]) -> None:
+        for suite, (seconds, arguments) in suites.items():
+            if results.over():
+                return
+            results.found["tests"][suite] = tested(arguments, results.left(seconds))
+            say(f"tests of {suite}: {results.found['tests'][suite]}")
+            results.write()
+
+    check(REHEARSED_SUITES if chosen.rehearse else SUITES)
+    if "cuda" in backends:
+        for tool in ("memcheck", "racecheck"):
+            results.found[tool] = sanitized(tool, results.left(SANITIZER_SECONDS))
+            say(f"{tool}: {results.found[tool]}")
+    for backend in list(backends):
+        if broke_the_gpu(results.found["tests"].get(backend, "")):
+            backends.remove(backend)
+            say(f"{backend} is not measured: its tests ended in an error that would end this process too")
     results.write()
     masks_of: dict[str, Any] = {"random": random_masks(layers)}
     if not chosen.rehearse:
@@ -383,29 +384,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for layer in layers:
         random = {sparsity: masks[layer.name] for sparsity, masks in masks_of["random"].items()}
         results.attempt(f"auto on {layer.name}", partial(measure_auto, results, layer, random, device))
-    for tool, tests in SANITIZED.items():
-        if chosen.rehearse or results.over():
-            continue
-        torch.cuda.empty_cache()
-        # Without its cache PyTorch allocates each tensor by itself, so that reading beyond one is seen.
-        results.found[tool] = tested(
-            tests, SANITIZER_SECONDS, "compute-sanitizer", "--tool", tool, PYTORCH_NO_CUDA_MEMORY_CACHING="1"
-        )
-        say(f"{tool}: {results.found[tool]}")
-        results.write()
-    if not chosen.rehearse and not results.over():
-        results.found["profile"] = profiled(results.found["layers"], PROFILE_SECONDS)
-        say("\n".join(results.found["profile"]))
+    if not chosen.rehearse:
+        if not results.over() and "cuda" in backends:
+            results.found["profile"] = profiled(results.found["layers"], PROFILE_SECONDS)
+            say("\n".join(results.found["profile"]))
+        check(LATE_SUITES)
     results.write()
     say("\n".join(summary(results.found)))
     say(f"written to {results.path} after {results.seconds:.0f} s")
-    passed = re.search(r"\d+ passed", results.found["tests"]) and not re.search(r"failed|error", results.found["tests"])
-    return 0 if passed and not results.found["failed"] else 1
-
-
-def _in_parallel() -> list[str]:
-    """Where pytest-xdist is installed, its option: nearly all of these tests' time is Triton compiling."""
-    return ["-n", "8"] if importlib.util.find_spec("xdist") is not None else []
+    # The suite of a backend that cannot be used here is skipped, test by test.
+    ran = [said for suite, said in results.found["tests"].items() if suite not in results.found["unusable"]]
+    return 0 if all(map(passed, ran)) and not results.found["failed"] and not build_failed else 1
 
 
 if __name__ == "__main__":

@@ -5,15 +5,15 @@ That runs one layer's passes a few times over, in TF32, channels first, at 98 % 
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from bench.gpu import ROOT, set_precision
+from bench.gpu import set_precision
 from bench.gpu_cases import LAYERS
+from bench.gpu_checks import finished
 from bench.sides import sparse_layer
 
 REPEATS = 4
@@ -31,10 +31,11 @@ def profiled(rows: Sequence[dict[str, Any]], seconds: float) -> list[str]:
         "--launch-skip", "3", "--launch-count", "3", sys.executable, "-m", "bench.gpu_profile", worst["layer"],
     ]  # fmt: skip
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=seconds)
-    except (OSError, subprocess.TimeoutExpired) as error:
+        status, output = finished(command, seconds)
+    except OSError as error:
         return [f"not profiled: {error}"]
-    return [line for line in done.stdout.splitlines() if line.strip()][-120:]
+    about = f"{worst['layer']}, tf32, contiguous, a random mask at 98 %: ncu's exit status {status}"
+    return [about, *[line for line in output.splitlines() if line.strip()][-120:]]
 
 
 def main(name: str) -> None:

@@ -11,7 +11,7 @@ and a channel both move on by 8 banks of 32, or both by 24.
 
 from __future__ import annotations
 
-from functools import cache
+from functools import lru_cache
 from typing import NamedTuple
 
 from lth_sparse.correlation import Geometry
@@ -77,7 +77,7 @@ class Tiling(NamedTuple):
     shared_bytes: int
 
 
-@cache
+@lru_cache(maxsize=4096)
 def tiling(
     geometry: Geometry,
     images: int,

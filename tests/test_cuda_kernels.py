@@ -342,7 +342,7 @@ def test_what_is_not_built_says_what_to_install(monkeypatch):
 
 
 def test_plans_that_do_not_fit_are_refused_in_words(backend):
-    """The operators check what they are given: nothing is read that is not there."""
+    """The operators check what they are given."""
     spec = conv2d(20, 20)
     mask, x, values, _, _ = numbers(spec, (2, 20, 5, 5), torch.float32)
     plan = backend.pack(Pattern.from_mask(mask), spec)

@@ -153,7 +153,7 @@ def test_a_call_neither_waits_nor_takes_more_than_its_output_and_a_workspace(bac
 
 
 @pytest.mark.parametrize(("spec", "input_shape"), SPECS.values(), ids=SPECS)
-def test_cuda_graphs_capture_it_and_see_new_values(backend, spec, input_shape):
+def test_graphs_capture_it_and_see_new_values(backend, spec, input_shape):
     mask, x, values, bias, grad_out = numbers(spec, input_shape, torch.float32)
     calls = called(backend, spec, mask, x, values, bias, grad_out)
     graph = torch.cuda.CUDAGraph()

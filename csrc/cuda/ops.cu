@@ -62,6 +62,14 @@ Blocks blocks_of(const std::vector<Tensor>& tensors, const Geometry& geometry, c
           column_count, channels};
 }
 
+/// Whether a tensor has these images; one of a linear layer has images of one pixel.
+void check_images(const Tensor& tensor, const char* name, int32_t images, const int32_t (&size)[2]) {
+  const bool linear = tensor.dim() == 2;
+  STD_TORCH_CHECK(tensor.size(0) == images && (linear ? 1 : tensor.size(2)) == size[0] &&
+                      (linear ? 1 : tensor.size(3)) == size[1],
+                  name, ": expected ", images, " images of ", size[0], " x ", size[1]);
+}
+
 Steps steps_of(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 2 || tensor.dim() == 4, "got a tensor of ", tensor.dim(), " dimensions, expected 2 or 4");
   const auto step = [&](int d) { return d < tensor.dim() ? static_cast<int32_t>(tensor.stride(d)) : 0; };
@@ -95,6 +103,8 @@ void correlate_operator(const Tensor& input, const Tensor& values, const std::op
   const ScalarType dtype = input.scalar_type();
   const Blocks blocks = blocks_of(block_tensors, geometry, tiling, input);
   check(output, "output", dtype, input);
+  check_images(input, "input", grid.images, geometry.in_size);
+  check_images(output, "output", grid.images, geometry.out_size);
   check_flat(values, "values", dtype, input, 0);
   check_flat(weight, "weight", dtype, input, blocks.slots() + kColumnsAhead * kBlockRows);
   check_flat(codes, "codes", ScalarType::Int, input, blocks.column_count + kColumnsAhead);
@@ -121,6 +131,8 @@ void grad_weight_operator(const Tensor& input, const Tensor& gradient, Tensor gr
   const ScalarType dtype = input.scalar_type();
   const Blocks blocks = blocks_of(block_tensors, geometry, tiling, input);
   check(gradient, "grad_out", dtype, input);
+  check_images(input, "input", grid.images, geometry.in_size);
+  check_images(gradient, "grad_out", grid.images, geometry.out_size);
   check_flat(grad_values, "grad_values", dtype, input, 0);
   check_flat(partial, "partial", dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float, input,
              part_count * blocks.slots());

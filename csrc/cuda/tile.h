@@ -2,8 +2,12 @@
 // brought into shared memory by asynchronous copies.
 //
 // Layout of shared memory: for each buffer the planes of the input, [chunk_channels][plane_pitch], with pairs the same
-// again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, worked out once a thread block, which spare the copies all
-// arithmetic on coordinates: where each piece of a plane lies, and where it comes from.
+// again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, worked
+// out once a thread block, which spare the copies all arithmetic on coordinates: where each piece of a plane lies, and
+// where it comes from.
+//
+// Elements of two bytes that cannot be copied in pieces (channels_last, odd widths) are loaded and stored, which no
+// asynchronous copy can do: the threads wait for them before they multiply what came before.
 #pragma once
 
 #include <type_traits>

@@ -146,7 +146,7 @@ class CudaBackend:
         gradient = x.new_empty(plan.pattern.nnz)
         if not gradient.numel():
             return gradient
-        if not x.shape[0]:
+        if not grad_out.numel():
             return gradient.zero_()
         x, grad_out = in_dense_layout(x), in_dense_layout(grad_out)
         geometry = correlation.of_forward(spec, x.shape, grad_out.shape)

@@ -34,7 +34,7 @@ template <int kBytes>
 void copy_async(void* shared, const void* global, bool valid) {
   static_assert(kBytes == 4 || kBytes == 8 || kBytes == 16);
   Block& block = Block::get();
-  if (reinterpret_cast<uintptr_t>(shared) % kBytes != 0 || (valid && reinterpret_cast<uintptr_t>(global) % kBytes != 0))
+  if (reinterpret_cast<uintptr_t>(shared) % kBytes != 0 || reinterpret_cast<uintptr_t>(global) % kBytes != 0)
     block.fail("an asynchronous copy of " + std::to_string(kBytes) + " bytes is not aligned");
   block.self().copies.back().push_back({shared, valid ? global : nullptr, kBytes});
 }
@@ -135,6 +135,8 @@ class Stream {
 template <typename... Parameters, typename... Arguments>
 void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int shared_bytes, const Stream&,
             Arguments... arguments) {
+  STD_TORCH_CHECK(blocks > 0 && threads > 0 && threads <= 256 && shared_bytes <= 227 * 1024, "a launch of ", blocks,
+                  " thread blocks of ", threads, " threads with ", shared_bytes, " bytes");
   Block::get().run(blocks, threads, shared_bytes, [&] { kernel(static_cast<Parameters>(arguments)...); });
 }
 

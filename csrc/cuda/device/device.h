@@ -103,15 +103,23 @@ LTH_DEVICE uint16_t bfloat16_of(float number) { return __bfloat16_as_ushort(__fl
 /// Makes the device of a tensor the current one, and knows PyTorch's current stream there.
 class Stream {
  public:
-  explicit Stream(int32_t device) : guard_(device) {
+  explicit Stream(int32_t device) : guard_(device), device_(device) {
     void* stream = nullptr;
     STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(device, &stream) == 0, "no current CUDA stream");
     stream_ = static_cast<cudaStream_t>(stream);
   }
   cudaStream_t get() const { return stream_; }
 
+  /// The most shared memory that a thread block can have there.
+  int most_shared_bytes() const {
+    int bytes = 0;
+    STD_CUDA_CHECK(cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device_));
+    return bytes;
+  }
+
  private:
   torch::stable::accelerator::DeviceGuard guard_;
+  int32_t device_;
   cudaStream_t stream_;
 };
 
@@ -121,8 +129,9 @@ void launch(void (*kernel)(Parameters...), int64_t blocks, int threads, int shar
             Arguments... arguments) {
   constexpr int kUnasked = 48 * 1024;
   STD_TORCH_CHECK(blocks <= INT32_MAX, "got ", blocks, " thread blocks, expected fewer than 2^31");
-  if (shared_bytes > kUnasked)
-    STD_CUDA_CHECK(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, shared_bytes));
+  if (shared_bytes > kUnasked)  // All that there is, always: another thread may be about to launch with more.
+    STD_CUDA_CHECK(
+        cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, stream.most_shared_bytes()));
   kernel<<<static_cast<unsigned>(blocks), threads, shared_bytes, stream.get()>>>(static_cast<Parameters>(arguments)...);
   STD_CUDA_KERNEL_LAUNCH_CHECK();
 }
