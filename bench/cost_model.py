@@ -23,7 +23,7 @@ from bench.cuda_kernels import GATHERING, per_fragment, readable
 from bench.gpu_cases import LAYERS, SPARSITIES, GpuLayer
 from bench.machine_code import kernels_in
 from bench.tickets import tickets
-from lth_sparse.backends.cuda import built_extension
+from lth_sparse.backends import extension
 from lth_sparse.backends.triton import interpreted
 from lth_sparse.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks
 from lth_sparse.column_blocks import ColumnBlocks
@@ -125,10 +125,10 @@ def cuda_floor(layer: GpuLayer, mask: Tensor, precision: str, per_fragment: dict
 
 def cuda_instructions(precision: str) -> dict[str, float]:
     """Kernel -> instructions for a fragment, in the extension that is built."""
-    extension = built_extension()
-    if extension is None:
+    built = extension.built("_cuda")
+    if built is None:
         raise FileNotFoundError("the CUDA extension is not built: see LTH_SPARSE_CUDA in README.md")
-    found = {readable(kernel.name): kernel for kernel in kernels_in(extension) if kernel.architecture == ARCHITECTURE}
+    found = {readable(kernel.name): kernel for kernel in kernels_in(built) if kernel.architecture == ARCHITECTURE}
     arithmetic = {"tf32": "Tf32", "bfloat16": "Bfloat16, pairs"}[precision]
     return {name: per_fragment(found[(name, arithmetic)]) for name in GATHERING}
 
@@ -194,7 +194,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if interpreted():
         parser.error("TRITON_INTERPRET is set, and the model counts instructions of compiled kernels: unset it")
-    if chosen.backend == "cuda" and (chosen.precision == "float32" or built_extension() is None):
+    if chosen.backend == "cuda" and (chosen.precision == "float32" or extension.built("_cuda") is None):
         parser.error("--backend cuda: modelled for what tensor cores multiply, from the extension that setup.py built")
     masks_of = {"random": random_masks(LAYERS)}
     if chosen.tickets:

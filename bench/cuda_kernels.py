@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.compiled_kernels import table_of
 from bench.machine_code import Kernel, kernels_in
-from lth_sparse.backends.cuda import built_extension
+from lth_sparse.backends import extension
 
 TITLES = ["gpu", "kernel", "arithmetic", "registers", "stack", "tensor cores", "copies", "instructions/fragment", ""]
 ARCHITECTURES = ("sm_80", "sm_90")
@@ -67,7 +67,9 @@ def per_fragment(kernel: Kernel) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Prints the table."""
     parser = argparse.ArgumentParser(prog="python -m bench.cuda_kernels", description="reads, runs nothing")
-    parser.add_argument("extension", nargs="?", type=Path, default=built_extension(), help="by default the one in use")
+    parser.add_argument(
+        "extension", nargs="?", type=Path, default=extension.built("_cuda"), help="by default the one in use"
+    )
     chosen = parser.parse_args(arguments)
     if chosen.extension is None or not chosen.extension.exists():
         parser.error("there is no built CUDA extension: see LTH_SPARSE_CUDA in README.md")

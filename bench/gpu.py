@@ -168,10 +168,9 @@ def measure_layer(
 
     dtype = set_precision(precision)
     spec, generator = layer.spec, torch.Generator().manual_seed(0)
-    size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
     x = torch.randn(layer.input_shape, generator=generator)
     weight = torch.randn(spec.weight_shape, generator=generator) / x[0].numel() ** 0.5
-    grad_out = torch.randn(layer.input_shape[0], spec.out_channels, *size, generator=generator)
+    grad_out = torch.randn(layer.output_shape, generator=generator)
     formats = {"contiguous": torch.contiguous_format}
     if spec.kind == "conv2d":
         formats["channels_last"] = torch.channels_last
@@ -238,10 +237,9 @@ def measure_auto(results: Results, layer: Any, masks: dict[float, Tensor], devic
     set_precision("tf32")
     generator = torch.Generator().manual_seed(0)
     spec = layer.spec
-    size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
     tensors = [
         torch.randn(shape, generator=generator).to(device)
-        for shape in (layer.input_shape, spec.weight_shape, (layer.input_shape[0], spec.out_channels, *size))
+        for shape in (layer.input_shape, spec.weight_shape, layer.output_shape)
     ]
     if spec.kind == "conv2d":
         tensors = [tensor.contiguous(memory_format=torch.channels_last) for tensor in tensors]

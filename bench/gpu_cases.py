@@ -32,6 +32,12 @@ class GpuLayer:
     input_shape: tuple[int, ...]
     ticket_layer: str | None = None
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """[N, C_out, H_out, W_out], or [M, out] of a linear layer."""
+        size = self.spec.output_size(*self.input_shape[2:]) if self.spec.kind == "conv2d" else ()
+        return (self.input_shape[0], self.spec.out_channels, *size)
+
 
 def _conv(channels: int) -> LayerSpec:
     return LayerSpec("conv2d", channels, channels, (3, 3), padding=(1, 1))

@@ -43,9 +43,8 @@ def main(name: str) -> None:
     (layer,) = [each for each in LAYERS if each.name == name]
     set_precision("tf32")
     spec, device = layer.spec, torch.device("cuda")
-    size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
     x, weight = torch.randn(layer.input_shape, device=device), torch.randn(spec.weight_shape, device=device)
-    grad_out = torch.randn(layer.input_shape[0], spec.out_channels, *size, device=device)
+    grad_out = torch.randn(layer.output_shape, device=device)
     mask = torch.rand(spec.weight_shape, device=device) >= 0.98
     for _ in range(REPEATS):
         for call in sparse_layer("cuda", spec, mask, x, weight, grad_out).values():

@@ -120,7 +120,7 @@ def ascending(needed: Tensor) -> tuple[Tensor, Tensor]:
 def forward_matrix(pattern: Pattern, spec: LayerSpec) -> Matrix:
     """Of the forward pass: rows are output channels."""
     rows, columns = _entries(pattern, spec)
-    group_rows, column_count = spec.out_channels // spec.groups, spec.in_channels * _taps(spec)
+    group_rows, column_count = spec.out_channels // spec.groups, spec.in_channels * spec.taps
     return Matrix(rows, columns, 1, spec.groups, group_rows, column_count, pattern.mask.device)
 
 
@@ -129,7 +129,7 @@ def grad_input_matrix(pattern: Pattern, spec: LayerSpec) -> Matrix:
 
     The input pixels (s j + p, s i + q) are phase p * s + q: they see only the taps that reach them.
     """
-    taps = _taps(spec)
+    taps = spec.taps
     rows, columns = _entries(pattern, spec)
     channel, tap = columns // taps, columns % taps
     phase_rows, phase_columns = (
@@ -144,10 +144,6 @@ def grad_input_matrix(pattern: Pattern, spec: LayerSpec) -> Matrix:
         spec.stride[0] * spec.stride[1], spec.groups, spec.in_channels // spec.groups, spec.out_channels * taps,
         pattern.mask.device,
     )  # fmt: skip
-
-
-def _taps(spec: LayerSpec) -> int:
-    return spec.kernel_size[0] * spec.kernel_size[1]
 
 
 def _entries(pattern: Pattern, spec: LayerSpec) -> tuple[Tensor, Tensor]:

@@ -11,9 +11,11 @@ and a channel both move on by 8 banks of 32, or both by 24.
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from typing import NamedTuple
 
+from lth_sparse.channel_chunks import BLOCK_ROWS, chunk_channels
 from lth_sparse.correlation import Geometry
 
 WARP_PIXELS = 64
@@ -76,13 +78,17 @@ class Tiling(NamedTuple):
     aligned word: in half precision, where positions come in pairs."""
     shared_bytes: int
 
+    @property
+    def tile(self) -> tuple[int, int, int]:
+        """Its images, rows and columns."""
+        return self.images, self.rows, self.columns
+
 
 @lru_cache(maxsize=4096)
 def tiling(
     geometry: Geometry,
     images: int,
     blocks: int,
-    chunk_channels: int,
     element_bytes: int,
     pieces: bool,
     gradient_pieces: bool | None,
@@ -97,44 +103,44 @@ def tiling(
     height, width = geometry.positions
     block_count = max(count for count in (1, 2, _MOST_BLOCKS) if count <= blocks or count == 1)
     pixel_warps = _MOST_WARPS // block_count
-    while (
-        pixel_warps > 1 and _thread_blocks(geometry, images, blocks, block_count, pixel_warps) < device.multiprocessors
-    ):
+    groups = -(-blocks // block_count)
+    while pixel_warps > 1:
+        tile = _tile(pixel_warps * WARP_PIXELS, images, height, width)
+        if groups * math.prod(tile_counts(tile, geometry, images)) >= device.multiprocessors:
+            break
         pixel_warps //= 2
     # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
     for limit, buffers in ((_PREFERRED_BYTES, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)):
         for warps in _halves(pixel_warps):
             found = _laid_out(
                 geometry, _tile(warps * WARP_PIXELS, images, height, width), block_count, warps, buffers,
-                chunk_channels, element_bytes, pieces, gradient_pieces,
+                element_bytes, pieces, gradient_pieces,
             )  # fmt: skip
-            if found.shared_bytes <= limit and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
+            if _fits(found, limit):
                 return found
     # Without pieces, which may need room on both sides, the least tile is as large for any image.
     for positions in _halves(WARP_PIXELS // 2):
         found = _laid_out(
             geometry, _tile(positions, images, height, width), 1, 1, 1,
-            chunk_channels, element_bytes, False, None if gradient_pieces is None else False,
+            element_bytes, False, None if gradient_pieces is None else False,
         )  # fmt: skip
-        if found.shared_bytes <= device.shared_bytes and found.in_rows < _MOST_ROWS and found.in_columns < _MOST_ROWS:
+        if _fits(found, device.shared_bytes):
             return found
     return None
+
+
+def _fits(tiling: Tiling, shared_bytes: int) -> bool:
+    return tiling.shared_bytes <= shared_bytes and max(tiling.in_rows, tiling.in_columns) < _MOST_ROWS
 
 
 def _halves(count: int) -> list[int]:
     return [count >> shift for shift in range(count.bit_length())]
 
 
-def tile_counts(tiling: Tiling, geometry: Geometry, images: int) -> tuple[int, int, int]:
-    """Tiles along images, rows and columns."""
+def tile_counts(tile: tuple[int, int, int], geometry: Geometry, images: int) -> tuple[int, int, int]:
+    """Tiles of (images, rows, columns) along images, rows and columns."""
     height, width = geometry.positions
-    return -(-images // tiling.images), -(-height // tiling.rows), -(-width // tiling.columns)
-
-
-def _thread_blocks(geometry: Geometry, images: int, blocks: int, block_count: int, pixel_warps: int) -> int:
-    height, width = geometry.positions
-    a, b, c = _tile(pixel_warps * WARP_PIXELS, images, height, width)
-    return -(-images // a) * -(-height // b) * -(-width // c) * -(-blocks // block_count)
+    return -(-images // tile[0]), -(-height // tile[1]), -(-width // tile[2])
 
 
 def _tile(positions: int, images: int, height: int, width: int) -> tuple[int, int, int]:
@@ -152,12 +158,12 @@ def _laid_out(
     block_count: int,
     pixel_warps: int,
     buffers: int,
-    chunk_channels: int,
     element_bytes: int,
     pieces: bool,
     gradient_pieces: bool | None,
 ) -> Tiling:
     images, rows, columns = tile
+    channels = chunk_channels(geometry.kernel[0] * geometry.kernel[1])
     row_shifts, column_shifts = geometry.shifts(0), geometry.shifts(1)
     row_stride, column_stride = geometry.in_stride
     first_row, first_column = min(row_shifts), min(column_shifts)
@@ -189,13 +195,13 @@ def _laid_out(
     entries = images * in_rows * (-(-(left + in_columns) // piece) if column_stride == 1 else in_columns)
     tables = (entries + positions + (0 if gradient_pieces is None else positions // gradient_piece)) * _TABLE_BYTES
     pairs = element_bytes == 2 and column_stride == 1 and columns % 2 == 0
-    staged = (2 if pairs else 1) * chunk_channels * plane_pitch + block_count * 16 * gradient_pitch
+    staged = (2 if pairs else 1) * channels * plane_pitch + block_count * BLOCK_ROWS * gradient_pitch
     shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
     if gradient_pieces is not None:
         shared_bytes = max(shared_bytes, (pixel_warps - 1) * block_count * _SUMS_BYTES * max(1, element_bytes // 4))
     return Tiling(
         block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
-        row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, chunk_channels,
+        row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, channels,
         pairs, shared_bytes,
     )  # fmt: skip
 

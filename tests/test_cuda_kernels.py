@@ -13,14 +13,14 @@ import cuda_on_host
 import pytest
 import torch
 from layer_shapes import SHAPES, conv2d
-from test_backends import poisoned_memory
+from test_backends import outputs_of_reference, poisoned_memory
+from test_gpu import as_tf32
 
 import lth_sparse as lth
-from lth_sparse import correlation, reference, staging
+from lth_sparse import correlation, staging
 from lth_sparse.backends import LayerSpec, auto, nvidia, registry
 from lth_sparse.backends import cuda as cuda_backend
 from lth_sparse.backends.choices import Choices
-from lth_sparse.channel_chunks import chunk_channels
 from lth_sparse.pattern import Pattern
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
@@ -93,25 +93,12 @@ def computed(backend, spec, mask, x, values, bias, grad_out):
         )
 
 
-def expected(spec, mask, x, values, bias, grad_out):
-    return (
-        reference.forward(x, values, bias, mask, spec),
-        reference.grad_input(grad_out, values, mask, spec, tuple(x.shape)),
-        reference.grad_weight(x, grad_out, mask, spec),
-    )
-
-
-def as_tf32(tensor):
-    """Rounded to 10 bits of mantissa, ties away from zero."""
-    return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
-
-
 def assert_right(ours, spec, mask, tensors, tf32):
     """Nothing is lost but the rounding of what is multiplied, of the sums in float32, and of the result."""
     dtype = tensors[0].dtype
     multiplied = [as_tf32(tensor) if tf32 and i != 2 else tensor for i, tensor in enumerate(tensors)]
-    truth = expected(spec, mask, *(tensor.double() for tensor in multiplied))
-    sizes = expected(spec, mask, *(tensor.double().square() for tensor in multiplied))
+    truth = outputs_of_reference(mask, spec, *(tensor.double() for tensor in multiplied))
+    sizes = outputs_of_reference(mask, spec, *(tensor.double().square() for tensor in multiplied))
     sums = 2e-15 if dtype == torch.float64 else 4e-7
     for mine, right, size in zip(ours, truth, sizes, strict=True):
         assert mine.dtype == dtype
@@ -217,7 +204,7 @@ def test_what_is_not_finite_meets_no_position_that_does_not_exist(backend, preci
     spec = LayerSpec("conv2d", 4, 6, (3, 3))
     mask, x, values, bias, grad_out = numbers(spec, input_shape, dtype)
     x[0, :, place[0], place[1]] = torch.inf
-    right = expected(spec, mask, *(tensor.double() for tensor in (x, values, bias, grad_out)))[2]
+    right = outputs_of_reference(mask, spec, *(tensor.double() for tensor in (x, values, bias, grad_out)))[2]
     ours = computed(backend, spec, mask, x, values, bias, grad_out)[2]
     assert not right.isfinite().all()
     for kind in (torch.isnan, torch.isposinf, torch.isneginf):
@@ -314,7 +301,7 @@ def test_what_is_supported_fits_whatever_the_image(dtype):
                 correlation.of_forward(spec, x_shape, output_shape),
                 correlation.of_grad_input(spec, output_shape, x_shape),
             ):
-                found = staging.tiling(geometry, 3, 4, chunk_channels(size * size), dtype.itemsize, True, True, device)
+                found = staging.tiling(geometry, 3, 4, dtype.itemsize, True, True, device)
                 assert found is not None
                 assert found.shared_bytes <= device.shared_bytes
 

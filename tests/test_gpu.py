@@ -109,7 +109,7 @@ def test_float64_agrees(backend, spec, input_shape):
 
 
 def as_tf32(tensor):
-    """Rounded to 10 bits of mantissa."""
+    """Rounded to 10 bits of mantissa, ties away from zero."""
     return ((tensor.view(torch.int32) + 0x1000) & ~0x1FFF).view(torch.float32)
 
 

@@ -7,30 +7,40 @@
 
 namespace lth_sparse::cuda {
 
+/// T as it is, by fused multiplications and additions.
+template <typename T>
+struct Exact {
+  using Element = T;
+  using Sum = T;
+  static constexpr bool kTensorCores = false, kPairs = false;
+
+  LTH_DEVICE static T rounded(T number) { return number; }
+  LTH_DEVICE static T sum_of(T number) { return number; }
+  LTH_DEVICE static T element_of(T sum) { return sum; }
+};
+
 /// float32 on tensor cores, rounded to TF32.
-struct Tf32 {
-  static constexpr bool kPairs = false;
-  using Element = float;
-  using Sum = float;
+struct Tf32 : Exact<float> {
   static constexpr bool kTensorCores = true;
   static constexpr int kColumnsAtOnce = 8;
 
   LTH_DEVICE static float rounded(float number) { return device::round_to_tf32(number); }
-  LTH_DEVICE static float sum_of(float number) { return number; }
-  LTH_DEVICE static float element_of(float sum) { return sum; }
   LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
     device::multiply_tf32(sum, a, b);
   }
 };
 
-struct Float16 {
-  static constexpr bool kPairs = false;
+/// What float16 and bfloat16 have in common: 16 bits, summed up in float32 on tensor cores.
+struct HalfPrecision {
   using Element = uint16_t;
   using Sum = float;
-  static constexpr bool kTensorCores = true;
+  static constexpr bool kTensorCores = true, kPairs = false;
   static constexpr int kColumnsAtOnce = 16;
 
   LTH_DEVICE static uint16_t rounded(uint16_t number) { return number; }
+};
+
+struct Float16 : HalfPrecision {
   LTH_DEVICE static float sum_of(uint16_t number) { return device::float_of_float16(number); }
   LTH_DEVICE static uint16_t element_of(float sum) { return device::float16_of(sum); }
   LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -38,14 +48,7 @@ struct Float16 {
   }
 };
 
-struct Bfloat16 {
-  static constexpr bool kPairs = false;
-  using Element = uint16_t;
-  using Sum = float;
-  static constexpr bool kTensorCores = true;
-  static constexpr int kColumnsAtOnce = 16;
-
-  LTH_DEVICE static uint16_t rounded(uint16_t number) { return number; }
+struct Bfloat16 : HalfPrecision {
   LTH_DEVICE static float sum_of(uint16_t number) { return device::float_of_bfloat16(number); }
   LTH_DEVICE static uint16_t element_of(float sum) { return device::bfloat16_of(sum); }
   LTH_DEVICE static void multiply(float (&sum)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
@@ -60,20 +63,18 @@ struct Paired : A {
   static constexpr bool kPairs = true;
 };
 
-/// T as it is, by fused multiplications and additions.
-template <typename T>
-struct Exact {
-  using Element = T;
-  using Sum = T;
-  static constexpr bool kTensorCores = false, kPairs = false;
-
-  LTH_DEVICE static T rounded(T number) { return number; }
-  LTH_DEVICE static T sum_of(T number) { return number; }
-  LTH_DEVICE static T element_of(T sum) { return sum; }
-};
-
 using Float32 = Exact<float>;
 using Float64 = Exact<double>;
+
+/// M(A) for every arithmetic that kernels are compiled for.
+#define LTH_FOR_EACH_ARITHMETIC(M) \
+  M(Tf32)                          \
+  M(Float16)                       \
+  M(Bfloat16)                      \
+  M(Paired<Float16>)               \
+  M(Paired<Bfloat16>)              \
+  M(Float32)                       \
+  M(Float64)
 
 /// Thread blocks that a multiprocessor has room for, as far as registers go.
 template <typename A>

@@ -277,13 +277,7 @@ void correlate(const Geometry& geometry, const Tiling& tiling, const Grid& grid,
 #define LTH_INSTANTIATE(A)                                                                                          \
   template void correlate<A>(const Geometry&, const Tiling&, const Grid&, const Blocks&, const A::Element*,         \
                              const Steps&, const A::Element*, const int32_t*, const A::Element*, A::Element*, \
-                             const Steps&, const device::Stream&)
-LTH_INSTANTIATE(Tf32);
-LTH_INSTANTIATE(Float16);
-LTH_INSTANTIATE(Bfloat16);
-LTH_INSTANTIATE(Paired<Float16>);
-LTH_INSTANTIATE(Paired<Bfloat16>);
-LTH_INSTANTIATE(Float32);
-LTH_INSTANTIATE(Float64);
+                             const Steps&, const device::Stream&);
+LTH_FOR_EACH_ARITHMETIC(LTH_INSTANTIATE)
 
 }  // namespace lth_sparse::cuda

@@ -322,13 +322,7 @@ void grad_weight(const Geometry& geometry, const Tiling& tiling, const Grid& gri
 #define LTH_INSTANTIATE(A)                                                                                            \
   template void grad_weight<A>(const Geometry&, const Tiling&, const Grid&, const Blocks&, const Parts&,              \
                                const A::Element*, const Steps&, const A::Element*, const Steps&, int32_t*, A::Sum*,   \
-                               A::Element*, const device::Stream&)
-LTH_INSTANTIATE(Tf32);
-LTH_INSTANTIATE(Float16);
-LTH_INSTANTIATE(Bfloat16);
-LTH_INSTANTIATE(Paired<Float16>);
-LTH_INSTANTIATE(Paired<Bfloat16>);
-LTH_INSTANTIATE(Float32);
-LTH_INSTANTIATE(Float64);
+                               A::Element*, const device::Stream&);
+LTH_FOR_EACH_ARITHMETIC(LTH_INSTANTIATE)
 
 }  // namespace lth_sparse::cuda

@@ -70,6 +70,23 @@ void check_images(const Tensor& tensor, const char* name, int32_t images, const 
                   name, ": expected ", images, " images of ", size[0], " x ", size[1]);
 }
 
+/// What both operators are told, and that the input is what it says.
+struct Description {
+  Geometry geometry;
+  Tiling tiling;
+  Grid grid;
+  Blocks blocks;
+};
+
+Description described(const Tensor& input, const std::vector<Tensor>& blocks, const std::vector<int64_t>& geometry_numbers,
+                      const std::vector<int64_t>& tiling_numbers, const std::vector<int64_t>& grid_numbers) {
+  const auto geometry = filled<Geometry>(geometry_numbers, "geometry");
+  const auto tiling = filled<Tiling>(tiling_numbers, "tiling");
+  const auto grid = filled<Grid>(grid_numbers, "grid");
+  check_images(input, "input", grid.images, geometry.in_size);
+  return {geometry, tiling, grid, blocks_of(blocks, geometry, tiling, input)};
+}
+
 Steps steps_of(const Tensor& tensor) {
   STD_TORCH_CHECK(tensor.dim() == 2 || tensor.dim() == 4, "got a tensor of ", tensor.dim(), " dimensions, expected 2 or 4");
   const auto step = [&](int d) { return d < tensor.dim() ? static_cast<int32_t>(tensor.stride(d)) : 0; };
@@ -97,13 +114,10 @@ void correlate_operator(const Tensor& input, const Tensor& values, const std::op
                         Tensor weight, Tensor codes, const std::vector<Tensor>& block_tensors,
                         const std::vector<int64_t>& geometry_numbers, const std::vector<int64_t>& tiling_numbers,
                         const std::vector<int64_t>& grid_numbers, bool tf32) {
-  const auto geometry = filled<Geometry>(geometry_numbers, "geometry");
-  const auto tiling = filled<Tiling>(tiling_numbers, "tiling");
-  const auto grid = filled<Grid>(grid_numbers, "grid");
+  const auto [geometry, tiling, grid, blocks] =
+      described(input, block_tensors, geometry_numbers, tiling_numbers, grid_numbers);
   const ScalarType dtype = input.scalar_type();
-  const Blocks blocks = blocks_of(block_tensors, geometry, tiling, input);
   check(output, "output", dtype, input);
-  check_images(input, "input", grid.images, geometry.in_size);
   check_images(output, "output", grid.images, geometry.out_size);
   check_flat(values, "values", dtype, input, 0);
   check_flat(weight, "weight", dtype, input, blocks.slots() + kColumnsAhead * kBlockRows);
@@ -125,13 +139,10 @@ void grad_weight_operator(const Tensor& input, const Tensor& gradient, Tensor gr
                           const std::vector<Tensor>& block_tensors, const std::vector<int64_t>& geometry_numbers,
                           const std::vector<int64_t>& tiling_numbers, const std::vector<int64_t>& grid_numbers,
                           int64_t part_count, int64_t tiles_each, bool tf32) {
-  const auto geometry = filled<Geometry>(geometry_numbers, "geometry");
-  const auto tiling = filled<Tiling>(tiling_numbers, "tiling");
-  const auto grid = filled<Grid>(grid_numbers, "grid");
+  const auto [geometry, tiling, grid, blocks] =
+      described(input, block_tensors, geometry_numbers, tiling_numbers, grid_numbers);
   const ScalarType dtype = input.scalar_type();
-  const Blocks blocks = blocks_of(block_tensors, geometry, tiling, input);
   check(gradient, "grad_out", dtype, input);
-  check_images(input, "input", grid.images, geometry.in_size);
   check_images(gradient, "grad_out", grid.images, geometry.out_size);
   check_flat(grad_values, "grad_values", dtype, input, 0);
   check_flat(partial, "partial", dtype == ScalarType::Double ? ScalarType::Double : ScalarType::Float, input,

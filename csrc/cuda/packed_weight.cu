@@ -76,13 +76,7 @@ void pack_codes(const Geometry& geometry, const Tiling& tiling, const Blocks& bl
 
 #define LTH_INSTANTIATE(A)                                                                                  \
   template void pack_weight<A>(const Geometry&, const Tiling&, const Blocks&, const A::Element*, A::Element*, \
-                               int32_t*, const device::Stream&)
-LTH_INSTANTIATE(Tf32);
-LTH_INSTANTIATE(Float16);
-LTH_INSTANTIATE(Bfloat16);
-LTH_INSTANTIATE(Paired<Float16>);
-LTH_INSTANTIATE(Paired<Bfloat16>);
-LTH_INSTANTIATE(Float32);
-LTH_INSTANTIATE(Float64);
+                               int32_t*, const device::Stream&);
+LTH_FOR_EACH_ARITHMETIC(LTH_INSTANTIATE)
 
 }  // namespace lth_sparse::cuda

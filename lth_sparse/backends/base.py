@@ -46,6 +46,11 @@ class LayerSpec:
             return (self.out_channels, self.in_channels)
         return (self.out_channels, self.in_channels // self.groups, *self.kernel_size)
 
+    @property
+    def taps(self) -> int:
+        """Entries of the kernel: kernel_height * kernel_width."""
+        return self.kernel_size[0] * self.kernel_size[1]
+
     def to_ints(self) -> tuple[int, ...]:
         """The spec as the integers that an operator's schema can carry; `from_ints` is the way back."""
         return (

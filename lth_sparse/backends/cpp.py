@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from lth_sparse.backends import extension
 from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
@@ -16,13 +16,12 @@ from lth_sparse.pattern import Pattern
 
 def _load() -> str:
     """Load the extension; "" when its operators can be called, else the reason why not."""
-    built = sorted(Path(__file__).parent.parent.glob("_cpu*.so"))
-    if not built:
-        return "its extension is not built: install a C++ compiler, then run 'pip install --no-build-isolation -e .'"
+    reason = extension.load("_cpu", "install a C++ compiler, then run 'pip install --no-build-isolation -e .'")
+    if reason:
+        return reason
     try:
-        torch.ops.load_library(str(built[0]))
         torch.ops.lth_sparse_cpu.instruction_set()
-    except (OSError, RuntimeError) as error:
+    except RuntimeError as error:
         return str(error).splitlines()[0]
     _register_fakes()
     return ""

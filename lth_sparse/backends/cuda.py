@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from lth_sparse import correlation, staging
-from lth_sparse.backends import nvidia
+from lth_sparse.backends import extension, nvidia
 from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, in_dense_layout
 from lth_sparse.backends.registry import register
-from lth_sparse.channel_chunks import BLOCK_ROWS, ChunkedBlocks, chunk_channels
+from lth_sparse.channel_chunks import BLOCK_ROWS, ChunkedBlocks
+from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.pattern import Pattern
 from lth_sparse.workspace import workspace
 
@@ -24,29 +23,17 @@ THREAD_BLOCKS_WANTED = 2
 COLUMNS_AHEAD = 32
 """Beyond the last one, that the kernels may read: csrc/cuda/packed_weight.h."""
 _NOT_BUILT = (
-    "its extension is not built: install nvcc and a PyTorch for CUDA, then run 'pip install --no-build-isolation -e .' "
+    "install nvcc and a PyTorch for CUDA, then run 'pip install --no-build-isolation -e .' "
     "with LTH_SPARSE_CUDA=1, which says what is missing"
 )
 _LEAST_SHARED_BYTES = 99 * 1024
 """What every GPU that the kernels run on has for a thread block: compute capability 8.6, 8.9 and 12.0 no more."""
 
 
-def built_extension() -> Path | None:
-    """The shared object that setup.py made of csrc/cuda, if it has."""
-    return next(iter(sorted(Path(__file__).parent.parent.glob("_cuda*.so"))), None)
-
-
 @cache
 def _load() -> str:
     """Load the extension; "" when its operators can be called, else the reason why not."""
-    built = built_extension()
-    if built is None:
-        return _NOT_BUILT
-    try:
-        torch.ops.load_library(str(built))
-    except (OSError, RuntimeError) as error:
-        return str(error).splitlines()[0]
-    return ""
+    return extension.load("_cuda", _NOT_BUILT)
 
 
 def _unusable() -> str:
@@ -56,28 +43,17 @@ def _unusable() -> str:
 
 
 @dataclass(frozen=True, eq=False)
-class CudaPlan(Plan):
-    """The pattern, and its column blocks for both directions."""
+class CudaPlan(nvidia.BlockPlan):
+    """With blocks whose columns come by chunks of channels."""
+
+    BLOCKS: ClassVar[type[ColumnBlocks]] = ChunkedBlocks
 
     blocks: ChunkedBlocks
-    """Of the forward pass and grad_weight."""
     transposed: ChunkedBlocks
-    """Of grad_input."""
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The pattern's, then those of the blocks in both directions."""
-        return (*self.pattern.tensors(), *self.blocks.tensors(), *self.transposed.tensors())
-
-    @classmethod
-    def from_tensors(cls, tensors: Sequence[Tensor], spec: LayerSpec) -> CudaPlan:
-        """The plan whose `tensors()` these are."""
-        first, second = Pattern.TENSORS, Pattern.TENSORS + ChunkedBlocks.TENSORS
-        pattern = Pattern(*tensors[:first])
-        return cls(spec, pattern, ChunkedBlocks(*tensors[first:second]), ChunkedBlocks(*tensors[second:]))
 
 
 @register("cuda", unusable=_unusable)
-class CudaBackend:
+class CudaBackend(nvidia.BlockBackend):
     """Calls the operators of csrc/cuda/ops.cu; shapes as in `Backend`.
 
     As with Triton, a pruned weight that shares its block of 16 rows with a live weight of the same column is
@@ -85,6 +61,7 @@ class CudaBackend:
     """
 
     name = "cuda"
+    plan_class = CudaPlan
 
     def refuses(self, device: torch.device) -> str:
         """The CPU, and GPUs before Ampere."""
@@ -104,7 +81,7 @@ class CudaBackend:
         if not _fits(spec, dtype.itemsize):
             return False, (
                 f"kernel_size {spec.kernel_size} with dilation {spec.dilation} reads too far for a tile to fit in "
-                f"shared memory"
+                "shared memory"
             )
         return True, ""
 
@@ -117,28 +94,6 @@ class CudaBackend:
             ChunkedBlocks.of_grad_input_by_chunks(pattern, spec),
         )
 
-    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> CudaPlan:
-        """The plan again."""
-        return CudaPlan.from_tensors(tensors, spec)
-
-    def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
-        """The correlation of x with the layer's blocks."""
-        assert isinstance(plan, CudaPlan)
-        spec = plan.spec
-        size = spec.output_size(*x.shape[2:]) if spec.kind == "conv2d" else ()
-        output = nvidia.empty_images((x.shape[0], spec.out_channels, *size), x)
-        geometry = correlation.of_forward(spec, x.shape, output.shape)
-        self._correlate(x, values, bias, output, plan.blocks, geometry, spec)
-        return output
-
-    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
-        """The correlation of grad_out with the transposed blocks."""
-        assert isinstance(plan, CudaPlan)
-        gradient = nvidia.empty_images(input_shape, grad_out)
-        geometry = correlation.of_grad_input(plan.spec, grad_out.shape, input_shape)
-        self._correlate(grad_out, values, None, gradient, plan.transposed, geometry, plan.spec)
-        return gradient
-
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
         """Sums of products in the columns of each block, of which the live ones are kept; the same bits each time."""
         assert isinstance(plan, CudaPlan)
@@ -150,8 +105,8 @@ class CudaBackend:
             return gradient.zero_()
         x, grad_out = in_dense_layout(x), in_dense_layout(grad_out)
         geometry = correlation.of_forward(spec, x.shape, grad_out.shape)
-        tiling = self._tiling(geometry, x, blocks, spec, grad_out)
-        grid = (x.shape[0], *staging.tile_counts(tiling, geometry, x.shape[0]))
+        tiling = self._tiling(geometry, x, blocks, grad_out)
+        grid = (x.shape[0], *staging.tile_counts(tiling.tile, geometry, x.shape[0]))
         tiles = grid[1] * grid[2] * grid[3]
         work = -(-blocks.blocks // tiling.block_count) * (blocks.chunk_offsets.shape[1] - 1)
         wanted = -(-THREAD_BLOCKS_WANTED * self._device(x.device).multiprocessors // work)
@@ -165,21 +120,22 @@ class CudaBackend:
         )  # fmt: skip
         return gradient
 
-    def _correlate(
+    def correlate(
         self,
         input: Tensor,
         values: Tensor,
         bias: Tensor | None,
         output: Tensor,
-        blocks: ChunkedBlocks,
+        blocks: ColumnBlocks,
         geometry: correlation.Geometry,
         spec: LayerSpec,
     ) -> None:
+        """As `BlockBackend.correlate`."""
         if not output.numel():
             return
         input = in_dense_layout(input)
-        tiling = self._tiling(geometry, input, blocks, spec, None)
-        grid = (input.shape[0], *staging.tile_counts(tiling, geometry, input.shape[0]))
+        tiling = self._tiling(geometry, input, blocks, None)
+        grid = (input.shape[0], *staging.tile_counts(tiling.tile, geometry, input.shape[0]))
         columns = blocks.columns.numel() + COLUMNS_AHEAD
         weight, codes = workspace(input.device, (columns * BLOCK_ROWS, input.dtype), (columns, torch.int32))
         self._operators().correlate(
@@ -188,12 +144,11 @@ class CudaBackend:
         )  # fmt: skip
 
     def _tiling(
-        self, geometry: correlation.Geometry, input: Tensor, blocks: ChunkedBlocks, spec: LayerSpec,
-        gradient: Tensor | None,
-    ) -> staging.Tiling:  # fmt: skip
+        self, geometry: correlation.Geometry, input: Tensor, blocks: ColumnBlocks, gradient: Tensor | None
+    ) -> staging.Tiling:
         found = staging.tiling(
-            geometry, input.shape[0], blocks.blocks, chunk_channels(_taps(spec)), input.element_size(),
-            _in_pieces(input), None if gradient is None else _in_pieces(gradient), self._device(input.device),
+            geometry, input.shape[0], blocks.blocks, input.element_size(), _in_pieces(input),
+            None if gradient is None else _in_pieces(gradient), self._device(input.device),
         )  # fmt: skip
         assert found is not None  # `supports` has seen to it.
         return found
@@ -231,14 +186,7 @@ def _fits(spec: LayerSpec, element_bytes: int) -> bool:
         correlation.of_forward(spec, x_shape, output_shape),
         correlation.of_grad_input(spec, output_shape, x_shape),
     )
-    return all(
-        staging.tiling(geometry, 1, 1, chunk_channels(_taps(spec)), element_bytes, False, False, device) is not None
-        for geometry in passes
-    )
-
-
-def _taps(spec: LayerSpec) -> int:
-    return spec.kernel_size[0] * spec.kernel_size[1]
+    return all(staging.tiling(geometry, 1, 1, element_bytes, False, False, device) is not None for geometry in passes)
 
 
 def _in_pieces(images: Tensor) -> bool:

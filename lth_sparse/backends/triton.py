@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
-from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -45,29 +43,8 @@ def _unusable() -> str:
     return nvidia.all_too_old()
 
 
-@dataclass(frozen=True, eq=False)
-class TritonPlan(Plan):
-    """The pattern, and its column blocks for both directions."""
-
-    blocks: ColumnBlocks
-    """Of the forward pass and grad_weight."""
-    transposed: ColumnBlocks
-    """Of grad_input."""
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The pattern's, then those of the blocks in both directions."""
-        return (*self.pattern.tensors(), *self.blocks.tensors(), *self.transposed.tensors())
-
-    @classmethod
-    def from_tensors(cls, tensors: Sequence[Tensor], spec: LayerSpec) -> TritonPlan:
-        """The plan whose `tensors()` these are."""
-        first, second = Pattern.TENSORS, Pattern.TENSORS + ColumnBlocks.TENSORS
-        pattern = Pattern(*tensors[:first])
-        return cls(spec, pattern, ColumnBlocks(*tensors[first:second]), ColumnBlocks(*tensors[second:]))
-
-
 @register("triton", unusable=_unusable)
-class TritonBackend:
+class TritonBackend(nvidia.BlockBackend):
     """Calls the kernels of kernels/; shapes as in `Backend`.
 
     A pruned weight that shares its block with a live weight of the same column is multiplied, as a zero: what is not
@@ -75,6 +52,7 @@ class TritonBackend:
     """
 
     name = "triton"
+    plan_class = nvidia.BlockPlan
 
     def refuses(self, device: torch.device) -> str:
         """The CPU, but in the interpreter, and GPUs before Ampere."""
@@ -100,43 +78,47 @@ class TritonBackend:
             )
         return True, ""
 
-    def pack(self, pattern: Pattern, spec: LayerSpec) -> TritonPlan:
+    def pack(self, pattern: Pattern, spec: LayerSpec) -> nvidia.BlockPlan:
         """Packs column blocks for both directions, on the host."""
         row = _row(pattern.mask.device)
-        return TritonPlan(
+        return nvidia.BlockPlan(
             spec,
             pattern,
             ColumnBlocks.of_forward(pattern, spec, *block_shape(row, spec.out_channels // spec.groups)),
             ColumnBlocks.of_grad_input(pattern, spec, *block_shape(row, spec.in_channels // spec.groups)),
         )
 
-    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> TritonPlan:
-        """The plan again."""
-        return TritonPlan.from_tensors(tensors, spec)
+    def correlate(
+        self,
+        input: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        output: Tensor,
+        blocks: ColumnBlocks,
+        geometry: correlation.Geometry,
+        spec: LayerSpec,
+    ) -> None:
+        """As `BlockBackend.correlate`."""
+        # Imported at the first call: Triton takes its time, and then it is settled whether its kernels are interpreted.
+        from lth_sparse.kernels.correlation import correlate
 
-    def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
-        """The correlation of x with the layer's blocks."""
-        assert isinstance(plan, TritonPlan)
-        spec = plan.spec
-        size = spec.output_size(*x.shape[2:]) if spec.kind == "conv2d" else ()
-        output = nvidia.empty_images((x.shape[0], spec.out_channels, *size), x)
-        geometry = correlation.of_forward(spec, x.shape, output.shape)
-        _correlate(x, values, bias, output, plan.blocks, geometry, spec)
-        return output
-
-    def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
-        """The correlation of grad_out with the transposed blocks."""
-        assert isinstance(plan, TritonPlan)
-        gradient = nvidia.empty_images(input_shape, grad_out)
-        geometry = correlation.of_grad_input(plan.spec, grad_out.shape, input_shape)
-        _correlate(grad_out, values, None, gradient, plan.transposed, geometry, plan.spec)
-        return gradient
+        with _on(input.device):
+            correlate(
+                in_dense_layout(input),
+                values.contiguous(),
+                bias,
+                output,
+                blocks,
+                geometry,
+                _row(input.device),
+                _precision(spec, input.dtype),
+            )
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
         """Sums of products in the columns of each block, of which the live ones are kept; the same bits each time."""
         from lth_sparse.kernels.grad_weight import grad_weight
 
-        assert isinstance(plan, TritonPlan)
+        assert isinstance(plan, nvidia.BlockPlan)
         gradient = x.new_empty(plan.pattern.nnz)
         geometry = correlation.of_forward(plan.spec, x.shape, grad_out.shape)
         with _on(x.device):
@@ -150,31 +132,6 @@ class TritonBackend:
                 _precision(plan.spec, x.dtype),
             )
         return gradient
-
-
-def _correlate(
-    input: Tensor,
-    values: Tensor,
-    bias: Tensor | None,
-    output: Tensor,
-    blocks: ColumnBlocks,
-    geometry: correlation.Geometry,
-    spec: LayerSpec,
-) -> None:
-    # Imported at the first call: Triton takes its time, and then it is settled whether its kernels are interpreted.
-    from lth_sparse.kernels.correlation import correlate
-
-    with _on(input.device):
-        correlate(
-            in_dense_layout(input),
-            values.contiguous(),
-            bias,
-            output,
-            blocks,
-            geometry,
-            _row(input.device),
-            _precision(spec, input.dtype),
-        )
 
 
 def _on(device: torch.device) -> AbstractContextManager[object]:
