@@ -1,7 +1,7 @@
 """How the CUDA kernels cut a correlation into thread blocks, and how a tile of its input lies in shared memory.
 
 A thread block computes a tile of positions, of one image or of several whole ones, times a few blocks of 16 rows. Its
-warps are `block_count` x `pixel_warps`, each with one block of rows and 64 positions. The input of the tile, with its
+warps are `block_count` x `pixel_warps` x `column_warps`, each with one block of rows and 64 positions. The input of the tile, with its
 halo, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a time; with a
 stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring elements.
 
@@ -27,10 +27,8 @@ _COPY_BYTES = (16, 8, 4)
 _MOST_IMAGES, _MOST_ROWS = 2**8, 2**12
 """The kernels hold an image, a row and a column of a tile in one integer."""
 _MOST_BLOCKS, _MOST_WARPS = 4, 8
-_TABLE_BYTES = 8
-"""Of an entry or a position in the tables that a thread block keeps beside its tile."""
 _SUMS_BYTES = 32 * 32 * 4
-"""Of the sums that a warp of grad_weight has, 32 in each of its lanes, where the warps of a block add them up."""
+"""Of the sums that a warp has, 32 in each of its lanes, where the warps of a block of rows add them up."""
 _PREFERRED_BYTES = 100 * 1024
 """Of shared memory, so that a multiprocessor of an H100 has room for two thread blocks."""
 
@@ -48,6 +46,8 @@ class Tiling(NamedTuple):
 
     block_count: int
     pixel_warps: int
+    column_warps: int
+    """Warps that share the columns of a block of rows, in a correlation with few positions; 1 in grad_weight."""
     images: int
     rows: int
     columns: int
@@ -57,7 +57,7 @@ class Tiling(NamedTuple):
     gradient_piece: int
     """The same, of the output's gradient in grad_weight."""
     buffers: int
-    """Tiles in shared memory: with two, one is copied while the other is multiplied."""
+    """Tiles in shared memory: with two or three, the others are copied while one is multiplied."""
     left: int
     """Where in its row the leftmost element lies that a tile reads; so pieces are aligned."""
     in_rows: int
@@ -110,14 +110,16 @@ def tiling(
             break
         pixel_warps //= 2
     # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
-    for limit, buffers in ((_PREFERRED_BYTES, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)):
+    for limit, buffers in ((_PREFERRED_BYTES, 3), (_PREFERRED_BYTES, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)):
+        if buffers > 2 and gradient_pieces is not None:
+            continue
         for warps in _halves(pixel_warps):
             found = _laid_out(
                 geometry, _tile(warps * WARP_PIXELS, images, height, width), block_count, warps, buffers,
                 element_bytes, pieces, gradient_pieces,
             )  # fmt: skip
             if _fits(found, limit):
-                return found
+                return found if gradient_pieces is not None else _with_columns_shared(found, element_bytes)
     # Without pieces, which may need room on both sides, the least tile is as large for any image.
     for positions in _halves(WARP_PIXELS // 2):
         found = _laid_out(
@@ -127,6 +129,16 @@ def tiling(
         if _fits(found, device.shared_bytes):
             return found
     return None
+
+
+def _with_columns_shared(tiling: Tiling, element_bytes: int) -> Tiling:
+    """With as many warps as a thread block has, where their sums fit where the input was."""
+    staged = tiling.buffers * (2 if tiling.pairs else 1) * tiling.chunk_channels * tiling.plane_pitch * element_bytes
+    warps = tiling.block_count * tiling.pixel_warps
+    shared = _MOST_WARPS // warps
+    while (shared - 1) * warps * _SUMS_BYTES * max(1, element_bytes // 4) > staged:
+        shared //= 2
+    return tiling._replace(column_warps=shared)
 
 
 def _fits(tiling: Tiling, shared_bytes: int) -> bool:
@@ -193,14 +205,15 @@ def _laid_out(
     # Rows of the gradient are 4 banks apart: eight rows of four positions each are read at once.
     gradient_pitch = 0 if gradient_pieces is None else positions + 4 * words
     entries = images * in_rows * (-(-(left + in_columns) // piece) if column_stride == 1 else in_columns)
-    tables = (entries + positions + (0 if gradient_pieces is None else positions // gradient_piece)) * _TABLE_BYTES
+    sources = entries if gradient_pieces is None else buffers * (entries + positions // gradient_piece)
+    tables = (entries + 2 * positions + sources) * WORD_BYTES
     pairs = element_bytes == 2 and column_stride == 1 and columns % 2 == 0
     staged = (2 if pairs else 1) * channels * plane_pitch + block_count * BLOCK_ROWS * gradient_pitch
     shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
     if gradient_pieces is not None:
         shared_bytes = max(shared_bytes, (pixel_warps - 1) * block_count * _SUMS_BYTES * max(1, element_bytes // 4))
     return Tiling(
-        block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
+        block_count, pixel_warps, 1, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
         row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row, first_column, channels,
         pairs, shared_bytes,
     )  # fmt: skip

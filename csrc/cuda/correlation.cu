@@ -24,8 +24,8 @@
 namespace lth_sparse::cuda {
 namespace {
 
-/// The sums of a warp's 16 rows and 64 positions. A lane has `kPixels` of the positions, `pixel(i)` of the warp's, times
-/// `kSlots` of the rows, `slot(j)` of the block's: its sums are `at(i, j)`.
+/// The sums of a warp's 16 rows and 64 positions. A lane has `kRuns` runs of `kRun` neighbouring positions, from
+/// `pixel(run)` of the warp's on, times `kSlots` of the rows, `slot(j)` of the block's: its sums are `at(run, i, j)`.
 template <typename A, bool = A::kTensorCores>
 class Sums;
 
@@ -79,13 +79,15 @@ class Sums<A, true> {
     }
   }
 
-  static constexpr int kPixels = kWarpPixels / 4, kSlots = 2;
-  LTH_DEVICE int pixel(int i) const {
-    const int tile = i / 2, of_tile = lane_ % 4 * 2 + i % 2;
-    return A::kPairs ? tile / 2 * 16 + of_tile * 2 + tile % 2 : tile * 8 + of_tile;
-  }
+  static constexpr int kRun = A::kPairs ? 4 : 2, kRuns = kWarpPixels / 4 / kRun, kSlots = 2;
+  LTH_DEVICE int pixel(int run) const { return (run * 4 + lane_ % 4) * kRun; }
   LTH_DEVICE int slot(int j) const { return lane_ / 4 + j * 8; }
-  LTH_DEVICE float at(int i, int j) const { return sums_[i / 2][j * 2 + i % 2]; }
+  LTH_DEVICE float at(int run, int i, int j) const {
+    return A::kPairs ? sums_[run * 2 + i % 2][j * 2 + i / 2] : sums_[run][j * 2 + i];
+  }
+
+  static constexpr int kSums = kWarpPixels / 2;
+  LTH_DEVICE float& sum(int i) { return sums_[i / 4][i % 4]; }
 
  private:
   static constexpr int kTiles = kWarpPixels / 8;
@@ -157,12 +159,17 @@ class Sums<A, false> {
     }
   }
 
-  static constexpr int kPixels = kWarpPixels / kWarp, kSlots = kBlockRows;
-  LTH_DEVICE int pixel(int i) const { return i * kWarp + lane_; }
+  static constexpr int kRun = 1, kRuns = kWarpPixels / kWarp, kSlots = kBlockRows;
+  LTH_DEVICE int pixel(int run) const { return run * kWarp + lane_; }
   LTH_DEVICE int slot(int j) const { return j; }
-  LTH_DEVICE Element at(int i, int j) const { return sums_[j][i]; }
+  LTH_DEVICE Element at(int run, int, int j) const { return sums_[j][run]; }
+
+  static constexpr int kSums = kBlockRows * kRuns;
+  LTH_DEVICE Element& sum(int i) { return sums_[i / kRuns][i % kRuns]; }
 
  private:
+  static constexpr int kPixels = kRuns;
+
   int lane_;
   int offsets_[kPixels];
   Element sums_[kBlockRows][kPixels] = {};
@@ -187,78 +194,128 @@ class NeededChunks {
   int first_, last_;
 };
 
+/// The columns of a warp, one of `parts` that share those of a block in a chunk, in eights.
+struct ColumnShare {
+  int begin, end;
+
+  LTH_DEVICE ColumnShare(const Blocks& blocks, int block, int chunk, int part, int parts) {
+    const int first = blocks.chunk_begin(block, chunk), last = blocks.chunk_begin(block, chunk + 1);
+    const int each = ((last - first) / kDepth + parts - 1) / parts * kDepth;
+    begin = first + part * each < last ? first + part * each : last;
+    end = begin + each < last ? begin + each : last;
+  }
+};
+
 template <typename A>
 LTH_KERNEL(kMostThreads, kThreadBlocks<A>)
 correlation_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, const typename A::Element* input,
                    Steps input_steps, const typename A::Element* weight, const int32_t* codes,
-                   const typename A::Element* bias, typename A::Element* output, Steps output_steps) {
+                   const typename A::Element* bias, typename A::Element* output, Steps output_steps, bool runs) {
   // The blocks of one tile of positions follow each other, so that its input comes from the second-level cache.
   const int groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
   const int first_block = device::block_index() % groups * tiling.block_count;
   const int warp = device::thread_index() / kWarp, block = first_block + warp % tiling.block_count;
-  const int first_pixel = warp / tiling.block_count * kWarpPixels;
+  const int first_pixel = warp / tiling.block_count % tiling.pixel_warps * kWarpPixels;
+  const int sharing = tiling.block_count * tiling.pixel_warps, part = warp / sharing;
   const bool exists = block < blocks.blocks;
 
-  Tile<typename A::Element> tile(geometry, tiling, grid);
+  using Element = typename A::Element;
+  Tile<Element> tile(geometry, tiling, grid);
   tile.prepare();
-  tile.move_to(device::block_index() / groups, input_steps);
+  tile.move_to(device::block_index() / groups, input_steps, 0);
   device::sync_threads();
   Sums<A> sums(tile.offsets(), first_pixel);
 
+  // Chunks now multiplied, next, and after that: as many are on their way as there are buffers beside this one.
   const NeededChunks needed(blocks, first_block, tiling.block_count);
-  int buffer = 0, chunk = needed.from(0);
-  if (chunk < blocks.chunks) tile.copy_input(buffer, input, input_steps.channel, chunk, blocks.channels);
-  device::commit_copies();
+  const auto copy = [&](int chunk, int buffer) {
+    if (chunk < blocks.chunks) tile.copy_input(buffer, 0, input, input_steps.channel, chunk, blocks.channels);
+    device::commit_copies();
+  };
+  int buffer = 0, chunk = needed.from(0), next = needed.from(chunk + 1);
+  if (tiling.buffers > 1) copy(chunk, 0);
+  if (tiling.buffers > 2) copy(next, 1);
   while (chunk < blocks.chunks) {
-    const int next = needed.from(chunk + 1);
-    const bool ahead = tiling.buffers > 1 && next < blocks.chunks;
-    if (ahead) {
-      tile.copy_input(1 - buffer, input, input_steps.channel, next, blocks.channels);
-      device::commit_copies();
+    const int after = needed.from(next + 1);
+    if (tiling.buffers == 1) copy(chunk, 0);
+    if (tiling.buffers > 2)
       device::wait_copies<1>();
-    } else {
+    else
       device::wait_copies<0>();
-    }
-    tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
     device::sync_threads();
     if constexpr (A::kPairs) {
       tile.shift_input(buffer);
       device::sync_threads();
     }
-    if (exists)
-      sums.add(tile.planes(buffer), weight, codes, blocks.chunk_begin(block, chunk), blocks.chunk_begin(block, chunk + 1));
-    device::sync_threads();
-    if (tiling.buffers > 1) {
-      buffer = 1 - buffer;
-    } else if (next < blocks.chunks) {
-      tile.copy_input(buffer, input, input_steps.channel, next, blocks.channels);
-      device::commit_copies();
+    if (tiling.buffers == 2) copy(next, 1 - buffer);
+    if (tiling.buffers > 2) copy(after, buffer == 0 ? 2 : buffer - 1);
+    if (exists) {
+      const ColumnShare columns(blocks, block, chunk, part, tiling.column_warps);
+      sums.add(tile.planes(buffer), weight, codes, columns.begin, columns.end);
     }
+    if (tiling.buffers == 1) device::sync_threads();
+    buffer = buffer + 1 < tiling.buffers ? buffer + 1 : 0;
     chunk = next;
+    next = after;
+  }
+  if (tiling.column_warps > 1) {
+    // The tables of positions are still needed, and lie behind what is overwritten.
+    device::sync_threads();
+    add_up(sums, warp, sharing, tiling.column_warps);
   }
 
-  if (!exists) return;
+  if (!exists || part > 0) return;
   const int phase = block / (blocks.blocks / geometry.phases());
   const int phase_row = phase / geometry.out_stride[1], phase_column = phase % geometry.out_stride[1];
-  using Sum = typename A::Sum;
   int channels[Sums<A>::kSlots];
-  Sum shifts[Sums<A>::kSlots];
+  typename A::Sum shifts[Sums<A>::kSlots];
 #pragma unroll
   for (int j = 0; j < Sums<A>::kSlots; ++j) {
     channels[j] = blocks.slot_rows[block * kBlockRows + sums.slot(j)];
-    shifts[j] = bias != nullptr && channels[j] >= 0 ? A::sum_of(bias[channels[j]]) : Sum{};
+    shifts[j] = bias != nullptr && channels[j] >= 0 ? A::sum_of(bias[channels[j]]) : typename A::Sum{};
   }
-#pragma unroll
-  for (int i = 0; i < Sums<A>::kPixels; ++i) {
-    const Position at = tile.position(first_pixel + sums.pixel(i));
+  // Where a pixel's channel 0 goes; null for one that does not exist.
+  const auto place = [&](int pixel) -> Element* {
+    const Position at = tile.position(pixel);
     const int row = at.row * geometry.out_stride[0] + phase_row, column = at.column * geometry.out_stride[1] + phase_column;
-    if (at.image < 0 || row >= geometry.out_size[0] || column >= geometry.out_size[1]) continue;
-    typename A::Element* const to =
-        output + (at.image * output_steps.image + row * output_steps.row + column * output_steps.column);
+    if (at.image < 0 || row >= geometry.out_size[0] || column >= geometry.out_size[1]) return nullptr;
+    return output + (at.image * output_steps.image + row * output_steps.row + column * output_steps.column);
+  };
+  constexpr int kRun = Sums<A>::kRun;
 #pragma unroll
-    for (int j = 0; j < Sums<A>::kSlots; ++j)
-      if (channels[j] >= 0) to[channels[j] * output_steps.channel] = A::element_of(sums.at(i, j) + shifts[j]);
+  for (int run = 0; run < Sums<A>::kRuns; ++run) {
+    if (runs) {
+      Element* const to = place(first_pixel + sums.pixel(run));
+      if (to == nullptr) continue;
+#pragma unroll
+      for (int j = 0; j < Sums<A>::kSlots; ++j) {
+        if (channels[j] < 0) continue;
+        Several<Element, kRun> several;
+#pragma unroll
+        for (int i = 0; i < kRun; ++i) several.at[i] = A::element_of(sums.at(run, i, j) + shifts[j]);
+        *reinterpret_cast<Several<Element, kRun>*>(to + channels[j] * output_steps.channel) = several;
+      }
+    } else {
+#pragma unroll
+      for (int i = 0; i < kRun; ++i) {
+        Element* const to = place(first_pixel + sums.pixel(run) + i);
+        if (to == nullptr) continue;
+#pragma unroll
+        for (int j = 0; j < Sums<A>::kSlots; ++j)
+          if (channels[j] >= 0) to[channels[j] * output_steps.channel] = A::element_of(sums.at(run, i, j) + shifts[j]);
+      }
+    }
   }
+}
+
+/// Whether runs of neighbouring positions are neighbouring elements of the output, aligned to the size of a run.
+template <typename A>
+bool stores_runs(const Geometry& geometry, const Tiling& tiling, const typename A::Element* output, const Steps& steps) {
+  constexpr int kRun = Sums<A>::kRun;
+  const auto whole = [](int64_t number) { return number % kRun == 0; };
+  return steps.column == 1 && geometry.out_stride[1] == 1 && whole(tiling.columns) && whole(geometry.out_size[1]) &&
+         whole(steps.row) && whole(steps.channel) && whole(steps.image) &&
+         reinterpret_cast<uintptr_t>(output) % sizeof(Several<typename A::Element, kRun>) == 0;
 }
 
 }  // namespace
@@ -271,7 +328,8 @@ void correlate(const Geometry& geometry, const Tiling& tiling, const Grid& grid,
   const int64_t groups = (blocks.blocks + tiling.block_count - 1) / tiling.block_count;
   if (grid.tiles() == 0) return;
   device::launch(correlation_kernel<A>, groups * grid.tiles(), tiling.threads(), tiling.shared_bytes, stream, geometry,
-                 tiling, grid, blocks, input, input_steps, weight, codes, bias, output, output_steps);
+                 tiling, grid, blocks, input, input_steps, weight, codes, bias, output, output_steps,
+                 stores_runs<A>(geometry, tiling, output, output_steps));
 }
 
 #define LTH_INSTANTIATE(A)                                                                                          \

@@ -31,11 +31,11 @@ struct Geometry {
 
 /// The fields of lth_sparse.staging.Tiling.
 struct Tiling {
-  int32_t block_count, pixel_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
+  int32_t block_count, pixel_warps, column_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
       row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row_shift, first_column_shift,
       chunk_channels, pairs, shared_bytes;
 
-  __host__ __device__ int threads() const { return kWarp * block_count * pixel_warps; }
+  __host__ __device__ int threads() const { return kWarp * block_count * pixel_warps * column_warps; }
   /// Elements that the input takes in a buffer: with pairs, all of it twice.
   __host__ __device__ int input_elements() const { return (pairs ? 2 : 1) * chunk_channels * plane_pitch; }
   __host__ __device__ int tile_positions() const { return kWarpPixels * pixel_warps; }

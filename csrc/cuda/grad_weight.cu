@@ -51,10 +51,10 @@ class Products<A, true> {
     uint32_t a[4];
     if constexpr (sizeof(Element) == 4) {
       const Element* const at = gradient + g * pitch + first + t;
-      a[0] = device::bits_of(at[0]);
-      a[1] = device::bits_of(at[8 * pitch]);
-      a[2] = device::bits_of(at[4]);
-      a[3] = device::bits_of(at[8 * pitch + 4]);
+      a[0] = device::bits_of(A::rounded(at[0]));
+      a[1] = device::bits_of(A::rounded(at[8 * pitch]));
+      a[2] = device::bits_of(A::rounded(at[4]));
+      a[3] = device::bits_of(A::rounded(at[8 * pitch + 4]));
     } else {
       const Element* const at = gradient + g * pitch + first + 2 * t;
       a[0] = *reinterpret_cast<const uint32_t*>(at);
@@ -178,24 +178,6 @@ struct Share {
   }
 };
 
-/// Adds up, in the first warp of each block, what its warps have: they follow each other by `stride`, `count` of them.
-template <typename P, typename Sum>
-LTH_DEVICE void add_up(P& products, int warp, int stride, int count) {
-  Sum* const room = reinterpret_cast<Sum*>(device::shared_memory());
-  const int lane = device::thread_index() % kWarp;
-  if (warp >= stride) {
-#pragma unroll
-    for (int i = 0; i < P::kSums; ++i) room[((warp - stride) * P::kSums + i) * kWarp + lane] = products.sum(i);
-  }
-  device::sync_threads();
-  if (warp >= stride) return;
-  for (int other = 0; other < count - 1; ++other) {
-#pragma unroll
-    for (int i = 0; i < P::kSums; ++i)
-      products.sum(i) += room[((other * stride + warp) * P::kSums + i) * kWarp + lane];
-  }
-}
-
 template <typename A>
 LTH_KERNEL(kMostThreads, kThreadBlocks<A>)
 grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, Parts parts, int windows,
@@ -220,44 +202,41 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
 
   using Element = typename A::Element;
   Tile<Element> tile(geometry, tiling, grid);
-  // Where the next tile comes from is worked out while this one is multiplied, and what is still asked of this one,
-  // which of its positions exist, is asked of another object.
+  // Where the tile after the next one comes from is worked out while this one is multiplied, and what is still asked of
+  // this one, which of its positions exist, is asked of another object.
   Tile<Element> current(geometry, tiling, grid);
-  const auto copy = [&](int buffer) {
-    tile.copy_input(buffer, input, input_steps.channel, chunk, blocks.channels);
-    tile.copy_gradient(buffer, gradient, gradient_steps.channel, slot_rows, slots);
+  const auto move_to = [&](int index, int buffer) {
+    if (index >= end) return;
+    tile.move_to(index, input_steps, buffer);
+    tile.move_gradient(gradient_steps, buffer);
+  };
+  const auto copy = [&](int index, int buffer) {
+    if (index < end) {
+      tile.copy_input(buffer, buffer, input, input_steps.channel, chunk, blocks.channels);
+      tile.copy_gradient(buffer, buffer, gradient, gradient_steps.channel, slot_rows, slots);
+    }
     device::commit_copies();
   };
-  const auto move_to = [&](int index) {
-    tile.move_to(index, input_steps);
-    tile.move_gradient(gradient_steps);
-  };
+  const bool ahead = tiling.buffers > 1;
   tile.prepare();
   device::sync_threads();
-  move_to(begin);
+  move_to(begin, 0);
+  if (ahead) move_to(begin + 1, 1);
   device::sync_threads();
-  copy(0);
-  device::sync_threads();
+  copy(begin, 0);
   Products<A> products(codes, share.first_column, share.eighths);
   int buffer = 0;
-  if (begin + 1 < end) move_to(begin + 1);
-  device::sync_threads();
   for (int index = begin; index < end; ++index) {
-    const bool more = index + 1 < end, ahead = more && tiling.buffers > 1;
-    if (ahead) {
-      copy(1 - buffer);
-      device::wait_copies<1>();
-    } else {
-      device::wait_copies<0>();
-    }
-    tile.template round_input<A>(buffer, input_steps.channel, chunk, blocks.channels);
-    tile.template round_gradient<A>(buffer, gradient_steps.channel);
+    device::wait_copies<0>();
     device::sync_threads();
     if constexpr (A::kPairs) {
       tile.shift_input(buffer);
       device::sync_threads();
     }
-    if (ahead && index + 2 < end) move_to(index + 2);
+    if (ahead) {
+      copy(index + 1, 1 - buffer);
+      move_to(index + 2, buffer);
+    }
     current.stand_at(index);
     const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
     if (share.eighths > 0) {
@@ -270,17 +249,17 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
       else
         add([&](int position) { return current.position(position).image >= 0; });
     }
-    device::sync_threads();
-    if (tiling.buffers > 1) {
+    if (ahead) {
       buffer = 1 - buffer;
-    } else if (more) {
-      copy(buffer);
+    } else {
       device::sync_threads();
-      if (index + 2 < end) move_to(index + 2);
+      move_to(index + 1, 0);
       device::sync_threads();
+      copy(index + 1, 0);
     }
   }
-  add_up<Products<A>, typename A::Sum>(products, warp, tiling.block_count, tiling.pixel_warps);
+  device::sync_threads();
+  add_up(products, warp, tiling.block_count, tiling.pixel_warps);
   if (warp >= tiling.block_count) return;
   typename A::Sum* const to = partial + part * blocks.slots() + static_cast<int64_t>(share.first_column) * kBlockRows;
 #pragma unroll
@@ -298,7 +277,7 @@ collect_kernel(Blocks blocks, int parts, const typename A::Sum* partial, typenam
   if (entry < 0) return;
   typename A::Sum sum = partial[slot];
   for (int part = 1; part < parts; ++part) sum += partial[part * blocks.slots() + slot];
-  grad_values[entry] = A::element_of(sum);
+  grad_values[entry] = A::element_of(A::made_up(sum));
 }
 
 }  // namespace

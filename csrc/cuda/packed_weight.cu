@@ -41,7 +41,7 @@ weight_kernel(Geometry geometry, Tiling tiling, Blocks blocks, const typename A:
   if (slot >= blocks.slots()) return;
   const int column = static_cast<int>(slot / kBlockRows), row = static_cast<int>(slot % kBlockRows);
   const int entry = entry_of(blocks, column, row);
-  weight[weight_index<A>(column, row)] = entry < 0 ? typename A::Element{} : A::rounded(values[entry]);
+  weight[weight_index<A>(column, row)] = entry < 0 ? typename A::Element{} : A::rounded(A::made_up(values[entry]));
   if (row != 0) return;
   uint32_t code = code_of(geometry, tiling, blocks, sizeof(typename A::Element), column);
   if constexpr (!A::kTensorCores) code |= quarters_of(blocks, column) << kCodeBits;

@@ -2,9 +2,12 @@
 // brought into shared memory by asynchronous copies.
 //
 // Layout of shared memory: for each buffer the planes of the input, [chunk_channels][plane_pitch], with pairs the same
-// again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, worked
-// out once a thread block, which spare the copies all arithmetic on coordinates: where each piece of a plane lies, and
-// where it comes from.
+// again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, which
+// spare the copies all arithmetic on coordinates: where each piece of a plane lies, and where it comes from.
+//
+// A thread copies the same piece of plane after plane, so that a copy is two additions and itself. (The first version
+// asked of every copy which piece and plane it was, and rounded in a pass of its own what it had copied: on an H100 that
+// was four fifths of all instructions.)
 //
 // Elements of two bytes that cannot be copied in pieces (channels_last, odd widths) are loaded and stored, which no
 // asynchronous copy can do: the threads wait for them before they multiply what came before.
@@ -37,10 +40,9 @@ class Tile {
     planes_ = reinterpret_cast<Element*>(memory);
     const int bytes = tiling.buffers * buffer_elements_ * static_cast<int>(sizeof(Element));
     places_ = reinterpret_cast<int*>(memory + (bytes + 15) / 16 * 16);
-    sources_ = places_ + entries_;
-    offsets_ = sources_ + entries_;
+    offsets_ = places_ + entries_;
     positions_ = offsets_ + tiling.tile_positions();
-    gradient_sources_ = positions_ + tiling.tile_positions();
+    sources_ = positions_ + tiling.tile_positions();
   }
 
   /// Works out what no tile changes. A barrier has to follow.
@@ -69,9 +71,11 @@ class Tile {
                across * tiling_.columns};
   }
 
-  /// The same, and finds where its input comes from, in a tensor with these steps. A barrier has to follow.
-  LTH_DEVICE void move_to(int index, const Steps& steps) {
+  /// The same, and finds for one of the tables where its input comes from, in a tensor with these steps. A barrier has to
+  /// follow, as one has to lie between the last copy by that table and this.
+  LTH_DEVICE void move_to(int index, const Steps& steps, int table) {
     stand_at(index);
+    int* const sources = this->sources(table);
     const int first_row = origin_.row * geometry_.in_stride[0] + tiling_.first_row_shift;
     const int first_column = origin_.column * geometry_.in_stride[1] + tiling_.first_column_shift - tiling_.left;
     for (int entry = device::thread_index(); entry < entries_; entry += device::thread_count()) {
@@ -80,16 +84,16 @@ class Tile {
       const int column = first_column + at.column * tiling_.piece;
       const bool inside = image < grid_.images && row >= 0 && row < geometry_.in_size[0] && column >= 0 &&
                           column < geometry_.in_size[1];
-      sources_[entry] = inside ? image * steps.image + row * steps.row + column * steps.column : -1;
+      sources[entry] = inside ? image * steps.image + row * steps.row + column * steps.column : -1;
     }
   }
 
   /// The same for the gradient of the output, whose positions are the tile's own.
-  LTH_DEVICE void move_gradient(const Steps& steps) {
-    const int count = tiling_.tile_positions() / tiling_.gradient_piece;
-    for (int entry = device::thread_index(); entry < count; entry += device::thread_count()) {
+  LTH_DEVICE void move_gradient(const Steps& steps, int table) {
+    int* const sources = this->sources(table) + entries_;
+    for (int entry = device::thread_index(); entry < gradient_entries(); entry += device::thread_count()) {
       const Position at = position(entry * tiling_.gradient_piece);
-      gradient_sources_[entry] = at.image < 0 ? -1 : at.image * steps.image + at.row * steps.row + at.column * steps.column;
+      sources[entry] = at.image < 0 ? -1 : at.image * steps.image + at.row * steps.row + at.column * steps.column;
     }
   }
 
@@ -112,55 +116,47 @@ class Tile {
            origin_.column + tiling_.columns <= geometry_.positions[1];
   }
 
-  /// Begins to copy the channels of a chunk, of all `channels`, into a buffer.
-  LTH_DEVICE void copy_input(int buffer, const Element* input, int channel_step, int chunk, int channels) {
-    const int first = chunk * tiling_.chunk_channels;
-    Element* const to = planes(buffer);
+  /// Begins to copy the channels of a chunk, of all `channels`, into a buffer, by a table of sources.
+  LTH_DEVICE void copy_input(int buffer, int table, const Element* input, int channel_step, int chunk, int channels) {
+    const int first = chunk * tiling_.chunk_channels, left = channels - first;
+    const int planes = left < tiling_.chunk_channels ? left : tiling_.chunk_channels;  // No column reads the others.
+    const Share share(tiling_.chunk_channels, entries_, channel_step == 1);
+    const int* const sources = this->sources(table);
     with_elements(tiling_.piece, [&](auto elements) {
-      each_piece(tiling_.chunk_channels, entries_, channel_step == 1, [&](int plane, int entry) {
-        const int channel = first + plane, source = sources_[entry];
-        if (channel >= channels) return;  // No column reads it.
-        copy<decltype(elements)::value>(to + plane * tiling_.plane_pitch + places_[entry],
-                                        input + (source < 0 ? 0 : channel * channel_step + source), source >= 0);
-      });
+      for (int entry = share.entry; entry < entries_; entry += share.entries) {
+        const int source = sources[entry];
+        const Element* from = input + (source < 0 ? 0 : (first + share.plane) * channel_step + source);
+        Element* to = this->planes(buffer) + share.plane * tiling_.plane_pitch + places_[entry];
+        const int from_step = source < 0 ? 0 : share.planes * channel_step, to_step = share.planes * tiling_.plane_pitch;
+#pragma unroll 4
+        for (int plane = share.plane; plane < planes; plane += share.planes) {
+          copy<decltype(elements)::value>(to, from, source >= 0);
+          from += from_step;
+          to += to_step;
+        }
+      }
     });
   }
 
   /// Begins to copy the gradient in the channels of so many slots into a buffer; empty slots (-1) are zeros.
-  LTH_DEVICE void copy_gradient(int buffer, const Element* gradient, int channel_step, const int32_t* slot_rows,
-                                int slots) {
-    const int count = tiling_.tile_positions() / tiling_.gradient_piece;
-    Element* const to = this->gradient(buffer);
+  LTH_DEVICE void copy_gradient(int buffer, int table, const Element* gradient, int channel_step,
+                                const int32_t* slot_rows, int slots) {
+    const int rows = tiling_.block_count * kBlockRows;
+    const Share share(rows, gradient_entries(), channel_step == 1);
+    const int* const sources = this->sources(table) + entries_;
     with_elements(tiling_.gradient_piece, [&](auto elements) {
-      each_piece(tiling_.block_count * kBlockRows, count, channel_step == 1, [&](int row, int entry) {
-        const int channel = row < slots ? slot_rows[row] : -1, source = gradient_sources_[entry];
-        const bool exists = channel >= 0 && source >= 0;
-        copy<decltype(elements)::value>(to + row * tiling_.gradient_pitch + entry * decltype(elements)::value,
-                                        gradient + (exists ? channel * channel_step + source : 0), exists);
-      });
+      for (int entry = share.entry; entry < gradient_entries(); entry += share.entries) {
+        const int source = sources[entry];
+        Element* const to = this->gradient(buffer) + entry * decltype(elements)::value;
+#pragma unroll 4
+        for (int row = share.plane; row < rows; row += share.planes) {
+          const int channel = row < slots ? slot_rows[row] : -1;
+          const bool exists = channel >= 0 && source >= 0;
+          copy<decltype(elements)::value>(to + row * tiling_.gradient_pitch,
+                                          gradient + (exists ? channel * channel_step + source : 0), exists);
+        }
+      }
     });
-  }
-
-  /// Rounds what this thread has copied into a buffer, once it is there.
-  template <typename A>
-  LTH_DEVICE void round_input(int buffer, int channel_step, int chunk, int channels) {
-    if constexpr (std::is_same_v<A, Tf32>) {
-      const int first = chunk * tiling_.chunk_channels;
-      each_piece(tiling_.chunk_channels, entries_, channel_step == 1, [&](int plane, int entry) {
-        if (first + plane < channels)
-          round_piece(this->planes(buffer) + plane * tiling_.plane_pitch + places_[entry], tiling_.piece);
-      });
-    }
-  }
-  template <typename A>
-  LTH_DEVICE void round_gradient(int buffer, int channel_step) {
-    if constexpr (std::is_same_v<A, Tf32>) {
-      const int count = tiling_.tile_positions() / tiling_.gradient_piece;
-      each_piece(tiling_.block_count * kBlockRows, count, channel_step == 1, [&](int row, int entry) {
-        round_piece(this->gradient(buffer) + row * tiling_.gradient_pitch + entry * tiling_.gradient_piece,
-                    tiling_.gradient_piece);
-      });
-    }
   }
 
   /// Makes the shifted input of a buffer, once all threads' copies are there. A barrier has to be before and after.
@@ -191,21 +187,30 @@ class Tile {
     return {down / tiling_.in_rows, down % tiling_.in_rows, entry % across};
   }
 
-  /// Calls body(plane, entry) for this thread's share; planes are a power of two. Neighbouring lanes have neighbouring
-  /// entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and meet in no
-  /// bank more than twice.
-  template <typename Body>
-  LTH_DEVICE static void each_piece(int planes, int entries, bool across_planes, Body body) {
-    const int across = across_planes ? (planes < 8 ? device::log2_of(planes) : 3) : 0;  // Of the lanes, as a power of two.
-    const int along = 5 - across, groups = device::log2_of(planes) - across;
-    const int items = (entries + (1 << along) - 1) >> along << groups;
-    const int lane = device::thread_index() % kWarp, warps = device::thread_count() / kWarp;
-    const int plane_of_lane = lane & ((1 << across) - 1), entry_of_lane = lane >> across;
-    for (int item = device::thread_index() / kWarp; item < items; item += warps) {
-      const int plane = ((item & ((1 << groups) - 1)) << across) + plane_of_lane;
-      const int entry = (item >> groups << along) + entry_of_lane;
-      if (entry < entries) body(plane, entry);
+  /// The entries and planes that this thread copies: from its first ones, every so many of both. Neighbouring lanes have
+  /// neighbouring entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and
+  /// meet in no bank more than twice.
+  struct Share {
+    int plane, planes, entry, entries;
+
+    /// `most`: of planes, a power of two.
+    LTH_DEVICE Share(int most, int count, bool across_planes) {
+      const int across = !across_planes ? 0 : most < 8 ? device::log2_of(most) : 3;  // Of the lanes, as a power of two.
+      const int all = device::log2_of(device::thread_count()), wanted = count > 1 ? device::log2_of(count - 1) + 1 : 0;
+      const int along = wanted < all - across ? wanted : all - across;
+      const int rest = device::thread_index() >> across;
+      plane = (rest >> along << across) + (device::thread_index() & ((1 << across) - 1));
+      planes = 1 << (all - along);
+      entry = rest & ((1 << along) - 1);
+      entries = 1 << along;
     }
+  };
+
+  LTH_DEVICE int gradient_entries() const { return tiling_.tile_positions() / tiling_.gradient_piece; }
+
+  /// Of the input, then of the gradient. With a gradient there is a table for each buffer.
+  LTH_DEVICE int* sources(int table) const {
+    return sources_ + (tiling_.gradient_pitch == 0 ? 0 : table * (entries_ + gradient_entries()));
   }
 
   /// Calls body with the number of elements that a copy brings in as a constant: 1, or up to 16 bytes of them.
@@ -227,23 +232,32 @@ class Tile {
       *shared = valid ? *global : Element{};
   }
 
-  LTH_DEVICE static void round_piece(Element* shared, int elements) {
-    if (elements == 4) {
-      Several<Element, 4> piece = *reinterpret_cast<const Several<Element, 4>*>(shared);
-      for (Element& element : piece.at) element = Tf32::rounded(element);
-      *reinterpret_cast<Several<Element, 4>*>(shared) = piece;
-    } else {
-      for (int i = 0; i < elements; ++i) shared[i] = Tf32::rounded(shared[i]);
-    }
-  }
-
   const Geometry& geometry_;
   const Tiling& tiling_;
   const Grid& grid_;
   int entries_, buffer_elements_;
   Position origin_{0, 0, 0};
   Element* planes_;
-  int *places_, *sources_, *offsets_, *positions_, *gradient_sources_;
+  int *places_, *offsets_, *positions_, *sources_;
 };
+
+/// Adds up, in the first `stride` warps, what warps have that follow each other by `stride`, `count` of them, where the
+/// tile was: the sums(i) of kSums. A barrier has to be before it.
+template <typename Sums>
+LTH_DEVICE void add_up(Sums& sums, int warp, int stride, int count) {
+  using Sum = std::remove_reference_t<decltype(sums.sum(0))>;
+  Sum* const room = reinterpret_cast<Sum*>(device::shared_memory());
+  const int lane = device::thread_index() % kWarp;
+  if (warp >= stride) {
+#pragma unroll
+    for (int i = 0; i < Sums::kSums; ++i) room[((warp - stride) * Sums::kSums + i) * kWarp + lane] = sums.sum(i);
+  }
+  device::sync_threads();
+  if (warp >= stride) return;
+  for (int other = 0; other < count - 1; ++other) {
+#pragma unroll
+    for (int i = 0; i < Sums::kSums; ++i) sums.sum(i) += room[((other * stride + warp) * Sums::kSums + i) * kWarp + lane];
+  }
+}
 
 }  // namespace lth_sparse::cuda

@@ -109,7 +109,8 @@ class CudaBackend(nvidia.BlockBackend):
         grid = (x.shape[0], *staging.tile_counts(tiling.tile, geometry, x.shape[0]))
         tiles = grid[1] * grid[2] * grid[3]
         work = -(-blocks.blocks // tiling.block_count) * (blocks.chunk_offsets.shape[1] - 1)
-        wanted = -(-THREAD_BLOCKS_WANTED * self._device(x.device).multiprocessors // work)
+        # No more than there is room for at once: a thread block that has to wait would double the time.
+        wanted = max(1, THREAD_BLOCKS_WANTED * self._device(x.device).multiprocessors // work)
         tiles_each = -(-tiles // min(tiles, wanted))
         parts = -(-tiles // tiles_each)
         sums = torch.float64 if x.dtype == torch.float64 else torch.float32
