@@ -26,10 +26,12 @@ _COPY_BYTES = (16, 8, 4)
 """What cp.async can copy."""
 _MOST_IMAGES, _MOST_ROWS = 2**8, 2**12
 """The kernels hold an image, a row and a column of a tile in one integer."""
-_MOST_BLOCKS, _MOST_WARPS = 4, 8
+_MOST_WARPS = 8
+_MOST_BLOCKS, _MOST_BLOCKS_OF_GRADIENT = 4, 8
+"""Of rows, of a thread block: with more of them it has fewer positions, so that a tile with its gradient stays small."""
 _SUMS_BYTES = 32 * 32 * 4
 """Of the sums that a warp has, 32 in each of its lanes, where the warps of a block of rows add them up."""
-_PREFERRED_BYTES = 100 * 1024
+_PREFERRED_BYTES = 112 * 1024
 """Of shared memory, so that a multiprocessor of an H100 has room for two thread blocks."""
 
 
@@ -101,7 +103,8 @@ def tiling(
     there is none.
     """
     height, width = geometry.positions
-    block_count = max(count for count in (1, 2, _MOST_BLOCKS) if count <= blocks or count == 1)
+    most_blocks = _MOST_BLOCKS if gradient_pieces is None else _MOST_BLOCKS_OF_GRADIENT
+    block_count = max(count for count in _halves(most_blocks) if count <= blocks or count == 1)
     pixel_warps = _MOST_WARPS // block_count
     groups = -(-blocks // block_count)
     while pixel_warps > 1:
@@ -205,11 +208,14 @@ def _laid_out(
     # Rows of the gradient are 4 banks apart: eight rows of four positions each are read at once.
     gradient_pitch = 0 if gradient_pieces is None else positions + 4 * words
     entries = images * in_rows * (-(-(left + in_columns) // piece) if column_stride == 1 else in_columns)
-    sources = entries if gradient_pieces is None else buffers * (entries + positions // gradient_piece)
-    tables = (entries + 2 * positions + sources) * WORD_BYTES
+    tables = 2 * (entries + positions)
+    if gradient_pieces is None:
+        tables += entries
+    else:
+        tables += block_count * BLOCK_ROWS + buffers * (entries + positions // gradient_piece)
     pairs = element_bytes == 2 and column_stride == 1 and columns % 2 == 0
     staged = (2 if pairs else 1) * channels * plane_pitch + block_count * BLOCK_ROWS * gradient_pitch
-    shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables
+    shared_bytes = -(-buffers * staged * element_bytes // 16) * 16 + tables * WORD_BYTES
     if gradient_pieces is not None:
         shared_bytes = max(shared_bytes, (pixel_warps - 1) * block_count * _SUMS_BYTES * max(1, element_bytes // 4))
     return Tiling(

@@ -175,32 +175,31 @@ class Sums<A, false> {
   Element sums_[kBlockRows][kPixels] = {};
 };
 
-/// The chunks that some block of a thread block has columns in, one after another.
-class NeededChunks {
- public:
-  LTH_DEVICE NeededChunks(const Blocks& blocks, int first, int count)
-      : blocks_(blocks), first_(first), last_(first + count < blocks.blocks ? first + count : blocks.blocks) {}
+/// From the first to the last chunk that some block of a thread block has columns in.
+struct ChunkRange {
+  int begin, end;
 
-  /// The next one from `chunk` on, or the number of all chunks.
-  LTH_DEVICE int from(int chunk) const {
-    for (; chunk < blocks_.chunks; ++chunk)
-      for (int block = first_; block < last_; ++block)
-        if (blocks_.chunk_begin(block, chunk) != blocks_.chunk_begin(block, chunk + 1)) return chunk;
-    return chunk;
+  LTH_DEVICE ChunkRange(const Blocks& blocks, int first, int count, int chunk_columns) : begin(blocks.chunks), end(0) {
+    for (int block = first; block < first + count && block < blocks.blocks; ++block) {
+      const int first_column = blocks.chunk_begin(block, 0);
+      int last_column = blocks.chunk_begin(block, blocks.chunks) - 1;
+      if (last_column < first_column) continue;
+      while (blocks.columns[last_column] < 0) --last_column;  // Holes.
+      const int first_chunk = blocks.columns[first_column] / chunk_columns;
+      const int last_chunk = blocks.columns[last_column] / chunk_columns;
+      begin = first_chunk < begin ? first_chunk : begin;
+      end = last_chunk >= end ? last_chunk + 1 : end;
+    }
   }
-
- private:
-  const Blocks& blocks_;
-  int first_, last_;
 };
 
-/// The columns of a warp, one of `parts` that share those of a block in a chunk, in eights.
+/// The columns of a warp, one of 2^log_parts that share those of a block in a chunk, in eights.
 struct ColumnShare {
   int begin, end;
 
-  LTH_DEVICE ColumnShare(const Blocks& blocks, int block, int chunk, int part, int parts) {
+  LTH_DEVICE ColumnShare(const Blocks& blocks, int block, int chunk, int part, int log_parts) {
     const int first = blocks.chunk_begin(block, chunk), last = blocks.chunk_begin(block, chunk + 1);
-    const int each = ((last - first) / kDepth + parts - 1) / parts * kDepth;
+    const int each = ((last - first) / kDepth + (1 << log_parts) - 1 >> log_parts) * kDepth;
     begin = first + part * each < last ? first + part * each : last;
     end = begin + each < last ? begin + each : last;
   }
@@ -222,41 +221,46 @@ correlation_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, c
   using Element = typename A::Element;
   Tile<Element> tile(geometry, tiling, grid);
   tile.prepare();
-  tile.move_to(device::block_index() / groups, input_steps, 0);
+  tile.stand_at(device::block_index() / groups);
+  device::sync_threads();
+  tile.find_input(input_steps, 0);
   device::sync_threads();
   Sums<A> sums(tile.offsets(), first_pixel);
 
-  // Chunks now multiplied, next, and after that: as many are on their way as there are buffers beside this one.
-  const NeededChunks needed(blocks, first_block, tiling.block_count);
-  const auto copy = [&](int chunk, int buffer) {
-    if (chunk < blocks.chunks) tile.copy_input(buffer, 0, input, input_steps.channel, chunk, blocks.channels);
+  const ChunkRange chunks(blocks, first_block, tiling.block_count, tiling.chunk_channels * geometry.taps());
+  const auto share = tile.input_share(input_steps.channel);
+  // As many chunks are on their way as there are buffers beside the one that is multiplied. The copy stands at one place
+  // only, for the sake of the instruction cache.
+  const int ahead = tiling.buffers - 1, log_parts = device::log2_of(tiling.column_warps);
+  int filled = 0, buffer = 0;
+  for (int coming = chunks.begin; coming < chunks.end + ahead; ++coming) {
+    const int chunk = coming - ahead;
+    if (ahead > 0 && chunk >= chunks.begin) {
+      if (ahead > 1)
+        device::wait_copies<1>();
+      else
+        device::wait_copies<0>();
+      device::sync_threads();
+    }
+    if (coming < chunks.end)
+      tile.copy_input(share, filled, 0, input, input_steps.channel, coming, blocks.channels);
     device::commit_copies();
-  };
-  int buffer = 0, chunk = needed.from(0), next = needed.from(chunk + 1);
-  if (tiling.buffers > 1) copy(chunk, 0);
-  if (tiling.buffers > 2) copy(next, 1);
-  while (chunk < blocks.chunks) {
-    const int after = needed.from(next + 1);
-    if (tiling.buffers == 1) copy(chunk, 0);
-    if (tiling.buffers > 2)
-      device::wait_copies<1>();
-    else
+    filled = filled < ahead ? filled + 1 : 0;
+    if (chunk < chunks.begin) continue;
+    if (ahead == 0) {
       device::wait_copies<0>();
-    device::sync_threads();
+      device::sync_threads();
+    }
     if constexpr (A::kPairs) {
       tile.shift_input(buffer);
       device::sync_threads();
     }
-    if (tiling.buffers == 2) copy(next, 1 - buffer);
-    if (tiling.buffers > 2) copy(after, buffer == 0 ? 2 : buffer - 1);
     if (exists) {
-      const ColumnShare columns(blocks, block, chunk, part, tiling.column_warps);
+      const ColumnShare columns(blocks, block, chunk, part, log_parts);
       sums.add(tile.planes(buffer), weight, codes, columns.begin, columns.end);
     }
-    if (tiling.buffers == 1) device::sync_threads();
-    buffer = buffer + 1 < tiling.buffers ? buffer + 1 : 0;
-    chunk = next;
-    next = after;
+    if (ahead == 0) device::sync_threads();
+    buffer = buffer < ahead ? buffer + 1 : 0;
   }
   if (tiling.column_warps > 1) {
     // The tables of positions are still needed, and lie behind what is overwritten.

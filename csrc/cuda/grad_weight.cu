@@ -195,8 +195,6 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
     needed = needed || Share(blocks, first_block + each, chunk, window).eighths > 0;
   if (!needed) return;  // All threads alike.
   const Share share(blocks, first_block + local_block, chunk, window);
-  const int32_t* const slot_rows = blocks.slot_rows + first_block * kBlockRows;
-  const int slots = (blocks.blocks - first_block) * kBlockRows;
   const int begin = part * parts.tiles_each, tiles = grid.tiles();
   const int end = begin + parts.tiles_each < tiles ? begin + parts.tiles_each : tiles;
 
@@ -205,39 +203,48 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
   // Where the tile after the next one comes from is worked out while this one is multiplied, and what is still asked of
   // this one, which of its positions exist, is asked of another object.
   Tile<Element> current(geometry, tiling, grid);
-  const auto move_to = [&](int index, int buffer) {
+  const auto input_share = tile.input_share(input_steps.channel);
+  const auto gradient_share = tile.gradient_share(gradient_steps.channel);
+  const auto find = [&](int index, int buffer) {
     if (index >= end) return;
-    tile.move_to(index, input_steps, buffer);
-    tile.move_gradient(gradient_steps, buffer);
+    tile.find_input(input_steps, buffer);
+    tile.find_gradient(gradient_steps, buffer);
   };
-  const auto copy = [&](int index, int buffer) {
-    if (index < end) {
-      tile.copy_input(buffer, buffer, input, input_steps.channel, chunk, blocks.channels);
-      tile.copy_gradient(buffer, buffer, gradient, gradient_steps.channel, slot_rows, slots);
+  const int ahead = tiling.buffers - 1;  // 0 or 1
+  tile.prepare();
+  tile.prepare_gradient(gradient_steps.channel, blocks.slot_rows + first_block * kBlockRows,
+                        (blocks.blocks - first_block) * kBlockRows);
+  tile.stand_at(begin);
+  current.stand_at(begin);
+  device::sync_threads();
+  find(begin, 0);
+  device::sync_threads();
+  Products<A> products(codes, share.first_column, share.eighths);
+  int filled = 0;
+  for (int index = begin - ahead; index < end; ++index) {
+    if (ahead > 0 && index >= begin) {
+      device::wait_copies<0>();
+      device::sync_threads();
+    }
+    if (index + ahead < end) {
+      tile.copy_input(input_share, filled, filled, input, input_steps.channel, chunk, blocks.channels);
+      tile.copy_gradient(gradient_share, filled, filled, gradient);
     }
     device::commit_copies();
-  };
-  const bool ahead = tiling.buffers > 1;
-  tile.prepare();
-  device::sync_threads();
-  move_to(begin, 0);
-  if (ahead) move_to(begin + 1, 1);
-  device::sync_threads();
-  copy(begin, 0);
-  Products<A> products(codes, share.first_column, share.eighths);
-  int buffer = 0;
-  for (int index = begin; index < end; ++index) {
-    device::wait_copies<0>();
-    device::sync_threads();
+    const int buffer = ahead - filled;  // The one that is multiplied now.
+    filled = buffer;
+    tile.advance();
+    if (ahead > 0) {
+      find(index + 2, filled);
+      if (index < begin) continue;
+    } else {
+      device::wait_copies<0>();
+      device::sync_threads();
+    }
     if constexpr (A::kPairs) {
       tile.shift_input(buffer);
       device::sync_threads();
     }
-    if (ahead) {
-      copy(index + 1, 1 - buffer);
-      move_to(index + 2, buffer);
-    }
-    current.stand_at(index);
     const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
     if (share.eighths > 0) {
       const auto add = [&](auto exists) {
@@ -249,13 +256,11 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
       else
         add([&](int position) { return current.position(position).image >= 0; });
     }
-    if (ahead) {
-      buffer = 1 - buffer;
-    } else {
+    current.advance();
+    if (ahead == 0) {
       device::sync_threads();
-      move_to(index + 1, 0);
+      find(index + 1, 0);
       device::sync_threads();
-      copy(index + 1, 0);
     }
   }
   device::sync_threads();

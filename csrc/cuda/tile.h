@@ -29,6 +29,42 @@ struct Position {
   }
 };
 
+/// Divides numbers below 2^21 by one of them, in fewer instructions than a division has.
+class Divisor {
+ public:
+  LTH_DEVICE explicit Divisor(int divisor) : divisor_(divisor), inverse_(1.0f / static_cast<float>(divisor)) {}
+
+  LTH_DEVICE int quotient(int number) const { return static_cast<int>((static_cast<float>(number) + 0.5f) * inverse_); }
+  /// `number` as a position: its quotient by rows * columns, and the rest by columns.
+  LTH_DEVICE static Position position(int number, const Divisor& area, const Divisor& columns) {
+    const int image = area.quotient(number), rest = number - image * area.divisor_, row = columns.quotient(rest);
+    return {image, row, rest - row * columns.divisor_};
+  }
+
+ private:
+  int divisor_;
+  float inverse_;
+};
+
+/// The entries and planes that this thread copies: from its first ones, every so many of both. Neighbouring lanes have
+/// neighbouring entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and
+/// meet in no bank more than twice.
+struct Share {
+  int plane, planes, entry, entries;
+
+  /// `most`: of planes, a power of two.
+  LTH_DEVICE Share(int most, int count, bool across_planes) {
+    const int across = !across_planes ? 0 : most < 8 ? device::log2_of(most) : 3;  // Of the lanes, as a power of two.
+    const int all = device::log2_of(device::thread_count()), wanted = count > 1 ? device::log2_of(count - 1) + 1 : 0;
+    const int along = wanted < all - across ? wanted : all - across;
+    const int rest = device::thread_index() >> across;
+    plane = (rest >> along << across) + (device::thread_index() & ((1 << across) - 1));
+    planes = 1 << (all - along);
+    entry = rest & ((1 << along) - 1);
+    entries = 1 << along;
+  }
+};
+
 template <typename Element>
 class Tile {
  public:
@@ -40,48 +76,69 @@ class Tile {
     planes_ = reinterpret_cast<Element*>(memory);
     const int bytes = tiling.buffers * buffer_elements_ * static_cast<int>(sizeof(Element));
     places_ = reinterpret_cast<int*>(memory + (bytes + 15) / 16 * 16);
-    offsets_ = places_ + entries_;
+    corners_ = places_ + entries_;
+    offsets_ = corners_ + entries_;
     positions_ = offsets_ + tiling.tile_positions();
-    sources_ = positions_ + tiling.tile_positions();
+    gradient_rows_ = positions_ + tiling.tile_positions();
+    sources_ = gradient_rows_ + (tiling.gradient_pitch == 0 ? 0 : tiling.block_count * kBlockRows);
   }
 
   /// Works out what no tile changes. A barrier has to follow.
   LTH_DEVICE void prepare() {
-    const int stride = geometry_.in_stride[1];
+    const int stride = geometry_.in_stride[1], across_entries = entries_per_row();
+    const Divisor plane(tiling_.in_rows * across_entries), entries_of_row(across_entries);
     for (int entry = device::thread_index(); entry < entries_; entry += device::thread_count()) {
-      const Position at = entry_position(entry);
+      const Position at = Divisor::position(entry, plane, entries_of_row);
       const int across = stride == 1 ? at.column * tiling_.piece : at.column % stride * tiling_.split_pitch + at.column / stride;
       places_[entry] = at.image * tiling_.image_pitch + at.row * tiling_.row_pitch + across;
+      corners_[entry] = Position{at.image, at.row, at.column * tiling_.piece}.packed();
     }
     const int pixels = tiling_.rows * tiling_.columns, all = tiling_.images * pixels;
+    const Divisor image(pixels), columns(tiling_.columns);
     for (int index = device::thread_index(); index < tiling_.tile_positions(); index += device::thread_count()) {
       // Positions beyond the last one read what the first one does, and are not stored.
-      const int inside = index < all ? index : 0;
-      const Position at{inside / pixels, inside % pixels / tiling_.columns, inside % tiling_.columns};
+      const Position at = Divisor::position(index < all ? index : 0, image, columns);
       const int place = at.image * tiling_.image_pitch + at.row * geometry_.in_stride[0] * tiling_.row_pitch + at.column;
       offsets_[index] = place * static_cast<int>(sizeof(Element));
       positions_[index] = index < all ? at.packed() : -1;
     }
   }
 
-  /// Goes to tile `index` of the grid.
-  LTH_DEVICE void stand_at(int index) {
-    const int across = index % grid_.counts[2], down = index / grid_.counts[2] % grid_.counts[1];
-    origin_ = {index / (grid_.counts[2] * grid_.counts[1]) * tiling_.images, down * tiling_.rows,
-               across * tiling_.columns};
+  /// The same for the gradient: where in an image the channels of so many slots begin.
+  LTH_DEVICE void prepare_gradient(int channel_step, const int32_t* slot_rows, int slots) {
+    for (int row = device::thread_index(); row < tiling_.block_count * kBlockRows; row += device::thread_count()) {
+      const int channel = row < slots ? slot_rows[row] : -1;
+      gradient_rows_[row] = channel < 0 ? -1 : channel * channel_step;
+    }
   }
 
-  /// The same, and finds for one of the tables where its input comes from, in a tensor with these steps. A barrier has to
+  /// Goes to tile `index` of the grid.
+  LTH_DEVICE void stand_at(int index) {
+    const int above = index / grid_.counts[2], before = above / grid_.counts[1];
+    origin_ = {before * tiling_.images, (above - before * grid_.counts[1]) * tiling_.rows,
+               (index - above * grid_.counts[2]) * tiling_.columns};
+  }
+
+  /// Goes to the next tile of the grid.
+  LTH_DEVICE void advance() {
+    origin_.column += tiling_.columns;
+    if (origin_.column < grid_.counts[2] * tiling_.columns) return;
+    origin_.column = 0;
+    origin_.row += tiling_.rows;
+    if (origin_.row < grid_.counts[1] * tiling_.rows) return;
+    origin_.row = 0;
+    origin_.image += tiling_.images;
+  }
+
+  /// Finds for one of the tables where this tile's input comes from, in a tensor with these steps. A barrier has to
   /// follow, as one has to lie between the last copy by that table and this.
-  LTH_DEVICE void move_to(int index, const Steps& steps, int table) {
-    stand_at(index);
+  LTH_DEVICE void find_input(const Steps& steps, int table) {
     int* const sources = this->sources(table);
     const int first_row = origin_.row * geometry_.in_stride[0] + tiling_.first_row_shift;
     const int first_column = origin_.column * geometry_.in_stride[1] + tiling_.first_column_shift - tiling_.left;
     for (int entry = device::thread_index(); entry < entries_; entry += device::thread_count()) {
-      const Position at = entry_position(entry);
-      const int image = origin_.image + at.image, row = first_row + at.row;
-      const int column = first_column + at.column * tiling_.piece;
+      const Position at = Position::unpacked(corners_[entry]);
+      const int image = origin_.image + at.image, row = first_row + at.row, column = first_column + at.column;
       const bool inside = image < grid_.images && row >= 0 && row < geometry_.in_size[0] && column >= 0 &&
                           column < geometry_.in_size[1];
       sources[entry] = inside ? image * steps.image + row * steps.row + column * steps.column : -1;
@@ -89,7 +146,7 @@ class Tile {
   }
 
   /// The same for the gradient of the output, whose positions are the tile's own.
-  LTH_DEVICE void move_gradient(const Steps& steps, int table) {
+  LTH_DEVICE void find_gradient(const Steps& steps, int table) {
     int* const sources = this->sources(table) + entries_;
     for (int entry = device::thread_index(); entry < gradient_entries(); entry += device::thread_count()) {
       const Position at = position(entry * tiling_.gradient_piece);
@@ -116,11 +173,17 @@ class Tile {
            origin_.column + tiling_.columns <= geometry_.positions[1];
   }
 
+  /// What this thread copies of a chunk, and of the gradient.
+  LTH_DEVICE Share input_share(int channel_step) const { return {tiling_.chunk_channels, entries_, channel_step == 1}; }
+  LTH_DEVICE Share gradient_share(int channel_step) const {
+    return {tiling_.block_count * kBlockRows, gradient_entries(), channel_step == 1};
+  }
+
   /// Begins to copy the channels of a chunk, of all `channels`, into a buffer, by a table of sources.
-  LTH_DEVICE void copy_input(int buffer, int table, const Element* input, int channel_step, int chunk, int channels) {
+  LTH_DEVICE void copy_input(const Share& share, int buffer, int table, const Element* input, int channel_step, int chunk,
+                             int channels) {
     const int first = chunk * tiling_.chunk_channels, left = channels - first;
     const int planes = left < tiling_.chunk_channels ? left : tiling_.chunk_channels;  // No column reads the others.
-    const Share share(tiling_.chunk_channels, entries_, channel_step == 1);
     const int* const sources = this->sources(table);
     with_elements(tiling_.piece, [&](auto elements) {
       for (int entry = share.entry; entry < entries_; entry += share.entries) {
@@ -138,22 +201,20 @@ class Tile {
     });
   }
 
-  /// Begins to copy the gradient in the channels of so many slots into a buffer; empty slots (-1) are zeros.
-  LTH_DEVICE void copy_gradient(int buffer, int table, const Element* gradient, int channel_step,
-                                const int32_t* slot_rows, int slots) {
+  /// Begins to copy the gradient into a buffer, by a table of sources; empty slots are zeros.
+  LTH_DEVICE void copy_gradient(const Share& share, int buffer, int table, const Element* gradient) {
     const int rows = tiling_.block_count * kBlockRows;
-    const Share share(rows, gradient_entries(), channel_step == 1);
     const int* const sources = this->sources(table) + entries_;
     with_elements(tiling_.gradient_piece, [&](auto elements) {
       for (int entry = share.entry; entry < gradient_entries(); entry += share.entries) {
         const int source = sources[entry];
-        Element* const to = this->gradient(buffer) + entry * decltype(elements)::value;
+        Element* to = this->gradient(buffer) + share.plane * tiling_.gradient_pitch + entry * decltype(elements)::value;
 #pragma unroll 4
         for (int row = share.plane; row < rows; row += share.planes) {
-          const int channel = row < slots ? slot_rows[row] : -1;
-          const bool exists = channel >= 0 && source >= 0;
-          copy<decltype(elements)::value>(to + row * tiling_.gradient_pitch,
-                                          gradient + (exists ? channel * channel_step + source : 0), exists);
+          const int begin = gradient_rows_[row];
+          const bool exists = begin >= 0 && source >= 0;
+          copy<decltype(elements)::value>(to, gradient + (exists ? begin + source : 0), exists);
+          to += share.planes * tiling_.gradient_pitch;
         }
       }
     });
@@ -182,29 +243,6 @@ class Tile {
     return geometry_.in_stride[1] == 1 ? (tiling_.left + tiling_.in_columns + tiling_.piece - 1) / tiling_.piece
                                        : tiling_.in_columns;
   }
-  LTH_DEVICE Position entry_position(int entry) const {
-    const int across = entries_per_row(), down = entry / across;
-    return {down / tiling_.in_rows, down % tiling_.in_rows, entry % across};
-  }
-
-  /// The entries and planes that this thread copies: from its first ones, every so many of both. Neighbouring lanes have
-  /// neighbouring entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and
-  /// meet in no bank more than twice.
-  struct Share {
-    int plane, planes, entry, entries;
-
-    /// `most`: of planes, a power of two.
-    LTH_DEVICE Share(int most, int count, bool across_planes) {
-      const int across = !across_planes ? 0 : most < 8 ? device::log2_of(most) : 3;  // Of the lanes, as a power of two.
-      const int all = device::log2_of(device::thread_count()), wanted = count > 1 ? device::log2_of(count - 1) + 1 : 0;
-      const int along = wanted < all - across ? wanted : all - across;
-      const int rest = device::thread_index() >> across;
-      plane = (rest >> along << across) + (device::thread_index() & ((1 << across) - 1));
-      planes = 1 << (all - along);
-      entry = rest & ((1 << along) - 1);
-      entries = 1 << along;
-    }
-  };
 
   LTH_DEVICE int gradient_entries() const { return tiling_.tile_positions() / tiling_.gradient_piece; }
 
@@ -238,7 +276,7 @@ class Tile {
   int entries_, buffer_elements_;
   Position origin_{0, 0, 0};
   Element* planes_;
-  int *places_, *offsets_, *positions_, *sources_;
+  int *places_, *corners_, *offsets_, *positions_, *gradient_rows_, *sources_;
 };
 
 /// Adds up, in the first `stride` warps, what warps have that follow each other by `stride`, `count` of them, where the
