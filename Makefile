@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench kernels model gpu tune sanitize clean
+.PHONY: run test lint bench results kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -29,6 +29,10 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+# docs/results/README.md, its charts and the figures of README.md, of the files that bench and the lotteries left.
+results: $(VENV)/ready
+	$(VENV)/bin/python -m bench.page
 
 # What the compilers make of the Triton and CUDA kernels, and what an H200 could make of them: neither needs a GPU.
 kernels model: export TRITON_INTERPRET =
