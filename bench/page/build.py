@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import cpu, gpu, losing, readme, runs
+from bench.page import cpu, gpu, losing, lotteries, readme, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -24,15 +24,16 @@ again.
 
 def sections(sources: Sources) -> list[Section]:
     """The page, in reading order."""
-    made = [cpu.section(name, found) for name, found in sources.cpu.items()]
+    made = lotteries.sections(sources.lotteries)
+    made += [cpu.section(name, found) for name, found in sources.cpu.items()]
     made += gpu.sections(sources.gpu)
-    lotteries = Section("Lottery runs")
-    lotteries.say(
+    kept = Section("Lottery runs")
+    kept.say(
         "The test set selects nothing. `speedup` is the time of a masked dense step over that of the run's own, timed",
         "in turn after each round. Training state is counted, 4 bytes a number: parameters, gradients and moments of",
         "the optimizer, in sparse layers; a round that masked dense trains holds all of it.",
     )
-    made += [lotteries, *(runs.section(run) for run in sources.runs)]
+    made += [kept, *(runs.section(run) for run in sources.runs)]
     throughput = Section("Training throughput of the dense backend")
     throughput.say("Over a plain hand-written PyTorch loop, a step of each in turn (`make bench`); 1 is equal.")
     throughput.say("```", *sources.throughput, "```")

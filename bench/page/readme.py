@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from bench.page import cpu, gpu, losing, runs, words
+from bench.page import cpu, gpu, losing, lotteries, runs, words
 from bench.page.sources import Run, Sources
 
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
@@ -39,6 +39,7 @@ def _opening(sources: Sources) -> list[str]:
         + "".join(f", one of {name} {gain} times" for name, gain in others)
         + ".",
         *_gpus(sources),
+        *(["", *lotteries.sentences(sources.lotteries)] if sources.lotteries else []),
     ]
 
 
@@ -92,6 +93,10 @@ def _about(run: Run) -> str:
     )
 
 
+def _whole_lottery(sources: Sources) -> list[str]:
+    return lotteries.summary(sources.lotteries) if sources.lotteries else [lotteries.NOT_YET]
+
+
 def _throughput(sources: Sources) -> list[str]:
     """Of `--backend dense` over a plain loop, from the lines that bench/test_training_throughput.py prints."""
     machine, *lines = sources.throughput
@@ -116,6 +121,7 @@ def _gpu(sources: Sources) -> list[str]:
 BLOCKS = {
     "opening": _opening,
     "measured-on": _measured_on,
+    "lottery": _whole_lottery,
     "lottery-run": _lottery,
     "cpu-layers": lambda sources: cpu.layers_table(_processor(sources)),
     "cpu-steps": _cpu_steps,
