@@ -43,7 +43,7 @@ from lth_sparse.progress import Progress, say
 from lth_sparse.record import STEP, Record
 from lth_sparse.run import find_device, make_deterministic, parser
 from lth_sparse.store import RunDirectory
-from lth_sparse.ticket import load_ticket
+from lth_sparse.ticket import load_ticket, read_ticket
 from lth_sparse.timing import FEWEST_STEPS, MOST_STEPS
 from lth_sparse.train import Training, length
 
@@ -149,7 +149,7 @@ def memory_of(
 
     layout = models.faster_layout(load_ticket(ticket))
     images = dataset.to(device, layout)
-    masks = {name: mask.to(device) for name, mask in load_ticket(ticket).ticket.masks.items()}  # type: ignore[union-attr]
+    masks = {name: mask.to(device) for name, mask in read_ticket(ticket).masks.items()}
     return {side: measured(partial(training, backend), masks, device) for side, backend in trained_by.items()}
 
 

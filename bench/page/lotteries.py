@@ -22,7 +22,8 @@ def sections(files: dict[str, dict[str, Any]]) -> list[Section]:
     head.say(
         "The time of a full iterative run under `auto` and under masked dense PyTorch. Played for real, both take",
         "turns, round by round, in one process; wall time is all of a round: training, evaluations, pruning, proofs,",
-        "timing, choosing and packing. Extrapolated, it is that of the training steps alone, worked out of measured ones.",
+        "timing, choosing and packing. Extrapolated, it is that of the training steps alone, worked out of measured",
+        "ones.",
     )
     head.say(*summary(files))
     return [head, *(_section(name, found) for name, found in files.items())]
@@ -78,7 +79,8 @@ def sentences(files: dict[str, dict[str, Any]]) -> list[str]:
         what = "the training steps of a whole lottery" if found["extrapolated"] else "a whole lottery"
         last = found["rounds"][-1]
         lines.append(
-            f"- {title(found)}: {what}, {last['round']} rounds down to {words.percent(last['density'])} of the weights, "
+            f"- {title(found)}: {what}, {last['round']} rounds down to {words.percent(last['density'])} of the "
+            "weights: "
             f"{words.duration(whole['dense'])} in masked dense PyTorch, {words.duration(whole['auto'])} under `auto`, "
             f"{words.ratio(whole['dense'] / whole['auto'])} times faster"
         )
