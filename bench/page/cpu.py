@@ -30,6 +30,9 @@ def section(name: str, found: dict[str, Any]) -> Section:
         f"{MISSED[0]}{MISSED[1]} {MISSED[3:]}.",
     )
     made.say(*layers_table(found, spread=True))
+    if cases(_by(found, "auto"), lambda count: count >= SWEPT):
+        made.say("The same by what `auto` chose, in the layout that dense PyTorch is faster in:")
+        made.say(*layers_table(found, spread=True, by="auto"))
     for kind, title in _KINDS.items():
         lines = _lines(found, kind)
         if lines:
@@ -37,7 +40,7 @@ def section(name: str, found: dict[str, Any]) -> Section:
     made.say("Other layers, at one sparsity, by the kernels and by what `auto` chose:")
     made.say(*single_table(found))
     made.show(roofline(f"{slug}-roofline", f"{here['processor']}, forward and backward", found))
-    made.say(*_ceilings(found))
+    made.say(*_ceilings(found), *_errors(found))
     made.say("Whole training steps:")
     made.say(*steps_table(found, spread=True))
     made.say(*memory(found))
@@ -77,9 +80,13 @@ def cell(row: Row, spread: bool) -> str:
     return f"{words.ratio(row['by_minimum'])} ({inside}){star}"
 
 
-def layers_table(found: dict[str, Any], spread: bool = False) -> list[str]:
-    """The layers that were timed at several sparsities, by the C++ kernels."""
-    rows = [row for row in of_layers(found) if backend(row) == "cpp"]
+def _by(found: dict[str, Any], name: str) -> list[Row]:
+    return [row for row in of_layers(found) if backend(row) == name]
+
+
+def layers_table(found: dict[str, Any], spread: bool = False, by: str = "cpp") -> list[str]:
+    """The layers that were timed at several sparsities, by the backend called `by`."""
+    rows = _by(found, by)
     names = cases(rows, lambda count: count >= SWEPT)
     sparsities = sorted({row["sparsity"] for row in rows if row["case"] in names})
     by_place = {(row["case"], row["sparsity"]): row for row in rows}
@@ -118,7 +125,7 @@ def single_table(found: dict[str, Any]) -> list[str]:
 
 
 def _lines(found: dict[str, Any], kind: str) -> tuple[Line, ...]:
-    rows = [row for row in of_layers(found) if backend(row) == "cpp" and _kind(row["case"]) == kind]
+    rows = [row for row in _by(found, "cpp") if _kind(row["case"]) == kind]
     made = []
     for number, name in enumerate(cases(rows, lambda count: count >= SWEPT)):
         points = sorted((row["sparsity"], row["by_minimum"]) for row in rows if row["case"] == name)
@@ -140,6 +147,19 @@ def _ceilings(found: dict[str, Any]) -> list[str]:
         f"Ceilings, measured in the same run: {ceilings['fma_gflops']:.0f} GFLOP/s, "
         f"{ceilings['bandwidth_gbs']:.0f} GB/s."
     ]
+
+
+def _errors(found: dict[str, Any]) -> list[str]:
+    """The worst of each side's operations, where they were measured."""
+    worst: dict[str, dict[str, Any]] = {}
+    for operation in found.get("operations", []):
+        name = operation["side"]
+        if operation["error"] is not None and operation["error"] >= worst.get(name, {"error": 0.0})["error"]:
+            worst[name] = operation
+    said = ", ".join(
+        f"{name} {each['error']:.1e} ({each['operation']} of {each['case']})" for name, each in worst.items()
+    )
+    return [f"Largest difference from float64 over the largest entry: {said}."] if said else []
 
 
 def of_networks(found: dict[str, Any]) -> list[Row]:

@@ -8,6 +8,8 @@ from typing import Any
 from bench.page import cpu, gpu, losing, lotteries, runs, words
 from bench.page.sources import Run, Sources
 
+PROCESSOR = "cpu-amd-epyc.json"
+"""The file of the processor that README.md is about; the page shows all."""
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -51,8 +53,7 @@ def _gpus(sources: Sources) -> list[str]:
 
 
 def _processor(sources: Sources) -> dict[str, Any]:
-    """The file of the processor that README.md is about: the first by name."""
-    return next(iter(sources.cpu.values()))
+    return sources.cpu[PROCESSOR]
 
 
 def _measured_on(sources: Sources) -> list[str]:
