@@ -37,12 +37,14 @@ def section(name: str, found: dict[str, Any]) -> Section:
         lines = _lines(found, kind)
         if lines:
             made.show(_chart(f"{slug}-speedup-{kind}", f"{title}, {here['processor']}", lines))
-    made.say("Other layers, at one sparsity, by the kernels and by what `auto` chose:")
-    made.say(*single_table(found))
+    if cases(of_layers(found), lambda count: count < SWEPT):
+        made.say("Other layers, at one sparsity, by the kernels and by what `auto` chose:")
+        made.say(*single_table(found))
     made.show(roofline(f"{slug}-roofline", f"{here['processor']}, forward and backward", found))
     made.say(*_ceilings(found), *_errors(found))
-    made.say("Whole training steps:")
-    made.say(*steps_table(found, spread=True))
+    if of_networks(found):
+        made.say("Whole training steps:")
+        made.say(*steps_table(found, spread=True))
     made.say(*memory(found))
     return made
 
