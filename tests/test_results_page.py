@@ -159,6 +159,25 @@ def test_a_gpu_file_joins_the_page(measured: Sources, gpu_file: dict[str, Any], 
     assert "gpu-nvidia-test-gpu-cpp-tf32" in names
 
 
+def test_a_gpu_has_rooflines_of_the_layers_that_are_known(measured: Sources, gpu_file: dict[str, Any]) -> None:
+    for row in gpu_file["layers"]:
+        row["layer"] = row["layer"].replace("tiny linear", "linear").replace("tiny", "c64")
+    gpu_file["ceilings"] = {"fma_gflops": 400_000.0, "bandwidth_gbs": 3000.0}
+    measured.gpu["gpu-nvidia-test-gpu.json"] = gpu_file
+    charts = {chart.name: chart for chart in build.charts(build.sections(measured))}
+    roof = charts["gpu-nvidia-test-gpu-cpp-tf32-roofline"]
+    assert [line.label for line in roof.lines][-1] == "ceiling, measured"
+    assert max(roof.lines[-1].y) == 400_000.0
+    dense = next(line for line in roof.lines if line.label == "dense PyTorch")
+    row = min(
+        (row for row in gpu_file["layers"] if (row["layer"], row["side"]) == ("c64", "dense")),
+        key=lambda row: row["total"],
+    )
+    products = 128 * 32 * 32 * 64 * 64 * 9
+    assert dense.y == pytest.approx((3 * 2 * products / row["total"] / 1e3,))
+    assert b"</svg>" in svg(roof)
+
+
 def test_a_gpu_row_that_loses_is_among_the_losing_ones(measured: Sources, gpu_file: dict[str, Any]) -> None:
     measured.gpu["gpu-nvidia-test-gpu.json"] = gpu_file | {"auto": [], "steps": []}
 

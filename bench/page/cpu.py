@@ -8,7 +8,7 @@ from typing import Any
 from bench.cases import NETWORKS
 from bench.page import words
 from bench.page.charts import Chart, Line, crossing
-from bench.page.roofline import roofline
+from bench.page.roofline import reached_on_a_cpu, roofline
 from bench.page.section import Section
 
 Row = dict[str, Any]
@@ -40,7 +40,8 @@ def section(name: str, found: dict[str, Any]) -> Section:
     if cases(of_layers(found), lambda count: count < SWEPT):
         made.say("Other layers, at one sparsity, by the kernels and by what `auto` chose:")
         made.say(*single_table(found))
-    made.show(roofline(f"{slug}-roofline", f"{here['processor']}, forward and backward", found))
+    reached, title = reached_on_a_cpu(found), f"{here['processor']}, forward and backward"
+    made.show(roofline(f"{slug}-roofline", title, reached, found.get("ceilings")))
     made.say(*_ceilings(found), *_errors(found))
     if of_networks(found):
         made.say("Whole training steps:")

@@ -10,9 +10,12 @@ from bench.gpu_cases import LAYERS
 from bench.page import words
 from bench.page.charts import Chart, Line
 from bench.page.cpu import break_even
+from bench.page.roofline import Reached, roofline
 from bench.page.section import Section
 
 NOT_YET = "**Not yet run on a GPU**: no file of `make gpu` is under `bench/results/`, so no time here is of one."
+BYTES = {"bfloat16": 2}
+"""Of a number, where it is not 4."""
 SWEPT = 3
 """Sparsities from which a layer is a line of a chart."""
 
@@ -26,9 +29,15 @@ class Ratio:
     masks: str
     sparsity: float
     backend: str
-    value: float
+    microseconds: float
+    dense_microseconds: float
     error: float
     """Our largest relative error against float64 over dense PyTorch's own, the worst operation and layout."""
+
+    @property
+    def value(self) -> float:
+        """More is better; 1 is break-even."""
+        return self.dense_microseconds / self.microseconds
 
 
 def ratios(found: dict[str, Any]) -> list[Ratio]:
@@ -42,7 +51,7 @@ def ratios(found: dict[str, Any]) -> list[Ratio]:
         else:
             ours.setdefault((*place, row["masks"], row["sparsity"], row["side"]), []).append(row)
     return [
-        Ratio(*place, dense[place[:2]] / min(row["total"] for row in rows), max(map(_error, rows)))
+        Ratio(*place, min(row["total"] for row in rows), dense[place[:2]], max(map(_error, rows)))
         for place, rows in ours.items()
     ]
 
@@ -75,6 +84,13 @@ def _section(name: str, found: dict[str, Any]) -> Section:
         lines = _lines([row for row in measured if (row.backend, row.precision) == (backend, precision)])
         if lines:
             made.show(_chart(f"{slug}-{backend}-{precision}", f"{backend}, {precision}, {gpu}", lines))
+        reached = _reached(measured, backend, precision)
+        if reached:
+            # The ceiling was measured in TF32: it is none for other precisions.
+            ceilings = found.get("ceilings") if precision == "tf32" else None
+            chart, title = f"{slug}-{backend}-{precision}-roofline", f"{backend}, {precision}, random masks"
+            made.show(roofline(chart, title, reached, ceilings))
+    made.say(*_ceilings(found))
     made.say(*errors(measured))
     made.say(*steps(found))
     made.say(*auto(found))
@@ -202,6 +218,25 @@ def _lines(measured: Sequence[Ratio]) -> tuple[Line, ...]:
             if len(points) >= SWEPT:
                 lines.append(Line.through(f"{_layer(layer)}, {masks}", points, style=style, color=number))
     return tuple(lines)
+
+
+def _reached(measured: Sequence[Ratio], backend: str, precision: str) -> list[Reached]:
+    made = []
+    for layer in LAYERS:
+        key = (layer.name, backend, precision, "random")
+        rows = [row for row in measured if (row.layer, row.backend, row.precision, row.masks) == key]
+        ours = sorted((1 - row.sparsity, row.microseconds / 1000) for row in rows)
+        if ours:
+            dense = rows[0].dense_microseconds / 1000
+            made.append(Reached(layer.spec, layer.input_shape, ours, dense, BYTES.get(precision, 4)))
+    return made
+
+
+def _ceilings(found: dict[str, Any]) -> list[str]:
+    if "ceilings" not in found:
+        return ["The GPU's ceilings were not measured in this file, so its rooflines have no roof."]
+    peak, bandwidth = found["ceilings"]["fma_gflops"], found["ceilings"]["bandwidth_gbs"]
+    return [f"Ceilings, measured in the same run: {peak:.0f} GFLOP/s by torch.mm in TF32, {bandwidth:.0f} GB/s."]
 
 
 def _chart(name: str, title: str, lines: tuple[Line, ...]) -> Chart:
