@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench kernels model gpu tune sanitize clean
+.PHONY: run test lint bench lottery results kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -29,6 +29,19 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+# A whole lottery under auto against masked dense PyTorch: played on CIFAR-10 made smaller, and worked out of measured steps
+# for the paper's conv4. Images are those that `docs/results/README.md` says how to unpack.
+IMAGES ?= $(HOME)/.cache/cifar10-jpeg
+LOTTERY := $(VENV)/bin/python -m bench.lottery --preset paper/conv4 --dataset folder --data-dir $(IMAGES)
+
+lottery: $(VENV)/ready
+	$(LOTTERY) --image-size 16 --iterations 700 --evaluate-every 350 --test-images 2000 $(ARGS)
+	$(LOTTERY) --extrapolate $(ARGS)
+
+# docs/results/README.md, its charts and the figures of README.md, of the files that bench and the lotteries left.
+results: $(VENV)/ready
+	$(VENV)/bin/python -m bench.page
 
 # What the compilers make of the Triton and CUDA kernels, and what an H200 could make of them: neither needs a GPU.
 kernels model: export TRITON_INTERPRET =

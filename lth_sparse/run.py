@@ -152,9 +152,9 @@ def _run(given: dict[str, Any], command: str) -> None:
             store.refuse_if_taken()
         if resume:
             say(f"there is no run under {out} yet: starting it")
-    device = _device(settings.device)
+    device = find_device(settings.device)
     if device.type == "cuda":
-        _make_deterministic()
+        make_deterministic()
     backend = resolve(settings.backend)
     if reason := get(backend).refuses(device):
         raise BackendError(f'backend "{backend}" cannot be used for this run: {reason}')
@@ -300,7 +300,7 @@ def _refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _interpret_if_needed(settings: Config) -> bool:
     """Whether this run's kernels are Triton's and its device the CPU: then Triton's interpreter runs them."""
-    if settings.backend != "triton" or _device(settings.device).type != "cpu":
+    if settings.backend != "triton" or find_device(settings.device).type != "cpu":
         return False
     triton.interpret()
     return True
@@ -313,7 +313,8 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of `--device`; raises InputError where PyTorch has none of that name."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -327,7 +328,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _make_deterministic() -> None:
+def make_deterministic() -> None:
     """Makes a GPU give the same bits again, as a CPU does by itself. Has to come before the first use of the GPU."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     torch.backends.cudnn.benchmark = False

@@ -1,0 +1,62 @@
+"""The page, its charts and README.md, as they have to be: path from the root -> content."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bench.page import cpu, gpu, losing, lotteries, readme, runs
+from bench.page.charts import Chart
+from bench.page.section import Section
+from bench.page.sources import PAGE, ROOT, Sources
+
+README = Path("README.md")
+PAGE_TEXT = PAGE / "README.md"
+
+_OPENING = """<!-- Made by `make results` of bench/results/*.json and the folders beside this file. Do not edit. -->
+
+# Results
+
+`make results` makes this page, its charts and the figures of `README.md` of the files that it names; nothing is
+typed by hand but the comments on the lottery runs (`about.md` in their folders). `CONTRIBUTING.md` says how to measure
+again.
+"""
+
+
+def sections(sources: Sources) -> list[Section]:
+    """The page, in reading order."""
+    made = lotteries.sections(sources.lotteries)
+    made += [cpu.section(name, found) for name, found in sources.cpu.items()]
+    made += gpu.sections(sources.gpu)
+    kept = Section("Lottery runs")
+    kept.say(
+        "The test set selects nothing. `speedup` is the time of a masked dense step over that of the run's own, timed",
+        "in turn after each round. Training state is counted, 4 bytes a number: parameters, gradients and moments of",
+        "the optimizer, in sparse layers; a round that masked dense trains holds all of it.",
+    )
+    made += [kept, *(runs.section(run) for run in sources.runs)]
+    throughput = Section("Training throughput of the dense backend")
+    throughput.say("Over a plain hand-written PyTorch loop, a step of each in turn (`make bench`); 1 is equal.")
+    throughput.say("```", *sources.throughput, "```")
+    return [*made, throughput, losing.section(sources)]
+
+
+def text(parts: list[Section]) -> str:
+    """The page of these sections."""
+    contents = [f"- [{part.heading}](#{_anchor(part.heading)})" for part in parts if part.level == 2]
+    return "\n".join([_OPENING, *contents, "", *(line for part in parts for line in part.text())]).rstrip() + "\n"
+
+
+def charts(parts: list[Section]) -> list[Chart]:
+    """All that the page shows."""
+    return [chart for part in parts for chart in part.charts]
+
+
+def readme_text(sources: Sources, root: Path = ROOT) -> str:
+    """README.md with its figures as they were measured."""
+    return readme.filled((root / README).read_text(), sources)
+
+
+def _anchor(heading: str) -> str:
+    """As GitHub makes it."""
+    kept = "".join(letter for letter in heading.lower() if letter.isalnum() or letter in " -_")
+    return kept.replace(" ", "-")

@@ -1,0 +1,133 @@
+"""The figures of README.md: blocks between `<!-- results: NAME -->` and `<!-- end -->`, made of the same files."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from bench.page import cpu, gpu, losing, lotteries, runs, words
+from bench.page.sources import Run, Sources
+
+PROCESSOR = "cpu-amd-epyc.json"
+"""The file of the processor that README.md is about; the page shows all."""
+_BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
+
+
+def filled(text: str, sources: Sources) -> str:
+    """`text`, with every block as `sources` have it. Raises KeyError for a block that nothing makes."""
+    return _BLOCK.sub(lambda found: found[1] + "\n".join(BLOCKS[found["name"]](sources)) + "\n" + found[4], text)
+
+
+def names(text: str) -> list[str]:
+    """The blocks of `text`."""
+    return [found["name"] for found in _BLOCK.finditer(text)]
+
+
+def without_blocks(text: str) -> str:
+    """What a person wrote of it."""
+    return _BLOCK.sub("", text)
+
+
+def _opening(sources: Sources) -> list[str]:
+    """What the kernels gain, in the sentences that open README.md."""
+    found = _processor(sources)
+    rows = [row for row in cpu.of_networks(found) if cpu.backend(row) == "cpp"]
+    rows.sort(key=lambda row: -row["by_minimum"])
+    first, *others = [(row["case"], words.ratio(row["by_minimum"])) for row in rows]
+    here, left = found["measured_on"], words.percent(1 - rows[0]["sparsity"])
+    return [
+        f"On {here['threads']} cores of an {here['processor']} a training step of {first[0]} with {left} of its "
+        f"weights is {first[1]} times faster than masked dense PyTorch's"
+        + "".join(f", one of {name} {gain} times" for name, gain in others)
+        + ".",
+        *_gpus(sources),
+        *(["", *lotteries.sentences(sources.lotteries)] if sources.lotteries else []),
+    ]
+
+
+def _gpus(sources: Sources) -> list[str]:
+    if not sources.gpu:
+        return [gpu.NOT_YET]
+    measured = " and ".join(f"an {found['measured_on']['device']}" for found in sources.gpu.values())
+    return [f'The GPU kernels were measured on {measured}: "Speed of the GPU kernels" below.']
+
+
+def _processor(sources: Sources) -> dict[str, Any]:
+    return sources.cpu[PROCESSOR]
+
+
+def _measured_on(sources: Sources) -> list[str]:
+    return words.provenance(_processor(sources))
+
+
+def _cpu_steps(sources: Sources) -> list[str]:
+    found = _processor(sources)
+    return [*cpu.steps_table(found), "", *cpu.memory(found)]
+
+
+def _cpu_losing(sources: Sources) -> list[str]:
+    found = _processor(sources)
+    return ["Short of the floor:", "", *losing.missed_table(found), "", "Slower than dense, or larger:", "",
+            *losing.slower_table(found)]  # fmt: skip
+
+
+def _lottery(sources: Sources) -> list[str]:
+    """The lottery with a control, and beside it the same run by another backend."""
+    reference, *others = sorted(sources.runs, key=lambda run: run.info["backend"] != "dense")
+    lines = [_about(reference), "", *runs.accuracy_table(reference), "", *runs.choice(reference)]
+    for run in others:
+        last, saved = run.rounds[-1], words.duration(runs.seconds(run))
+        lines.append(
+            f"- The same with `--backend {run.info['backend']}`: {saved} of training; a step at "
+            f"{words.percent(last.density)} of the weights was {words.ratio(last.speedup)} times faster than masked "
+            "dense beside it."
+        )
+    return lines
+
+
+def _about(run: Run) -> str:
+    training, pruning = run.info["config"]["training"], run.info["config"]["pruning"]
+    network = run.info["network"]
+    return (
+        f"`{network['name']}` ({network['weights']:,} weights), {training['epochs']} epochs a round, "
+        f"{pruning['rounds']} rounds, each with its random control (`docs/results/{run.name}/`):"
+    )
+
+
+def _whole_lottery(sources: Sources) -> list[str]:
+    return lotteries.summary(sources.lotteries) if sources.lotteries else [lotteries.NOT_YET]
+
+
+def _throughput(sources: Sources) -> list[str]:
+    """Of `--backend dense` over a plain loop, from the lines that bench/test_training_throughput.py prints."""
+    machine, *lines = sources.throughput
+    rows = [
+        [f"`{at['name']}`", f"{float(at['ratio']):.2f} ({float(at['low']):.2f} to {float(at['high']):.2f})"]
+        for line in lines
+        if (at := re.match(r"(?P<name>\S+) .* ratio (?P<ratio>\S+) \(quartiles (?P<low>\S+) to (?P<high>\S+)\)", line))
+    ]
+    return [f"{machine}:", "", *words.table(["network", "ratio (quartiles of the pairs)"], rows)]
+
+
+def _gpu(sources: Sources) -> list[str]:
+    if not sources.gpu:
+        return [gpu.NOT_YET]
+    lines: list[str] = []
+    for found in sources.gpu.values():
+        lines += ["", *words.provenance(found), *gpu.checks(found), "", *gpu.best_table(gpu.ratios(found)), ""]
+        lines += [*gpu.steps(found), *gpu.auto(found)]
+    return lines[1:]
+
+
+BLOCKS = {
+    "opening": _opening,
+    "measured-on": _measured_on,
+    "lottery": _whole_lottery,
+    "lottery-run": _lottery,
+    "cpu-layers": lambda sources: cpu.layers_table(_processor(sources)),
+    "cpu-steps": _cpu_steps,
+    "cpu-losing": _cpu_losing,
+    "throughput": _throughput,
+    "gpu": _gpu,
+}
+"""Name -> what makes its lines."""
