@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench kernels model gpu tune sanitize clean
+.PHONY: run test lint bench bench-full guard kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -29,6 +29,13 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+bench-full: $(VENV)/ready
+	$(VENV)/bin/python -m pytest bench/ --benchmark-only --full $(ARGS)
+
+# Ratios against the committed ones of such a machine; where there are none it only reports.
+guard: $(VENV)/ready
+	$(VENV)/bin/python -m bench.guard
 
 # What the compilers make of the Triton and CUDA kernels, and what an H200 could make of them: neither needs a GPU.
 kernels model: export TRITON_INTERPRET =

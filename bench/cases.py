@@ -86,7 +86,7 @@ _RESNET = [
 
 LAYERS = [
     *(
-        Layer(name, _conv(channels, channels), (128, channels, size, size), _BATCH_128[name], 10, packing=True)
+        Layer(name, _conv(channels, channels), (128, channels, size, size), _BATCH_128[name], 15, packing=True)
         for name, (channels, size) in _SQUARE.items()
     ),
     Layer("linear", LayerSpec("linear", 4096, 256), (128, 4096), _LINEAR, 3, packing=True),
@@ -123,8 +123,8 @@ LAYERS = [
 class Network:
     """A registered network: whole training steps and the memory that they take.
 
-    `goals`: of the cpp backend, by sparsity. `low`: further sparsities, at which only the auto backend is timed.
-    `seconds`: about how long the timed part takes. `full`: timed only when the full table is asked for.
+    `goals`: of the cpp backend, by sparsity. `low`: further sparsities, at which the auto backend alone is timed, when
+    the full table is asked for. `seconds`: about how long the timed part takes.
     """
 
     name: str
@@ -133,12 +133,6 @@ class Network:
     goals: dict[float, Goal | None]
     low: tuple[float, ...]
     seconds: float
-    full: bool = False
-
-    @property
-    def sparsities(self) -> tuple[float, ...]:
-        """All of them, ascending."""
-        return tuple(sorted({*self.goals, *self.low}))
 
     def __str__(self) -> str:
         return self.name

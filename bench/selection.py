@@ -51,14 +51,14 @@ def layers() -> list[Any]:
         for layer in LAYERS:
             if layer.avx2:
                 continue
-            place = Place(device, layer)
+            place, full = Place(device, layer), [pytest.mark.full] if layer.full else []
             supported = [name for name in backends(device) if supports(name, place)]
             for sparsity in layer.goals:
                 for operation in OPERATIONS:
                     for side in ("dense", *supported):
-                        found.append(_case(place, sparsity, operation, side))
+                        found.append(_case(place, sparsity, operation, side, *full))
                 for peer in PEERS if device.type == "cpu" else ():
-                    marks = [pytest.mark.peers]
+                    marks = [pytest.mark.peers, *full]
                     if reason := PEERS[peer].missing():
                         marks.append(pytest.mark.skip(reason=f"{peer}: {reason}"))
                     found.append(_case(place, sparsity, "forward", peer, *marks))
@@ -71,10 +71,10 @@ def networks() -> list[Any]:
     for device in _devices():
         for network in NETWORKS:
             place = Place(device, network)
-            for sparsity in network.sparsities:
-                for side in ("dense", *backends(device)):
-                    if side in ("dense", "auto") or sparsity in network.goals:
-                        found.append(_case(place, sparsity, None, side))
+            for sparsity in network.goals:
+                found += [_case(place, sparsity, None, side) for side in ("dense", *backends(device))]
+            for sparsity in network.low:
+                found += [_case(place, sparsity, None, side, pytest.mark.full) for side in ("dense", "auto")]
     return found
 
 
@@ -92,7 +92,7 @@ def _case(place: Place, sparsity: float, operation: str | None, side: str, *mark
     """Its name, by which -k selects: device, layer, percent, operation, side."""
     device = place.device.type.replace("cuda", "gpu")
     words = [device, place.case.name, f"{100 * sparsity:.0f}", *([operation] if operation else []), side]
-    marks = (*marks, MARKERS[place.device.type], *([pytest.mark.full] if place.case.full else []))
+    marks = (*marks, MARKERS[place.device.type])
     given = (place, sparsity, *([operation] if operation else []), side)
     return pytest.param(*given, marks=marks, id="-".join(words).replace(" ", "-"))
 
