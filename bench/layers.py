@@ -50,10 +50,16 @@ class Tensors:
         chances = torch.rand(spec.weight_shape, generator=generator)
         return cls(*(tensor.to(device) for tensor in (x, weight, grad_out, chances)))
 
-    def laid_out(self, layout: str, mask: Tensor | None = None) -> list[Tensor]:
-        """The first three, in `layout`, the weight masked if there is a mask."""
-        weight = self.weight if mask is None else self.weight * mask
-        return [tensor.contiguous(memory_format=LAYOUTS[layout]) for tensor in (self.x, weight, self.grad_out)]
+    def laid_out(self, layout: str) -> Tensors:
+        """The same in `layout`."""
+        x, weight, grad_out = (
+            tensor.contiguous(memory_format=LAYOUTS[layout]) for tensor in (self.x, self.weight, self.grad_out)
+        )
+        return Tensors(x, weight, grad_out, self.chances)
+
+    def masked(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The first three; what is pruned of the weight is 0."""
+        return self.x, self.weight.clone().masked_fill_(~mask, 0), self.grad_out
 
 
 @dataclass(frozen=True)
@@ -87,11 +93,11 @@ def measure(
     Raises AssertionError when a side does not agree with float64.
     """
     tensors = Tensors.random(layer, device)
-    dense_mask = tensors.chances >= DENSE_SPARSITY
+    laid_out = {layout: tensors.laid_out(layout) for layout in layouts(layer)}
     found: dict[str, Side] = {}
     errors: dict[tuple[str, float], dict[str, float]] = {}
-    for layout in layouts(layer):
-        given = tensors.laid_out(layout, dense_mask)
+    for layout, own in laid_out.items():
+        given = own.masked(own.chances >= DENSE_SPARSITY)
         found[dense_name(layout)] = sides.dense_layer(layer.spec, *given)
         found[_one_by_one(dense_name(layout))] = sides.dense_gradients(layer.spec, *given)
     watch = stopwatch.of(device)
@@ -99,22 +105,21 @@ def measure(
     masks = {sparsity: tensors.chances >= sparsity for sparsity in sparsities}
     for sparsity, mask in masks.items():
         exact = _exact(layer, tensors, mask)
-        for layout in layouts(layer):
-            given = tensors.laid_out(layout, mask)
-            dense = {
-                "forward": sides.dense_layer(layer.spec, *given)["forward"],
-                **sides.dense_gradients(layer.spec, *given),
-            }
+        for layout, own in laid_out.items():
+            given = own.masked(mask)
+            dense = sides.dense_gradients(layer.spec, *given)
+            dense = {"forward": sides.dense_layer(layer.spec, *given)["forward"], **dense}
             errors[dense_name(layout), sparsity] = _errors(layer, dense, exact, mask)
             for backend in backends:
                 if backend == "auto" and layout != auto_layout:
                     continue
                 name = name_of(backend, sparsity, layout)
-                found[name] = sides.sparse_layer(backend, layer.spec, mask, *tensors.laid_out(layout))
+                found[name] = sides.sparse_layer(backend, layer.spec, mask, own.x, own.weight, own.grad_out)
                 errors[name, sparsity] = _errors(layer, found[name], exact, mask)
         for peer in asked_peers:
             name = name_of(peer, sparsity, "contiguous")
-            found[name] = peers.PEERS[peer].side(layer.spec, mask, *tensors.laid_out("contiguous", mask)[:2])
+            x, weight, _ = tensors.masked(mask)
+            found[name] = peers.PEERS[peer].side(layer.spec, mask, x, weight)
             errors[name, sparsity] = _errors(layer, found[name], exact, mask)
     if layer.packing and "cpp" in backends:
         found["packing"] = sides.packing("cpp", layer.spec, masks[max(masks)])
@@ -158,16 +163,13 @@ def operations(timed: Timed, ceilings: Ceilings) -> list[Operation]:
 
 
 def _ours(timed: Timed, sparsity: float, name: str) -> dict[tuple[str, str], str]:
-    """(backend, layout) -> side, of those that have the operation and are shown in that layout."""
+    """(backend, layout) -> side, of those that are shown and have the operation."""
     found = {}
     for side, at in timed.errors:
         backend, _, layout = side.partition(f" at {sparsity:.0%}, ")
         parts = timed.times.seconds[side]
-        if (
-            at == sparsity
-            and (backend == "auto" or layout == "contiguous")
-            and (name in parts or (name == "total" and len(parts) == len(PASSES)))
-        ):
+        has_it = len(parts) == len(PASSES) if name == "total" else name in parts
+        if at == sparsity and has_it and (backend == "auto" or layout == "contiguous"):
             found[backend, layout] = side
     return found
 

@@ -107,5 +107,7 @@ def deepsparse(spec: LayerSpec, mask: Tensor, x: Tensor, weight: Tensor) -> Side
 PEERS = {
     "torch CSR": Peer(torch_csr),
     "onnxruntime dense": Peer(onnxruntime_dense, ("onnxruntime", "onnx"), "pip install -e '.[peers]'"),
-    "DeepSparse": Peer(deepsparse, ("deepsparse", "onnx"), "pip install deepsparse==1.8.0 (Python 3.8 to 3.11)"),
+    "DeepSparse": Peer(
+        deepsparse, ("deepsparse", "onnx"), "pip install deepsparse==1.8.0 'numpy<2' (Python 3.8 to 3.11)"
+    ),
 }
