@@ -23,9 +23,6 @@ PASSES = ("forward", "grad_input", "grad_weight")
 OPERATIONS = (*PASSES, "total")
 """`total`: a forward pass and both gradients, which dense PyTorch computes in one call, as autograd does."""
 
-TRIALS = 4
-"""Of dense PyTorch in each layout, before the contest."""
-
 CPU = torch.device("cpu")
 
 
@@ -72,6 +69,11 @@ class Timed:
     errors: Mapping[tuple[str, float], Mapping[str, float]]
     masks: Mapping[float, Tensor]
 
+    @property
+    def dense_layout(self) -> str:
+        """The one in which dense PyTorch is faster, all in all."""
+        return min(layouts(self.layer), key=lambda layout: min(self.times.of(dense_name(layout))))
+
     def seconds(self, side: str, name: str) -> list[float]:
         """Of the operation called `name`, turn by turn."""
         if name in ("grad_input", "grad_weight") and side.startswith("dense, "):
@@ -89,7 +91,6 @@ def measure(
 ) -> Timed:
     """All of them in turn. `seconds`: for the turns, the layer's own unless said.
 
-    The auto backend is given the layout that dense PyTorch is faster in, where a user who measures has the network.
     Raises AssertionError when a side does not agree with float64.
     """
     tensors = Tensors.random(layer, device)
@@ -100,8 +101,6 @@ def measure(
         given = own.masked(own.chances >= DENSE_SPARSITY)
         found[dense_name(layout)] = sides.dense_layer(layer.spec, *given)
         found[_one_by_one(dense_name(layout))] = sides.dense_gradients(layer.spec, *given)
-    watch = stopwatch.of(device)
-    auto_layout = _faster(found, layouts(layer), watch)
     masks = {sparsity: tensors.chances >= sparsity for sparsity in sparsities}
     for sparsity, mask in masks.items():
         exact = _exact(layer, tensors, mask)
@@ -111,8 +110,6 @@ def measure(
             dense = {"forward": sides.dense_layer(layer.spec, *given)["forward"], **dense}
             errors[dense_name(layout), sparsity] = _errors(layer, dense, exact, mask)
             for backend in backends:
-                if backend == "auto" and layout != auto_layout:
-                    continue
                 name = name_of(backend, sparsity, layout)
                 found[name] = sides.sparse_layer(backend, layer.spec, mask, own.x, own.weight, own.grad_out)
                 errors[name, sparsity] = _errors(layer, found[name], exact, mask)
@@ -123,7 +120,7 @@ def measure(
             errors[name, sparsity] = _errors(layer, found[name], exact, mask)
     if layer.packing and "cpp" in backends:
         found["packing"] = sides.packing("cpp", layer.spec, masks[max(masks)])
-    contest = Contest(layer.name, found, watch)
+    contest = Contest(layer.name, found, stopwatch.of(device))
     return Timed(layer, device, contest.run(layer.seconds if seconds is None else seconds), errors, masks)
 
 
@@ -137,7 +134,8 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
 def operations(timed: Timed, ceilings: Ceilings) -> list[Operation]:
     """A line for each sparsity, operation and side: dense PyTorch in the layout that it is faster in for the operation.
 
-    Ours is shown for contiguous tensors, auto for those that it was given.
+    Ours is shown for contiguous tensors, auto for those of the layout that dense is faster in, all in all: where a user
+    who measures would have the network.
     """
     layer, found = timed.layer, []
     for sparsity, mask in timed.masks.items():
@@ -169,7 +167,7 @@ def _ours(timed: Timed, sparsity: float, name: str) -> dict[tuple[str, str], str
         backend, _, layout = side.partition(f" at {sparsity:.0%}, ")
         parts = timed.times.seconds[side]
         has_it = len(parts) == len(PASSES) if name == "total" else name in parts
-        if at == sparsity and has_it and (backend == "auto" or layout == "contiguous"):
+        if at == sparsity and has_it and layout == (timed.dense_layout if backend == "auto" else "contiguous"):
             found[backend, layout] = side
     return found
 
@@ -177,7 +175,7 @@ def _ours(timed: Timed, sparsity: float, name: str) -> dict[tuple[str, str], str
 def rows_of(timed: Timed) -> list[Row]:
     """Cpp and auto against dense PyTorch's better layout, and packing."""
     layer, times = timed.layer, timed.times
-    against = times.best(dense_name(layout) for layout in layouts(layer))
+    against = dense_name(timed.dense_layout)
     rows = []
     for sparsity in timed.masks:
         goal = layer.goals[sparsity]
@@ -185,25 +183,14 @@ def rows_of(timed: Timed) -> list[Row]:
             others = [times.row(name_of("cpp", sparsity, layout), against, sparsity) for layout in layouts(layer)[1:]]
             note = ", ".join(f"channels_last {row.by_minimum:.2f}" for row in others)
             rows.append(times.row(ours, against, sparsity, goal, note))
-        for ours in (name_of("auto", sparsity, layout) for layout in layouts(layer)):
-            if ours in times.seconds:
-                rows.append(times.row(ours, against, sparsity, NEVER_SLOWER))
+        if (ours := name_of("auto", sparsity, timed.dense_layout)) in times.seconds:
+            rows.append(times.row(ours, against, sparsity, NEVER_SLOWER))
     if "packing" in times.seconds:
         sparsity = max(timed.masks)  # Where a step is the shortest.
         step = name_of("cpp", sparsity, "contiguous")
         note = f"{TEN_STEPS} steps over packing"
         rows.append(times.row("packing", step, sparsity, FASTER_PACKING, note, times=TEN_STEPS))
     return rows
-
-
-def _faster(found: Mapping[str, Side], among: Sequence[str], watch: stopwatch.Stopwatch) -> str:
-    """The layout in which dense PyTorch is faster, tried a few times."""
-
-    def least_seconds(layout: str) -> float:
-        calls = [watch.prepared(call) for call in found[dense_name(layout)].values()]
-        return min(sum(watch.seconds(call) for call in calls) for _ in range(TRIALS))
-
-    return min(among, key=least_seconds)
 
 
 def layouts(layer: Layer) -> list[str]:
