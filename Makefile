@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench lottery results kernels model gpu tune sanitize clean
+.PHONY: run test lint bench bench-full guard lottery results kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -29,6 +29,13 @@ lint: $(VENV)/ready
 
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
+
+bench-full: $(VENV)/ready
+	$(VENV)/bin/python -m pytest bench/ --benchmark-only --full $(ARGS)
+
+# Ratios against the committed ones of such a machine; where there are none it only reports.
+guard: $(VENV)/ready
+	$(VENV)/bin/python -m bench.guard
 
 # A whole lottery under auto against masked dense PyTorch: played on CIFAR-10 made smaller, and worked out of measured steps
 # for the paper's conv4. Images are those that `docs/results/README.md` says how to unpack.

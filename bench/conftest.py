@@ -5,10 +5,8 @@ The allocator is set up as the command line sets it up, so that no side pays for
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,19 @@ import pytest
 import torch
 
 import lth_sparse
-from bench.measure import Findings, Row
+from bench import results_file, tables
+from bench.suite import Suite
 from lth_sparse import allocator, environment
 
-FOUND = Findings()
-RESULTS: list[str] = []
+OPTIONAL = ("full", "peers")
+"""Markers of what runs only when it is asked for: by -m, or by --full."""
+SUITE = pytest.StashKey[Suite]()
 
 
-@pytest.fixture
-def findings() -> Findings:
+@pytest.fixture(scope="session")
+def suite(pytestconfig: pytest.Config) -> Suite:
     """What is found is added to it, to be printed and written when every benchmark has run."""
-    return FOUND
-
-
-@pytest.fixture
-def result() -> list[str]:
-    """Lines to be printed when every benchmark has run."""
-    return RESULTS
+    return pytestconfig.stash[SUITE]
 
 
 @pytest.fixture
@@ -43,82 +37,53 @@ def cpp() -> None:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """--results: where to."""
+    """--full: what. --results: where to."""
+    parser.addoption("--full", action="store_true", help="time the full table, not only its core")
     parser.addoption("--results", type=Path, metavar="DIR", help="write the ratios to DIR/cpu-PROCESSOR.json")
 
 
-def pytest_configure() -> None:
-    """Before anything is allocated."""
+def pytest_configure(config: pytest.Config) -> None:
+    """Before anything is allocated. Our tables take the place of pytest-benchmark's, which have fewer columns."""
     allocator.keep_freed_memory()
+    if not config.getoption("benchmark_compare"):
+        config.option.benchmark_quiet = True  # --benchmark-verbose prints its tables all the same.
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leaves out what is optional and was not asked for."""
+    asked = {"full"} if config.getoption("--full") else set()
+    asked |= set(re.findall(r"\w+", config.getoption("markexpr")))
+    left_out = [item for item in items if any(item.get_closest_marker(name) for name in OPTIONAL if name not in asked)]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is left is what will run."""
+    session.config.stash[SUITE] = Suite(session.items)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Prints the ratios, with what they were measured on; then the losing rows and the missed musts."""
-    rows = FOUND.rows
-    if not rows and not RESULTS:
+    """Prints every operation, then the ratios with what they were measured on, the losing rows and the missed musts."""
+    suite = config.stash.get(SUITE, None)
+    if suite is None or not (suite.found.sides or suite.found.operations or suite.lines):
         return
+    rows = suite.found.rows
     here = _measured_on()
-    terminalreporter.section("ratios")
-    terminalreporter.line(", ".join(f"{name} {value}" for name, value in here.items()))
-    for line in RESULTS:
-        terminalreporter.line(line)
-    if rows:
-        terminalreporter.line("")
-        for line in table(rows):
-            terminalreporter.line(line)
+    terminalreporter.section("dense PyTorch in its better layout, and every backend")
+    lines = [", ".join(f"{name} {value}" for name, value in here.items()), *tables.ceilings(suite.measured)]
+    lines += [*tables.operations(suite.found.operations), "", *suite.lines, "", *tables.rows(rows)]
     for title, chosen in (
         ("losing: slower than dense PyTorch, or larger", [row for row in rows if row.ratio < 1]),
         ("missed musts", [row for row in rows if row.verdict == "MISSED"]),
     ):
-        terminalreporter.line("")
-        terminalreporter.line(f"{title}: {len(chosen)} of {len(rows)} rows")
-        for line in table(chosen)[1:]:
-            terminalreporter.line(line)
+        lines += ["", f"{title}: {len(chosen)} of {len(rows)} rows", *tables.rows(chosen)[1:]]
     if directory := config.getoption("--results"):
-        path = write(directory, here, "python -m pytest " + shlex.join(config.invocation_params.args), FOUND)
-        terminalreporter.line("")
-        terminalreporter.line(f"written to {path}")
-
-
-def table(rows: list[Row]) -> list[str]:
-    """A line a row, under a line of titles."""
-    cells = [["case", "sparsity", "ours", "against", "min/min", "med/med", "quartiles", "must", "aim", "", "note"]]
-    for row in rows:
-        low, high = row.quartiles or (None, None)
-        cells.append(
-            [
-                row.case,
-                f"{row.sparsity:.0%}",
-                row.ours,
-                row.against,
-                f"{row.by_minimum:.2f}",
-                f"{row.by_median:.2f}",
-                f"{low:.2f} to {high:.2f}" if low else "",
-                f"{row.must:g}" if row.must else "",
-                f"{row.aim:g}" if row.aim else "",
-                row.verdict,
-                row.note,
-            ]
-        )
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
-
-
-def write(directory: Path, here: dict[str, Any], command: str, findings: Findings) -> Path:
-    """One row and one side a line, so that two files can be compared by eye; bench/results/README.md explains them."""
-    directory.mkdir(parents=True, exist_ok=True)
-    slug = re.sub(r"[^a-z0-9]+", "-", here["processor"].lower()).strip("-")
-    path = directory / f"cpu-{slug}.json"
-    about = {"measured_on": here, "date": datetime.now(timezone.utc).date().isoformat(), "command": command}
-    rows = [vars(row) | {"verdict": row.verdict} for row in findings.rows]
-    fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
-    fields += [_a_line_each("rows", rows), _a_line_each("sides", findings.sides)]
-    path.write_text("{\n" + ",\n".join(fields) + "\n}\n")
-    return path
-
-
-def _a_line_each(name: str, entries: list[dict[str, Any]]) -> str:
-    return f'"{name}": [\n' + ",\n".join(f"  {json.dumps(entry)}" for entry in entries) + "\n]"
+        command = "python -m pytest " + shlex.join(config.invocation_params.args)
+        path = results_file.write(directory, here, command, suite.measured.get("cpu"), suite.found)
+        lines += ["", f"written to {path}"]
+    for line in lines:
+        terminalreporter.line(line)
 
 
 def _measured_on() -> dict[str, Any]:

@@ -140,18 +140,9 @@ def set_precision(precision: str) -> torch.dtype:
 
 def dense_calls(spec: Any, x: Tensor, weight: Tensor, grad_out: Tensor) -> dict[str, Callable[[], object]]:
     """PyTorch's own operators: each alone, and both gradients in one call, as autograd makes it."""
-    from bench.sides import dense_layer
+    from bench.sides import dense_gradients, dense_layer
 
-    calls = dict(dense_layer(spec, x, weight, grad_out))
-    if spec.kind == "linear":
-        return calls | {"grad_input": lambda: grad_out @ weight, "grad_weight": lambda: grad_out.t() @ x}
-
-    def gradient(mask: list[bool]) -> Callable[[], object]:
-        return lambda: torch.ops.aten.convolution_backward(
-            grad_out, x, weight, None, spec.stride, spec.padding, spec.dilation, False, (0, 0), spec.groups, mask
-        )
-
-    return calls | {"grad_input": gradient([True, False, False]), "grad_weight": gradient([False, True, False])}
+    return {**dense_layer(spec, x, weight, grad_out), **dense_gradients(spec, x, weight, grad_out)}
 
 
 def measure_layer(
@@ -213,20 +204,12 @@ def _errors(
     exact = dense_calls(spec, x.double(), masked.double(), grad_out.double())
     ours, theirs = {}, {}
     for operation, call in side.items():
-        expected, found = _gradient(exact[operation]()), _gradient(dense[operation]())
+        expected, found = exact[operation](), dense[operation]()
         if operation == "grad_weight":
             expected, found = expected[mask], found[mask]
         ours[operation] = relative_error(call().double(), expected)
         theirs[operation] = relative_error(found.double(), expected)
     return ours, theirs
-
-
-def _gradient(result: Any) -> Tensor:
-    """The one tensor that there is, of convolution_backward's three."""
-    if isinstance(result, Tensor):
-        return result
-    (tensor,) = [each for each in result if each is not None and each.numel()]
-    return tensor
 
 
 def measure_auto(results: Results, layer: Any, masks: dict[float, Tensor], device: torch.device) -> None:

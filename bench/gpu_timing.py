@@ -36,14 +36,20 @@ def microseconds(sides: Mapping[str, Callable[[], object]], device: torch.device
     times: dict[str, list[float]] = {name: [] for name in sides}
     for turn in range(TURNS + 1):
         for name in list(graphs)[:: 1 if turn % 2 else -1]:
-            began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
-            began.record()
-            graphs[name].replay()
-            ended.record()
-            ended.synchronize()
+            seconds = seconds_between_events(graphs[name].replay)
             if turn:
-                times[name].append(1000 * began.elapsed_time(ended) / CALLS)
+                times[name].append(1e6 * seconds / CALLS)
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds_between_events(call: Callable[[], object]) -> float:
+    """Of the GPU, from before what `call` launches to after it."""
+    began, ended = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+    began.record()
+    call()
+    ended.record()
+    ended.synchronize()
+    return began.elapsed_time(ended) / 1000
 
 
 def _plain(call: Callable[[], object]) -> float:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import resource
 import statistics
 import time
@@ -11,6 +10,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench.cases import Goal
+from bench.operation import Operation, rounded
+from bench.stopwatch import Stopwatch
 
 FEWEST_TURNS = 5
 MOST_TURNS = 200
@@ -59,83 +60,54 @@ class Row:
 
 @dataclass
 class Findings:
-    """What was found: `rows`, and the times or sizes of the `sides` that they compare, JSON-ready."""
+    """What was found: `rows`, the times or sizes of the `sides` that they compare, JSON-ready, and each operation."""
 
     rows: list[Row] = field(default_factory=list)
     sides: list[dict[str, Any]] = field(default_factory=list)
+    operations: list[Operation] = field(default_factory=list)
 
-    def add(self, more: Findings) -> None:
-        """Fails when a ratio is none. What it has to reach depends on the machine, and is not asserted."""
-        for row in more.rows:
-            assert 0 < row.ratio < math.inf, row
-        self.rows += more.rows
-        self.sides += more.sides
+    def operation(self, sparsity: float, name: str, side: str) -> Operation:
+        """The one of `side` that has this name."""
+        wanted = (sparsity, name, side)
+        (found,) = [each for each in self.operations if (each.sparsity, each.operation, each.side) == wanted]
+        return found
 
 
-class Contest:
-    """Times `sides` in turn, each next turn in the opposite order, and counts the page faults of each."""
+@dataclass
+class Times:
+    """What a contest took, turn by turn: seconds by side and part, and the minor page faults of each side."""
 
-    def __init__(self, case: str, sides: Mapping[str, Side]) -> None:
-        self._case = case
-        self._sides = sides
-        self._forget()
+    case: str
+    seconds: dict[str, dict[str, list[float]]]
+    faults: dict[str, list[int]]
 
-    def _forget(self) -> None:
-        self._turns = 0
-        self._seconds: dict[str, dict[str, list[float]]] = {
-            name: {part: [] for part in side} for name, side in self._sides.items()
-        }
-        self._faults: dict[str, list[int]] = {name: [] for name in self._sides}
-
-    def warm_up(self, seconds: float) -> int:
-        """How many turns then take about `seconds`. Goes on while a turn faults: a heap takes a few to settle."""
-        for number in range(1, MOST_WARM_UP + 1):
-            began = time.perf_counter()
-            self.turn()
-            took = time.perf_counter() - began
-            settled = sum(faults[-1] for faults in self._faults.values()) < FEW_FAULTS
-            if settled and number >= LEAST_WARM_UP:
-                break
-        self._forget()
-        return max(FEWEST_TURNS, min(MOST_TURNS, int(seconds / took)))
-
-    def turn(self) -> None:
-        """Every part of every side once."""
-        for name in list(self._sides)[:: -1 if self._turns % 2 else 1]:
-            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            for part, call in self._sides[name].items():
-                began = time.perf_counter()
-                call()
-                self._seconds[name][part].append(time.perf_counter() - began)
-            self._faults[name].append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
-        self._turns += 1
-
-    def times(self, side: str) -> list[float]:
-        """Seconds of `side`, turn by turn."""
-        return [sum(parts) for parts in zip(*self._seconds[side].values(), strict=True)]
+    def of(self, side: str, part: str | None = None) -> list[float]:
+        """Seconds of one part of `side`, or of all together, turn by turn."""
+        parts = self.seconds[side]
+        return parts[part] if part else [sum(turn) for turn in zip(*parts.values(), strict=True)]
 
     def best(self, sides: Iterable[str]) -> str:
         """The one of `sides` that took the least time."""
-        return min(sides, key=lambda side: min(self.times(side)))
+        return min(sides, key=lambda side: min(self.of(side)))
 
     def row(
         self, ours: str, against: str, sparsity: float, goal: Goal | None = None, note: str = "", times: int = 1
     ) -> Row:
         """The time of `against`, done `times` over, over that of `ours`."""
-        own, other = self.times(ours), [times * seconds for seconds in self.times(against)]
+        own, other = self.of(ours), [times * seconds for seconds in self.of(against)]
         low, _, high = statistics.quantiles([b / a for a, b in zip(own, other, strict=True)], n=4, method="inclusive")
-        faults = {side: statistics.median(self._faults[side]) for side in (ours, against)}
+        faults = {side: statistics.median(self.faults[side]) for side in (ours, against)}
         if max(faults.values()) >= FEW_FAULTS:
             counts = ", ".join(f"{side} {count:g}" for side, count in faults.items())
             note = "; ".join(filter(None, [note, f"page faults a turn: {counts}"]))
         return Row(
-            self._case,
+            self.case,
             sparsity,
             ours,
             against,
-            _rounded(min(other) / min(own)),
-            _rounded(statistics.median(other) / statistics.median(own)),
-            (_rounded(low), _rounded(high)),
+            rounded(min(other) / min(own)),
+            rounded(statistics.median(other) / statistics.median(own)),
+            (rounded(low), rounded(high)),
             goal.must if goal else None,
             goal.aim if goal else None,
             note,
@@ -144,31 +116,69 @@ class Contest:
     def summary(self) -> list[dict[str, Any]]:
         """The times of each side in milliseconds, JSON-ready; `faults`: the median of a turn's minor page faults."""
         found = []
-        for side, parts in self._seconds.items():
-            times = self.times(side)
+        for side, parts in self.seconds.items():
+            times = self.of(side)
             low, median, high = statistics.quantiles(times, n=4, method="inclusive")
             named = {"minimum": min(times), "lower_quartile": low, "median": median, "upper_quartile": high}
             found.append(
-                {"case": self._case, "side": side, "turns": self._turns}
-                | {name: _rounded(1000 * value) for name, value in named.items()}
-                | {"faults": statistics.median(self._faults[side])}
-                | {"minima": {part: _rounded(1000 * min(values)) for part, values in parts.items()}}
+                {"case": self.case, "side": side, "turns": len(times)}
+                | {name: rounded(1000 * value) for name, value in named.items()}
+                | {"faults": statistics.median(self.faults[side])}
+                | {"minima": {part: rounded(1000 * min(values)) for part, values in parts.items()}}
             )
         return found
+
+
+class Contest:
+    """Times `sides` in turn, each next turn in the opposite order, and counts the page faults of each."""
+
+    def __init__(self, case: str, sides: Mapping[str, Side], watch: Stopwatch) -> None:
+        self._case, self._watch = case, watch
+        self._sides = {
+            name: {part: watch.prepared(call) for part, call in side.items()} for name, side in sides.items()
+        }
+
+    def run(self, seconds: float) -> Times:
+        """As many turns as take about `seconds`, after a warm-up."""
+        took = self._warm_up()
+        times = self._no_times()
+        for number in range(max(FEWEST_TURNS, min(MOST_TURNS, int(seconds / took)))):
+            self._turn(times, backwards=number % 2 == 1)
+        return times
+
+    def _warm_up(self) -> float:
+        """Seconds of its last turn. It goes on while a turn faults: a heap takes a few to settle."""
+        for number in range(1, MOST_WARM_UP + 1):
+            times = self._no_times()
+            began = time.perf_counter()
+            self._turn(times, backwards=number % 2 == 1)
+            took = time.perf_counter() - began
+            if number >= LEAST_WARM_UP and sum(faults[0] for faults in times.faults.values()) < FEW_FAULTS:
+                break
+        return took
+
+    def _no_times(self) -> Times:
+        empty: dict[str, dict[str, list[float]]] = {
+            name: {part: [] for part in side} for name, side in self._sides.items()
+        }
+        return Times(self._case, empty, {name: [] for name in self._sides})
+
+    def _turn(self, times: Times, backwards: bool) -> None:
+        """Every part of every side once."""
+        for name in list(self._sides)[:: -1 if backwards else 1]:
+            faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            for part, call in self._sides[name].items():
+                times.seconds[name][part].append(self._watch.seconds(call))
+            times.faults[name].append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - faults)
 
 
 def memory(case: str, sparsity: float, peaks: Mapping[str, Mapping[str, float]], goal: Goal) -> Findings:
     """From the peaks of "dense" and "cpp" in MiB, measured once each: as `networks.peak_memory` gives them."""
 
     def row(kind: str, goal: Goal | None) -> Row:
-        ratio = _rounded(peaks["dense"][kind] / peaks["cpp"][kind])
+        ratio = rounded(peaks["dense"][kind] / peaks["cpp"][kind])
         must, aim = (goal.must, goal.aim) if goal else (None, None)
         return Row(case, sparsity, "cpp", "masked dense", ratio, ratio, None, must, aim, f"peak memory, {kind}")
 
     sides = [{"case": case, "side": side, "peak_mib": peaks[side]} for side in peaks]
     return Findings([row("allocated", goal), row("resident", None)], sides)
-
-
-def _rounded(value: float) -> float:
-    """Four digits: no time here is known better."""
-    return float(f"{value:.4g}")

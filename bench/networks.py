@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,44 +13,107 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
 import lth_sparse as lth
-from bench import sides
+from bench import sides, stopwatch, work
 from bench.cases import DENSE_SPARSITY, NEVER_SLOWER, Network
-from bench.layers import LAYOUTS, TOLERANCE, name_of
-from bench.measure import Contest, Findings, Side
+from bench.ceilings import Ceilings
+from bench.layers import CPU, LAYOUTS, TOLERANCE, name_of
+from bench.measure import Contest, Findings, Side, Times
+from bench.operation import operation
+from bench.work import Work
 from lth_sparse import masks as masking
 from lth_sparse import models
 from lth_sparse.masks import Masks
+from lth_sparse.nn import SparseConv2d, SparseLinear
 
 MEMORY_STEPS = 3
-_NOT_MASKED = "dense"
 
 
-def contest(network: Network) -> Contest:
-    """Raises AssertionError when ours does not agree with dense PyTorch."""
+@dataclass(frozen=True)
+class Timed:
+    """A contest that is over, and how far the logits of each side are from float64 at each sparsity."""
+
+    network: Network
+    device: torch.device
+    times: Times
+    errors: dict[tuple[str, float], float]
+    works: dict[float, list[Work]]
+
+
+def measure(network: Network, device: torch.device, sparsities: Sequence[float], backends: Sequence[str]) -> Timed:
+    """All of them in turn: at a sparsity with a goal every one of `backends`, elsewhere auto alone.
+
+    Raises AssertionError when a side does not agree with float64.
+    """
     fixed = _command_line_layout(network)
-    ours = [("cpp", sparsity, layout) for sparsity in network.goals for layout in LAYOUTS]
-    ours += [("auto", sparsity, fixed) for sparsity in network.auto]
-    for choice in ours:
-        _check(network, *choice)
-    found = {_masked(layout): _side(network, "dense", DENSE_SPARSITY, layout) for layout in LAYOUTS}
-    found[_NOT_MASKED] = _side(network, "dense", 0.0, fixed)
-    return Contest(network.name, found | {name_of(*choice): _side(network, *choice) for choice in ours})
+    ours = [
+        (backend, sparsity, layout)
+        for sparsity in sparsities
+        for backend in backends
+        for layout in ([fixed] if backend == "auto" else LAYOUTS)
+        if backend == "auto" or sparsity in network.goals
+    ]
+    errors = {}
+    for sparsity in sparsities:
+        exact = _exact(network, sparsity, device)
+        for layout in LAYOUTS if sparsity else [fixed]:
+            errors[_dense(sparsity, layout), sparsity] = _error(network, "dense", sparsity, layout, exact)
+        for backend, at, layout in ours:
+            if at == sparsity:
+                errors[name_of(backend, at, layout), at] = _error(network, backend, at, layout, exact)
+    found = {
+        _dense(DENSE_SPARSITY, layout): _side(network, "dense", DENSE_SPARSITY, layout, device) for layout in LAYOUTS
+    }
+    if 0.0 in sparsities:
+        found[_dense(0.0, fixed)] = _side(network, "dense", 0.0, fixed, device)
+    found |= {name_of(*choice): _side(network, *choice, device) for choice in ours}
+    works = {sparsity: _works(network, sparsity) for sparsity in sparsities}
+    times = Contest(network.name, found, stopwatch.of(device)).run(network.seconds)
+    return Timed(network, device, times, errors, works)
 
 
-def findings(network: Network, contest: Contest) -> Findings:
-    """The rows, when the contest is over: dense and cpp each in their better layout, auto in the command line's."""
+def findings(timed: Timed, ceilings: Ceilings) -> Findings:
+    """The step of every side, and on the CPU the rows: cpp in its better layout, auto in the command line's."""
+    operations = []
     rows = []
-    masked = contest.best(_masked(layout) for layout in LAYOUTS)
-    for sparsity, goal in network.goals.items():
-        names = {layout: name_of("cpp", sparsity, layout) for layout in LAYOUTS}
-        each = {layout: contest.row(name, masked, sparsity) for layout, name in names.items()}
-        note = ", ".join(f"{layout} {row.by_minimum:.2f}" for layout, row in each.items())
-        rows.append(contest.row(contest.best(names.values()), masked, sparsity, goal, note))
-    fixed = _command_line_layout(network)
-    for sparsity in network.auto:
-        against = masked if sparsity else _NOT_MASKED
-        rows.append(contest.row(name_of("auto", sparsity, fixed), against, sparsity, NEVER_SLOWER))
-    return Findings(rows, contest.summary())
+    for sparsity in timed.works:
+        against = timed.times.best(_dense(sparsity, layout) for layout in LAYOUTS)
+        layout = against.rpartition(", ")[2] if sparsity else _command_line_layout(timed.network)
+        shown = {("dense", layout): against} | _ours(timed, sparsity)
+        for (backend, layout), side in shown.items():
+            operations.append(
+                operation(
+                    (str(timed.device), timed.network.name, sparsity, "step"),
+                    (backend, layout),
+                    timed.times.of(side),
+                    timed.times.of(against),
+                    timed.works[sparsity],
+                    ceilings,
+                    timed.errors[side, sparsity],
+                )
+            )
+            if timed.device.type == "cpu" and backend == "auto":
+                rows.append(timed.times.row(side, against, sparsity, NEVER_SLOWER))
+            if timed.device.type == "cpu" and backend == "cpp":
+                names = {layout: name_of("cpp", sparsity, layout) for layout in LAYOUTS}
+                each = {layout: timed.times.row(name, against, sparsity) for layout, name in names.items()}
+                note = ", ".join(f"{layout} {row.by_minimum:.2f}" for layout, row in each.items())
+                rows.append(timed.times.row(side, against, sparsity, timed.network.goals[sparsity], note))
+    return Findings(rows, timed.times.summary() if timed.device.type == "cpu" else [], operations)
+
+
+def _ours(timed: Timed, sparsity: float) -> dict[tuple[str, str], str]:
+    """(backend, layout) -> side, of each backend in the layout that it is faster in."""
+    found: dict[str, list[str]] = {}
+    for side, at in timed.errors:
+        if at == sparsity and " at " in side:
+            found.setdefault(side.partition(" at ")[0], []).append(side)
+    best = {backend: timed.times.best(sides) for backend, sides in found.items()}
+    return {(backend, side.rpartition(", ")[2]): side for backend, side in best.items()}
+
+
+def _dense(sparsity: float, layout: str) -> str:
+    """The time of masked dense does not depend on the mask; what is not pruned is not masked, in one layout."""
+    return f"masked dense, {layout}" if sparsity else "dense"
 
 
 def peak_memory(network: Network, backend: str) -> dict[str, float]:
@@ -78,41 +143,72 @@ def _resident(field: str) -> float:
     return int(lines[field].split()[0]) / 1024
 
 
-def _masked(layout: str) -> str:
-    return f"masked dense, {layout}"
-
-
-def _side(network: Network, backend: str, sparsity: float, layout: str) -> Side:
-    model, masks = _pruned(network, sparsity, layout)
+def _side(network: Network, backend: str, sparsity: float, layout: str, device: torch.device = CPU) -> Side:
+    model, masks = _pruned(network, sparsity, layout, device)
     if backend != "dense":
         model = lth.sparsify(model, masks, backend)
     # Sparse layers need no masks, and nobody applies masks that prune nothing.
     applied = masks if backend == "dense" and sparsity else {}
-    return {"step": sides.training_step(model, *_batch(network, layout), applied)}
+    return {"step": sides.training_step(model, *_batch(network, layout, device), applied)}
 
 
-def _check(network: Network, backend: str, sparsity: float, layout: str) -> None:
-    images, _ = _batch(network, layout)
-    model, masks = _pruned(network, sparsity, layout)
+def _exact(network: Network, sparsity: float, device: torch.device) -> Tensor:
+    """The logits in float64, of masked dense PyTorch."""
+    images, _ = _batch(network, "contiguous", device)
+    model, _ = _pruned(network, sparsity, "contiguous", device)
     with torch.no_grad():
-        expected = model(images)
-        error = sides.relative_error(lth.sparsify(model, masks, backend)(images), expected)
-    assert error < TOLERANCE, f"{network.name}, {backend}: relative error {error:.2g} against dense PyTorch"
+        exact: Tensor = model.double()(images.double())
+    return exact
 
 
-def _pruned(network: Network, sparsity: float, layout: str) -> tuple[nn.Module, Masks]:
+def _error(network: Network, backend: str, sparsity: float, layout: str, exact: Tensor) -> float:
+    images, _ = _batch(network, layout, exact.device)
+    model, masks = _pruned(network, sparsity, layout, exact.device)
+    if backend != "dense":
+        model = lth.sparsify(model, masks, backend)
+    with torch.no_grad():
+        error = sides.relative_error(model(images), exact)
+    # The last layers are linear, the others convolutions: the coarser arithmetic of the two counts.
+    bound = TOLERANCE["tf32" if exact.is_cuda else "ieee"]
+    assert error < bound, f"{network.name}, {backend} at {sparsity:.0%}: relative error {error:.2g} against float64"
+    return error
+
+
+def _works(network: Network, sparsity: float) -> list[Work]:
+    """Of the convolutions and linear layers in a step; the images need no gradient."""
+    model, masks = _pruned(network, sparsity, "contiguous", CPU)
+    works: list[dict[str, Work]] = []
+
+    def note(layer: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
+        assert isinstance(layer, SparseConv2d | SparseLinear)
+        works.append(work.of_layer(layer.spec, layer.mask, tuple(given[0].shape)))
+
+    for layer in lth.sparsify(model, masks, "dense").modules():
+        if isinstance(layer, SparseConv2d | SparseLinear):
+            layer.register_forward_hook(note)
+    images, _ = _batch(network, "contiguous", CPU)
+    with torch.no_grad():
+        model(images)
+    first, *others = works
+    del first["grad_input"]
+    return [each for of in (first, *others) for each in of.values()]
+
+
+def _pruned(network: Network, sparsity: float, layout: str, device: torch.device) -> tuple[nn.Module, Masks]:
     model = models.build(models.Network(network.name, network.input_shape[1:], network.classes), seed=0)
     masks = sides.random_masks(model, sparsity)
     masking.apply(model, masks)
-    return model.to(memory_format=LAYOUTS[layout]), masks
+    on_device = {name: mask.to(device) for name, mask in masks.items()}
+    return model.to(device).to(memory_format=LAYOUTS[layout]), on_device
 
 
-def _batch(network: Network, layout: str) -> tuple[Tensor, Tensor]:
+def _batch(network: Network, layout: str, device: torch.device) -> tuple[Tensor, Tensor]:
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn(network.input_shape, generator=generator).contiguous(memory_format=LAYOUTS[layout])
-    return images, torch.randint(0, network.classes, network.input_shape[:1], generator=generator)
+    images = torch.randn(network.input_shape, generator=generator)
+    labels = torch.randint(0, network.classes, network.input_shape[:1], generator=generator)
+    return images.to(device).contiguous(memory_format=LAYOUTS[layout]), labels.to(device)
 
 
 def _command_line_layout(network: Network) -> str:
-    faster = models.faster_layout(_pruned(network, 0.0, "contiguous")[0])
+    faster = models.faster_layout(_pruned(network, 0.0, "contiguous", CPU)[0])
     return next(name for name, layout in LAYOUTS.items() if layout == faster)

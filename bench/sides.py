@@ -31,6 +31,23 @@ def dense_layer(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) ->
     }
 
 
+def dense_gradients(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
+    """Each gradient in a call of its own: what a layer costs that needs one of them only."""
+    if spec.kind == "linear":
+        return {"grad_input": lambda: grad_out @ weight, "grad_weight": lambda: grad_out.t() @ x}
+
+    def gradients(wanted: tuple[bool, bool, bool]) -> tuple[Tensor, Tensor, Tensor]:
+        found: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.convolution_backward(
+            grad_out, x, weight, None, spec.stride, spec.padding, spec.dilation, False, (0, 0), spec.groups, wanted
+        )
+        return found
+
+    return {
+        "grad_input": lambda: gradients((True, False, False))[0],
+        "grad_weight": lambda: gradients((False, True, False))[1],
+    }
+
+
 def sparse_layer(name: str, spec: LayerSpec, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
     """By the backend called `name`. In the layout of the tensors."""
     backend, pattern = registry.get(name), Pattern.from_mask(mask)

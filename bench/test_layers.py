@@ -1,7 +1,6 @@
-"""Forward and backward pass of one layer, dense PyTorch and ours at each sparsity, a turn of each in turn.
+"""Layers x sparsity x operation x backend: a layer's sides are timed in turn, once for all of its cases.
 
-Backward means the gradients of the input and of the weight. Dense is timed in both memory formats, and the better one
-counts; ours is given contiguous tensors, and its ratio for channels_last ones stands in the note.
+Dense PyTorch is timed in both memory formats, and the better one counts. `total` is a forward pass and both gradients.
 """
 
 from __future__ import annotations
@@ -10,25 +9,43 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import layers, worker
+from bench import layers, selection, worker
 from bench.cases import LAYERS, Layer
 from bench.measure import Findings
+from bench.peers import PEERS
+from bench.replay import CLOCK
+from bench.selection import Place
+from bench.suite import Suite
 
-pytestmark = pytest.mark.usefixtures("cpp")
-
-
-@pytest.mark.benchmark(group="layers: one turn over all sides")
-@pytest.mark.parametrize("layer", [layer for layer in LAYERS if not layer.avx2], ids=str)
-def test_layer(benchmark: BenchmarkFixture, findings: Findings, layer: Layer) -> None:
-    contest = layers.contest(layer)
-    turns = contest.warm_up(layer.seconds)
-    benchmark.pedantic(contest.turn, rounds=turns)
-    findings.add(layers.findings(layer, contest))
+pytestmark = pytest.mark.layer
 
 
+def timed(place: Place, suite: Suite) -> Findings:
+    """The layer at `place`: all its cases that were selected."""
+    assert isinstance(place.case, Layer)
+    asked = suite.selected(place)
+    sparsities = sorted({arguments["sparsity"] for arguments in asked})
+    peers = [name for name in PEERS if any(arguments["side"] == name for arguments in asked)]
+    ours = [name for name in selection.backends(place.device) if selection.supports(name, place)]
+    found = layers.measure(place.case, place.device, sparsities, ours, peers)
+    return layers.findings(found, suite.ceilings(place.device))
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize(("place", "sparsity", "operation", "side"), selection.layers())
+def test_layer(
+    benchmark: BenchmarkFixture, suite: Suite, place: Place, sparsity: float, operation: str, side: str
+) -> None:
+    found = suite.once(place, lambda: timed(place, suite))
+    CLOCK.replay(benchmark, found.operation(sparsity, operation, side))
+
+
+@pytest.mark.cpu
+@pytest.mark.full
+@pytest.mark.usefixtures("cpp")
 @pytest.mark.benchmark(group="layers, AVX2 on both sides: a process from start to end")
 @pytest.mark.parametrize("layer", [layer for layer in LAYERS if layer.avx2], ids=str)
-def test_layer_limited_to_avx2(benchmark: BenchmarkFixture, findings: Findings, layer: Layer) -> None:
+def test_layer_limited_to_avx2(benchmark: BenchmarkFixture, suite: Suite, layer: Layer) -> None:
     if torch.backends.cpu.get_cpu_capability() not in ("AVX2", "AVX512"):
         pytest.skip("this processor has no AVX2")
-    findings.add(benchmark.pedantic(worker.findings_of_layer, (layer.name,)))
+    suite.add(benchmark.pedantic(worker.findings_of_layer, (layer.name,)))

@@ -1,7 +1,7 @@
 """Whole training steps, and the memory that they take: masked dense PyTorch and ours.
 
 A step is the forward pass, the loss, the backward pass, SGD with momentum, and for masked dense the masks. The auto
-backend chooses during the warm-up.
+backend chooses before it is timed.
 """
 
 from __future__ import annotations
@@ -11,28 +11,40 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import networks, worker
+from bench import networks, selection, worker
 from bench.cases import DENSE_SPARSITY, NETWORKS, SMALLER_MEMORY, Network
 from bench.measure import Findings, memory
+from bench.replay import CLOCK
+from bench.selection import Place
+from bench.suite import Suite
 
-pytestmark = pytest.mark.usefixtures("cpp")
-
-
-@pytest.mark.benchmark(group="training steps: one turn over all sides")
-@pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_training_step(benchmark: BenchmarkFixture, findings: Findings, network: Network) -> None:
-    contest = networks.contest(network)
-    turns = contest.warm_up(network.seconds)
-    benchmark.pedantic(contest.turn, rounds=turns)
-    findings.add(networks.findings(network, contest))
+pytestmark = pytest.mark.e2e
 
 
+def timed(place: Place, suite: Suite) -> Findings:
+    """The network at `place`: all its cases that were selected."""
+    assert isinstance(place.case, Network)
+    sparsities = sorted({arguments["sparsity"] for arguments in suite.selected(place)})
+    found = networks.measure(place.case, place.device, sparsities, selection.backends(place.device))
+    return networks.findings(found, suite.ceilings(place.device))
+
+
+@pytest.mark.benchmark(timer=CLOCK)
+@pytest.mark.parametrize(("place", "sparsity", "side"), selection.networks())
+def test_training_step(benchmark: BenchmarkFixture, suite: Suite, place: Place, sparsity: float, side: str) -> None:
+    found = suite.once(place, lambda: timed(place, suite))
+    CLOCK.replay(benchmark, found.operation(sparsity, "step", side))
+
+
+@pytest.mark.cpu
+@pytest.mark.full
+@pytest.mark.usefixtures("cpp")
 @pytest.mark.benchmark(group="memory of training steps: the processes of both sides")
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="resident memory is read from Linux's /proc")
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
-def test_memory(benchmark: BenchmarkFixture, findings: Findings, network: Network) -> None:
+def test_memory(benchmark: BenchmarkFixture, suite: Suite, network: Network) -> None:
     def both() -> dict[str, dict[str, float]]:
         return {backend: worker.call("memory", network.name, backend) for backend in ("dense", "cpp")}
 
     peaks = benchmark.pedantic(both)
-    findings.add(memory(f"{network.name}, memory", DENSE_SPARSITY, peaks, SMALLER_MEMORY))
+    suite.add(memory(f"{network.name}, memory", DENSE_SPARSITY, peaks, SMALLER_MEMORY))

@@ -18,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench.suite import Suite
 from lth_sparse import models
 from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
@@ -57,12 +58,15 @@ def plain_step(model: nn.Module, masks: Masks, images: torch.Tensor, labels: tor
     return step
 
 
+@pytest.mark.cpu
+@pytest.mark.full
+@pytest.mark.e2e
 @pytest.mark.parametrize(
     ("name", "repeats"),
     [("lenet-300-100", 400), ("small", 60), ("resnet20", 25), ("conv4", 15), ("network", 15)],
 )
 def test_dense_backend_against_a_plain_loop(
-    benchmark: Callable[..., object], result: list[str], name: str, repeats: int
+    benchmark: Callable[..., object], suite: Suite, name: str, repeats: int
 ) -> None:
     data = cifar_shaped()
     model = models.build(models.Network(name, data.image_shape, 10), seed=0)
@@ -86,7 +90,7 @@ def test_dense_backend_against_a_plain_loop(
     ratios = [theirs / ours for ours, theirs in zip(times["ours"][WARM_UP:], times["theirs"][WARM_UP:], strict=True)]
     low, ratio, high = statistics.quantiles(ratios, n=4)
     medians = {side: statistics.median(values[WARM_UP:]) for side, values in times.items()}
-    result.append(
+    suite.lines.append(
         f"{name:14} dense backend {BATCH_SIZE / medians['ours']:7,.0f} images/s, plain loop "
         f"{BATCH_SIZE / medians['theirs']:7,.0f} images/s, ratio {ratio:.3f} (quartiles {low:.3f} to {high:.3f})"
     )

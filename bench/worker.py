@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import layers, networks
+from bench import ceilings, layers, networks, selection
 from bench.cases import LAYERS, NETWORKS
 from bench.measure import Findings, Row
+from bench.operation import Operation
 from lth_sparse import allocator
 
 AVX2 = {
@@ -42,9 +43,10 @@ def call(*arguments: str, environment: Mapping[str, str] | None = None) -> Any:
 
 
 def findings_of_layer(name: str) -> Findings:
-    """Of the layer called `name`, with both sides limited to AVX2."""
+    """Of the layer called `name`, with both sides limited to AVX2, and the ceilings too."""
     found = call("layer", name, environment=AVX2)
-    return Findings([Row(**row) for row in found["rows"]], found["sides"])
+    operations = [Operation(**operation) for operation in found["operations"]]
+    return Findings([Row(**row) for row in found["rows"]], found["sides"], operations)
 
 
 def main() -> None:
@@ -54,10 +56,8 @@ def main() -> None:
     found: Any
     if verb == "layer":
         (layer,) = [layer for layer in LAYERS if layer.name == name]
-        contest = layers.contest(layer)
-        for _ in range(contest.warm_up(layer.seconds)):
-            contest.turn()
-        found = dataclasses.asdict(layers.findings(layer, contest))
+        timed = layers.measure(layer, layers.CPU, tuple(layer.goals), selection.backends(layers.CPU))
+        found = dataclasses.asdict(layers.findings(timed, ceilings.measure(layers.CPU)))
     else:
         (network,) = [network for network in NETWORKS if network.name == name]
         found = networks.peak_memory(network, *rest)

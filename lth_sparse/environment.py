@@ -13,14 +13,25 @@ import torchvision
 from lth_sparse import allocator
 
 
-def _processor() -> str:
+def _first_processor() -> dict[str, str]:
+    """What Linux says about it; empty elsewhere."""
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
+        text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        pass
-    return platform.processor() or platform.machine()
+        return {}
+    entries = [line.split(":", 1) for line in text.split("\n\n")[0].splitlines() if ":" in line]
+    return {name.strip(): value.strip() for name, value in entries}
+
+
+def _processor() -> str:
+    return _first_processor().get("model name") or platform.processor() or platform.machine()
+
+
+def _processor_family() -> str:
+    """Vendor, family and model in numbers, which a virtual machine does not hide behind a name; "" if not known."""
+    found = _first_processor()
+    wanted = ("vendor_id", "cpu family", "model")
+    return "{} family {} model {}".format(*(found[name] for name in wanted)) if found.keys() >= set(wanted) else ""
 
 
 def _commit() -> str:
@@ -56,6 +67,7 @@ def describe(device: torch.device, version: str) -> dict[str, Any]:
         "torchvision": torchvision.__version__,
         "platform": platform.platform(),
         "processor": _processor(),
+        "processor_family": _processor_family(),
         "threads": torch.get_num_threads(),
         "allocator": allocator.describe(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),

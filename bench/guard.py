@@ -1,0 +1,116 @@
+"""Fails when the C++ kernels have become slower: `python -m bench.guard`, in about half a minute.
+
+What is compared are ratios, dense PyTorch's time over ours, taken in turn in this process: with those of
+bench/results/cpu-*.json that were measured on the same processor family, with the same instruction set and number of
+threads. Where there are none, the ratios are only reported. Absolute times are never compared.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import lth_sparse
+from bench import layers
+from bench.cases import LAYERS
+from bench.measure import Row
+from lth_sparse import allocator, environment
+
+RESULTS = Path(__file__).with_name("results")
+GUARDED = {"c64": 0.95, "c128": 0.9, "c256": 0.95, "linear": 0.9, "1x1": 0.95}
+"""Layer -> sparsity: one for each way through the kernels that training spends its time in."""
+MOST_FALLEN = 0.25
+SECONDS = 2.0
+"""Of the turns of a layer; three times as many for a ratio that fell, which is measured once more."""
+SAME = ("processor_family", "instruction_set", "threads")
+"""What two machines must share for their ratios to be compared."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A ratio of today beside the committed one, if there is one: minimum over minimum, which a busy machine moves
+    the least."""
+
+    case: str
+    sparsity: float
+    now: float
+    committed: float | None
+
+    @property
+    def least(self) -> float:
+        """What the ratio may not be below."""
+        return (self.committed or 0.0) * (1 - MOST_FALLEN)
+
+    @property
+    def fell(self) -> bool:
+        """Whether it is."""
+        return self.now < self.least
+
+    def __str__(self) -> str:
+        beside = f"committed {self.committed:.2f}, at least {self.least:.2f}" if self.committed else "none committed"
+        return f"{self.case:8} {self.sparsity:.0%}  {self.now:6.2f}  {beside}{'  FELL' if self.fell else ''}"
+
+
+def compare(rows: Sequence[Row], committed: Sequence[Mapping[str, Any]]) -> list[Comparison]:
+    """Each of `rows` with the committed one of the same case, sparsity and side of ours."""
+    known = {(row["case"], row["sparsity"], row["ours"]): row["by_minimum"] for row in committed}
+    return [
+        Comparison(row.case, row.sparsity, row.by_minimum, known.get((row.case, row.sparsity, row.ours)))
+        for row in rows
+    ]
+
+
+def committed_rows(here: Mapping[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """The rows of the files that were measured on a machine like this one; a file that does not say so is not."""
+    found = []
+    for path in sorted(folder.glob("cpu-*.json")):
+        file = json.loads(path.read_text())
+        if all(here[name] and file["measured_on"].get(name) == here[name] for name in SAME):
+            found += file["rows"]
+    return found
+
+
+def main() -> int:
+    """1 when a ratio fell, twice in a row."""
+    allocator.keep_freed_memory()
+    if reason := lth_sparse.backends()["cpp"]:
+        print(f"guard: nothing to measure: cpp backend: {reason}")
+        return 0
+    here = environment.describe(layers.CPU, lth_sparse.__version__)
+    here["instruction_set"] = instruction_set()
+    committed = committed_rows(here, RESULTS)
+    machine = f"{here['processor_family'] or here['processor']}, {here['instruction_set']}, {here['threads']} threads"
+    print(f"guard: dense PyTorch's time over ours, forward and backward, on {machine}")
+    if not committed:
+        print(f"no committed ratios for such a machine in {RESULTS}: reported only")
+    fell = False
+    for name in GUARDED:
+        (comparison,) = compare([_measured(name, SECONDS)], committed)
+        if comparison.fell:
+            print(f"{comparison}: once more")
+            (comparison,) = compare([_measured(name, 3 * SECONDS)], committed)
+        print(comparison, flush=True)
+        fell |= comparison.fell
+    return int(fell)
+
+
+def instruction_set() -> str:
+    """Of our kernels."""
+    found: str = torch.ops.lth_sparse_cpu.instruction_set()
+    return found
+
+
+def _measured(name: str, seconds: float) -> Row:
+    (layer,) = [layer for layer in LAYERS if layer.name == name]
+    timed = layers.measure(layer, layers.CPU, [GUARDED[name]], ["cpp"], seconds=seconds)
+    return layers.rows_of(timed)[0]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
