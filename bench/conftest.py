@@ -18,6 +18,7 @@ import torch
 import lth_sparse
 from bench.measure import Findings, Row
 from lth_sparse import allocator, environment
+from lth_sparse.backends import extension
 
 FOUND = Findings()
 RESULTS: list[str] = []
@@ -125,12 +126,5 @@ def _measured_on() -> dict[str, Any]:
     here = environment.describe(torch.device("cpu"), lth_sparse.__version__)
     if not lth_sparse.backends()["cpp"]:
         here["instruction_set"] = torch.ops.lth_sparse_cpu.instruction_set()
-        here["compiler"] = _compiler()
+        here["compiler"] = extension.compiler("_cpu")
     return here
-
-
-def _compiler() -> str:
-    """What the compiler wrote about itself into the extension, or ""."""
-    (library, *_) = sorted(Path(lth_sparse.__file__).parent.glob("_cpu*.so"))
-    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", library.read_bytes())
-    return found[0].decode() if found else ""

@@ -15,7 +15,7 @@ import torch
 
 from lth_sparse.backends.base import BackendError
 from lth_sparse.errors import InputError, ProofError
-from lth_sparse.progress import say
+from lth_sparse.messages import say
 from lth_sparse.suggest import nearest
 
 UNEXPECTED = 1

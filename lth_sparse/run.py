@@ -26,8 +26,9 @@ from lth_sparse.config import Config
 from lth_sparse.errors import InputError
 from lth_sparse.lottery import Lottery
 from lth_sparse.masks import prunable
+from lth_sparse.messages import say
 from lth_sparse.presets import INTERPRETED, PRESETS
-from lth_sparse.progress import Progress, notice, say
+from lth_sparse.progress import Progress, notice
 from lth_sparse.record import Record
 from lth_sparse.store import RunDirectory, numbered, read_choices
 

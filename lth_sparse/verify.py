@@ -20,7 +20,7 @@ from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.registry import backends, get, resolve
 from lth_sparse.errors import InputError
 from lth_sparse.files import write_atomically
-from lth_sparse.progress import say
+from lth_sparse.messages import say
 from lth_sparse.report.plots import png
 from lth_sparse.verification import layers, network, table
 from lth_sparse.verification.judgement import Row, because
