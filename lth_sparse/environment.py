@@ -23,8 +23,7 @@ def _first_processor() -> dict[str, str]:
     return {name.strip(): value.strip() for name, value in entries}
 
 
-def processor() -> str:
-    """Its name."""
+def _processor() -> str:
     return _first_processor().get("model name") or platform.processor() or platform.machine()
 
 
@@ -35,13 +34,7 @@ def _processor_family() -> str:
     return "{} family {} model {}".format(*(found[name] for name in wanted)) if found.keys() >= set(wanted) else ""
 
 
-def processor_features() -> set[str]:
-    """Instruction sets and the like, as Linux names them; empty elsewhere."""
-    found = _first_processor()
-    return set((found.get("flags") or found.get("Features") or "").split())
-
-
-def commit() -> str:
+def _commit() -> str:
     """The commit of the checkout that this package runs from, with "+changes" when it was edited; else ""."""
     root = Path(__file__).resolve().parent.parent
     if not (root / ".git").exists():
@@ -57,6 +50,34 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return described.stdout.strip()
+
+
+def describe(device: torch.device, version: str) -> dict[str, Any]:
+    """Versions, processor, threads, allocator, device and commit, JSON-ready. `version`: of this package."""
+    precision = {}
+    if device.type == "cuda":
+        convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+        products: Any = torch.backends.cuda.matmul
+        precision["float32"] = {"conv": convolutions.fp32_precision, "matmul": products.fp32_precision}
+    return precision | {
+        "lth_sparse": version,
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "torchvision": torchvision_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "processor_family": _processor_family(),
+        "threads": torch.get_num_threads(),
+        "allocator": allocator.describe(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+    }
+
+
+def processor_features() -> set[str]:
+    """Instruction sets and the like, as Linux names them; empty elsewhere."""
+    found = _first_processor()
+    return set((found.get("flags") or found.get("Features") or "").split())
 
 
 def version_of(package: str) -> str:
@@ -76,25 +97,3 @@ def torchvision_version() -> str:
         reason = " ".join(str(error).split())
         return f"{installed}, which cannot be imported: {reason}" if installed else "not installed"
     return str(torchvision.__version__)
-
-
-def describe(device: torch.device, version: str) -> dict[str, Any]:
-    """Versions, processor, threads, allocator, device and commit, JSON-ready. `version`: of this package."""
-    precision = {}
-    if device.type == "cuda":
-        convolutions: Any = torch.backends.cudnn.conv  # type: ignore[attr-defined]
-        products: Any = torch.backends.cuda.matmul
-        precision["float32"] = {"conv": convolutions.fp32_precision, "matmul": products.fp32_precision}
-    return precision | {
-        "lth_sparse": version,
-        "commit": commit(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "torchvision": torchvision_version(),
-        "platform": platform.platform(),
-        "processor": processor(),
-        "processor_family": _processor_family(),
-        "threads": torch.get_num_threads(),
-        "allocator": allocator.describe(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-    }

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from lth_sparse import __version__, allocator, environment
+from lth_sparse import __version__, environment
 from lth_sparse.backends import extension, triton
 from lth_sparse.backends.registry import backends
 
@@ -36,17 +36,18 @@ SECONDS = 10.0
 
 def versions() -> Facts:
     """Of this package, Python, the packages that it uses, and nvcc."""
-    found = [
+    here = environment.describe(torch.device("cpu"), __version__)
+    return [
         ("lth_sparse", f"{__version__}, in {Path(__file__).resolve().parent}"),
-        ("commit", environment.commit() or "not known: this is no checkout"),
+        ("commit", here["commit"] or "not known: this is no checkout"),
         ("python", f"{sys.version.split()[0]}, {sys.executable}"),
         ("torch", f"{torch.__version__}, built with {_torch_cuda()}"),
-        ("torchvision", environment.torchvision_version()),
+        ("torchvision", here["torchvision"]),
         *[(name, environment.version_of(name) or "not installed") for name in PACKAGES],
         ("nvcc", _nvcc()),
         ("c++", _first_line([os.environ.get("CXX", "c++"), "--version"])),
+        ("platform", here["platform"]),
     ]
-    return found
 
 
 def _torch_cuda() -> str:
@@ -64,17 +65,18 @@ def _nvcc() -> str:
 
 def processor() -> Facts:
     """Name, cores, features, memory; threads and allocator of this process."""
+    here = environment.describe(torch.device("cpu"), __version__)
     features = environment.processor_features()
     known = [name for name in FEATURES if name in features]
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        ("processor", f"{environment.processor()}; this process may use {cores} cores of {os.cpu_count()}"),
+        ("processor", f"{here['processor']}; this process may use {cores} cores of {os.cpu_count()}"),
         ("features", ", ".join(known) or "not known"),
         ("PyTorch uses", torch.backends.cpu.get_cpu_capability()),
         ("memory", f"{memory:.1f} GiB"),
-        ("threads", f"{torch.get_num_threads()}, between operators {torch.get_num_interop_threads()}"),
-        ("allocator", f"{allocator.describe()}; verify and run keep freed memory where they can"),
+        ("threads", f"{here['threads']}, between operators {torch.get_num_interop_threads()}"),
+        ("allocator", f"{here['allocator']}; verify and run keep freed memory where they can"),
     ]
 
 

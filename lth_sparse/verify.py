@@ -193,7 +193,8 @@ def _rows(subject: Subject, chosen: Sequence[str], device: torch.device, options
 
 def _moved_to(subject: Subject, device: torch.device, dtype: torch.dtype) -> tuple[Subject, list[str]]:
     """The subject in this dtype on this device, in training mode; and its dropout layers, which are switched off."""
-    model = subject.model.to(device, dtype).train()
+    # What a user has frozen is verified, too.
+    model = subject.model.to(device, dtype).train().requires_grad_()
     dropout = []
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.modules.dropout._DropoutNd):

@@ -44,6 +44,30 @@ def pruned():
     torch.nn.utils.prune.random_unstructured(model[0], "weight", 0.75)
     return model
 
+def frozen():
+    model = nn.Sequential(nn.Linear(10, 8), nn.Tanh(), nn.Linear(8, 3))
+    model[0].weight.requires_grad_(False)
+    return model
+
+def layer():
+    return nn.Linear(10, 3)
+
+def not_a_number():
+    model = nn.Linear(10, 3)
+    model.bias.data[0] = torch.nan
+    return model
+
+def pair():
+    class Pair(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return self.fc(x), x
+
+    return Pair()
+
 def raises():
     raise RuntimeError("no such weights")
 
@@ -245,6 +269,23 @@ def test_a_network_that_is_pruned_already_keeps_its_masks(call: Callable[..., tu
     assert (status, "50.0% of the weights pruned" in out) == (0, True)
 
 
+@pytest.mark.parametrize("network", ["frozen", "layer"])
+def test_frozen_weights_and_a_single_layer_are_verified(
+    call: Callable[..., tuple[int, str, str]], network: str
+) -> None:
+    status, out, error = call(
+        "--model", f"my_networks:{network}", "--input-shape", "10", "--backend", "dense", "--steps", 2
+    )
+    assert status == 0, error
+    assert ("the layer" in out) == (network == "layer")
+
+
+def test_a_network_that_gives_nan_by_itself_is_not_passed(call: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, _ = call("--model", "my_networks:not_a_number", "--input-shape", "10", "--backend", "dense")
+    assert status == 1
+    assert "the layer: forward: not finite in dense PyTorch either" in out
+
+
 def test_all_stands_for_what_works_here(
     call: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -311,6 +352,7 @@ OWN = ("--model", "my_networks:small")
         (("--model", "my_networks:large", "--input-shape", "3"), "has no function 'large'"),
         (("--model", "my_networks:raises", "--input-shape", "3"), "no such weights"),
         (("--model", "my_networks:number", "--input-shape", "3"), "got int"),
+        (("--model", "my_networks:pair", "--input-shape", "4"), "one tensor of real numbers"),
         (("--model", "my_networks:nothing_to_prune", "--input-shape", "1,3"), "nothing in it can be sparse"),
         (("--sparsity", "1"), "below 1"),
         (("--sparsity", "nan"), "below 1"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import OPERATIONS, Choices
 from lth_sparse.nn import SparseConv2d, SparseLinear
-from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, relative, rounding
+from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, nothing_to_compare, relative, rounding
 from lth_sparse.verification.speed import medians
 from lth_sparse.verification.subject import Subject
 
@@ -160,6 +160,7 @@ def verified(case: Case, yardstick: Yardstick, subject: Subject, backend: str, n
                     if operation not in judged or verdict.of_bound > judged[operation].of_bound:
                         judged[operation] = verdict
             computed_by = _computed_by(layer, choices)
+            notes += nothing_to_compare(judged)
             if layer.computed_by != backend:
                 notes.append(registry.get(backend).supports(layer.spec, layer.values.dtype, layer.values.device)[1])
             if not_timed:
@@ -172,10 +173,8 @@ def verified(case: Case, yardstick: Yardstick, subject: Subject, backend: str, n
     except Exception as error:
         # A backend that raises must not keep the others from being verified.
         failed = because(error)
-    return Row(
-        subject.name, subject.sparsity, backend, case.name, "layer", computed_by, judged, milliseconds, failed,
-        tuple(notes),
-    )  # fmt: skip
+    row = Row(subject.name, subject.sparsity, backend, case.name or "the layer", "layer", computed_by, judged)
+    return replace(row, milliseconds=milliseconds, failed=failed, notes=tuple(notes))
 
 
 def _step(layer: nn.Module, weight: Tensor, case: Case) -> Callable[[], object]:

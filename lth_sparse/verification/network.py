@@ -23,6 +23,7 @@ from lth_sparse.verification.judgement import (
     Judged,
     Row,
     because,
+    nothing_to_compare,
     relative_norm,
     rounding,
 )
@@ -32,7 +33,7 @@ from lth_sparse.verification.subject import Subject
 from lth_sparse.verification.training import loss_of, losses, targets_for, training_step
 
 MOVED_BY = 16
-"""Roundings, of every weight."""
+"""Roundings to float32, in which sums are accumulated, of every weight; or two of what is multiplied, if more."""
 MOVED = 3
 """Networks with other signs of these roundings."""
 TIMES_GROWTH = 4.0
@@ -121,11 +122,12 @@ class Baseline:
 
     def _moved(self, number: int) -> nn.Module:
         generator = torch.Generator().manual_seed(number)
+        distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps)
         moved = copy.deepcopy(self.subject.model)
         with torch.no_grad():
             for weight in moved.parameters():
                 signs = torch.randint(0, 2, weight.shape, generator=generator).to(weight.device) * 2 - 1
-                weight.mul_(1 + MOVED_BY * self._eps * signs)
+                weight.mul_(1 + distance * signs)
         return moved
 
 
@@ -156,7 +158,7 @@ def _passes_verified(baseline: Baseline, backend: str, not_timed: str) -> Row:
         return replace(row, failed=because(error))
     return replace(
         row, computed_by=_computed_by(sparse), judged=judged, milliseconds=milliseconds,
-        notes=(*notes, *_little(judged)),
+        notes=(*notes, *_little(judged), *nothing_to_compare(judged)),
     )  # fmt: skip
 
 
@@ -168,11 +170,13 @@ def _training_verified(baseline: Baseline, backend: str) -> Row:
         judged = {"loss": baseline.judge_training(baseline.trained(sparse, baseline.images))}
     except Exception as error:
         return replace(row, failed=because(error))
-    return replace(row, computed_by=_computed_by(sparse), judged=judged, notes=_little(judged))
+    return replace(
+        row, computed_by=_computed_by(sparse), judged=judged, notes=(*_little(judged), *nothing_to_compare(judged))
+    )
 
 
 def _little(judged: Mapping[str, Judged]) -> tuple[str, ...]:
-    names = [name for name, each in judged.items() if not each.bound <= SHOWS_LITTLE]
+    names = [name for name, each in judged.items() if each.bound > SHOWS_LITTLE]
     return (f"{', '.join(names)}: rounding alone does so much here that the bound shows little",) if names else ()
 
 
