@@ -17,6 +17,7 @@ import lth_sparse
 from bench import results_file, tables
 from bench.suite import Suite
 from lth_sparse import allocator, environment
+from lth_sparse.backends import extension
 
 OPTIONAL = ("full", "peers")
 """Markers of what runs only when it is asked for: by -m, or by --full."""
@@ -90,12 +91,5 @@ def _measured_on() -> dict[str, Any]:
     here = environment.describe(torch.device("cpu"), lth_sparse.__version__)
     if not lth_sparse.backends()["cpp"]:
         here["instruction_set"] = torch.ops.lth_sparse_cpu.instruction_set()
-        here["compiler"] = _compiler()
+        here["compiler"] = extension.compiler("_cpu")
     return here
-
-
-def _compiler() -> str:
-    """What the compiler wrote about itself into the extension, or ""."""
-    (library, *_) = sorted(Path(lth_sparse.__file__).parent.glob("_cpu*.so"))
-    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", library.read_bytes())
-    return found[0].decode() if found else ""

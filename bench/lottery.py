@@ -31,6 +31,7 @@ from bench.turns import Turns
 from lth_sparse import __version__, allocator, config, data, environment, models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
+from lth_sparse.command_line import device as device_called
 from lth_sparse.config import Config
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset, Split
@@ -41,7 +42,7 @@ from lth_sparse.masks import prunable
 from lth_sparse.nn import sparsify
 from lth_sparse.progress import Progress, say
 from lth_sparse.record import STEP, Record
-from lth_sparse.run import find_device, make_deterministic, parser
+from lth_sparse.run import make_deterministic, parser
 from lth_sparse.store import RunDirectory
 from lth_sparse.ticket import load_ticket, read_ticket
 from lth_sparse.timing import FEWEST_STEPS, MOST_STEPS
@@ -205,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if settled := [config.flag(name) for name in OURS if name in options]:
             raise InputError(f"{', '.join(settled)}: this command settles it itself")
         settings = config.build(DEFAULTS | options)
-        device = find_device(settings.device)
+        device = device_called(settings.device)
         if device.type == "cuda":
             make_deterministic()
         dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,6 +11,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.base import LayerSpec
 from lth_sparse.masks import Masks, prunable
 from lth_sparse.pattern import Pattern
+from lth_sparse.verification.training import training_step as training_step
 
 
 def dense_layer(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
@@ -63,28 +62,6 @@ def sparse_layer(name: str, spec: LayerSpec, mask: Tensor, x: Tensor, weight: Te
 def packing(name: str, spec: LayerSpec, mask: Tensor) -> Side:
     """From a mask to the plan of the backend called `name`."""
     return {"pack": lambda: registry.get(name).pack(Pattern.from_mask(mask), spec)}
-
-
-def training_step(model: nn.Module, images: Tensor, labels: Tensor, masks: Masks) -> Callable[[], None]:
-    """A step as a researcher writes it; the dense layers that `masks` name are masked after it."""
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
-    criterion = nn.CrossEntropyLoss()
-    # In the layout of the weights: a product of two layouts is slower.
-    pruned = [
-        (weight, torch.empty_like(weight, dtype=torch.bool).copy_(masks[name]))
-        for name, weight in prunable(model).items()
-        if name in masks
-    ]
-
-    def step() -> None:
-        optimizer.zero_grad()
-        criterion(model(images), labels).backward()
-        optimizer.step()
-        with torch.no_grad():
-            for weight, mask in pruned:
-                weight *= mask
-
-    return step
 
 
 def random_masks(model: nn.Module, sparsity: float) -> Masks:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 
 from lth_sparse import allocator
 
@@ -64,7 +64,7 @@ def describe(device: torch.device, version: str) -> dict[str, Any]:
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": torchvision_version(),
         "platform": platform.platform(),
         "processor": _processor(),
         "processor_family": _processor_family(),
@@ -72,3 +72,28 @@ def describe(device: torch.device, version: str) -> dict[str, Any]:
         "allocator": allocator.describe(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
     }
+
+
+def processor_features() -> set[str]:
+    """Instruction sets and the like, as Linux names them; empty elsewhere."""
+    found = _first_processor()
+    return set((found.get("flags") or found.get("Features") or "").split())
+
+
+def version_of(package: str) -> str:
+    """The version of an installed package, without importing it; "" when it is not installed."""
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def torchvision_version() -> str:
+    """As it says itself, which names its CUDA; what is wrong where it cannot be imported."""
+    try:
+        import torchvision
+    except Exception as error:  # One that was built for another torch raises RuntimeError.
+        installed = version_of("torchvision")
+        reason = " ".join(str(error).split())
+        return f"{installed}, which cannot be imported: {reason}" if installed else "not installed"
+    return str(torchvision.__version__)

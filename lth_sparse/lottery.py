@@ -27,8 +27,9 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.errors import InputError
 from lth_sparse.evaluate import evaluate, max_relative_error
 from lth_sparse.masks import Masks
+from lth_sparse.messages import say
 from lth_sparse.nn import densify, sparsify
-from lth_sparse.progress import Progress, say
+from lth_sparse.progress import Progress
 from lth_sparse.proof import Weights
 from lth_sparse.record import STEP, TIME_COLUMNS, Chosen, LayerCount, Proof, Record, Round
 from lth_sparse.seeding import derive

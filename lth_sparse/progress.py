@@ -7,15 +7,11 @@ import time
 
 from tqdm import tqdm
 
+from lth_sparse.messages import say
 from lth_sparse.record import Round
 from lth_sparse.train import Training
 
 STEPS_BETWEEN_UPDATES = 10
-
-
-def say(text: str) -> None:
-    """A line for the person who watches, on standard error, so that standard output stays with the results."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def notice(text: str) -> None:

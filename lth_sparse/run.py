@@ -6,14 +6,11 @@ import argparse
 import os
 import shlex
 import sys
-import tempfile
 import time
-import traceback
-import warnings
 from collections.abc import Sequence
 from dataclasses import Field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 
@@ -23,36 +20,20 @@ from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import backends, get, resolve
+from lth_sparse.command_line import Parser, exit_status, fractions
+from lth_sparse.command_line import device as device_called
 from lth_sparse.config import Config
-from lth_sparse.errors import InputError, ProofError
+from lth_sparse.errors import InputError
 from lth_sparse.lottery import Lottery
 from lth_sparse.masks import prunable
+from lth_sparse.messages import say
 from lth_sparse.presets import INTERPRETED, PRESETS
-from lth_sparse.progress import Progress, notice, say
+from lth_sparse.progress import Progress, notice
 from lth_sparse.record import Record
 from lth_sparse.store import RunDirectory, numbered, read_choices
-from lth_sparse.suggest import nearest
 
 PROGRAM = "python -m lth_sparse.run"
-UNEXPECTED = 1
-BAD_INPUT = 2
-INTERRUPTED = 130
 SECONDS_BETWEEN_REPORTS = 30.0
-
-
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        unknown = message.removeprefix("unrecognized arguments: ")
-        if unknown != message:
-            message += nearest(unknown.split(" ")[0], self._option_string_actions)
-        raise InputError(message)
-
-
-def _fractions(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(",") if part)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.75, given {text}") from error
 
 
 def _help(setting: Field[Any]) -> str:
@@ -65,7 +46,7 @@ def _help(setting: Field[Any]) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """The command line, made from the settings of `lth_sparse.config`."""
-    made = _Parser(
+    made = Parser(
         prog=PROGRAM,
         description="Finds lottery tickets: trains a network, prunes it, rewinds it, retrains it, round after round.",
         epilog=f"presets: {', '.join(PRESETS)}. A preset sets the other options; what you give yourself wins.",
@@ -75,7 +56,7 @@ def parser() -> argparse.ArgumentParser:
     for setting, kind, _ in config.settings():
         made.add_argument(
             config.flag(setting.name),
-            type=_fractions if kind is tuple else kind,
+            type=fractions if kind is tuple else kind,
             metavar=setting.name.upper() if kind is not tuple else "FRACTIONS",
             help=_help(setting),
         )
@@ -94,40 +75,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command line; gives its exit status: 0 done, 2 bad input, told in one line on standard error."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     allocator.keep_freed_memory()
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
-            _run(vars(parser().parse_args(given)), shlex.join([*PROGRAM.split(), *given]))
-    except (InputError, BackendError, ProofError) as error:
-        return _failed(str(error))
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        return _failed(f"{where}{error.strerror or error}; what was finished before is whole, see --resume")
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
-            return _failed(f"out of memory ({reason}); lower --batch-size or choose a smaller model")
-        say(f"{PROGRAM}: unexpected {type(error).__name__}: {reason}; please report it{_kept_traceback()}")
-        return UNEXPECTED
-    except KeyboardInterrupt:
-        say("interrupted; the same command with --resume and this --out goes on from the last finished epoch")
-        return INTERRUPTED
-    return 0
 
+    def work() -> int:
+        _run(vars(parser().parse_args(given)), shlex.join([*PROGRAM.split(), *given]))
+        return 0
 
-def _kept_traceback() -> str:
-    """Keeps the traceback of a mistake of ours in a file, and says where, instead of throwing it at the user."""
-    path = Path(tempfile.gettempdir()) / f"lth_sparse-traceback-{os.getpid()}.txt"
-    try:
-        path.write_text(traceback.format_exc())
-    except OSError:
-        return ""
-    return f" with {path}"
-
-
-def _failed(message: str) -> int:
-    say(f"{PROGRAM}: error: {message}")
-    return BAD_INPUT
+    return exit_status(
+        PROGRAM,
+        work,
+        on_disk="; what was finished before is whole, see --resume",
+        smaller="lower --batch-size or choose a smaller model",
+        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
+    )
 
 
 def _run(given: dict[str, Any], command: str) -> None:
@@ -152,7 +111,7 @@ def _run(given: dict[str, Any], command: str) -> None:
             store.refuse_if_taken()
         if resume:
             say(f"there is no run under {out} yet: starting it")
-    device = find_device(settings.device)
+    device = device_called(settings.device)
     if device.type == "cuda":
         make_deterministic()
     backend = resolve(settings.backend)
@@ -300,7 +259,7 @@ def _refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 def _interpret_if_needed(settings: Config) -> bool:
     """Whether this run's kernels are Triton's and its device the CPU: then Triton's interpreter runs them."""
-    if settings.backend != "triton" or find_device(settings.device).type != "cpu":
+    if settings.backend != "triton" or device_called(settings.device).type != "cpu":
         return False
     triton.interpret()
     return True
@@ -311,21 +270,6 @@ def _flat(settings: dict[str, Any]) -> dict[str, Any]:
     for name, value in settings.items():
         flat |= value if isinstance(value, dict) else {name: value}
     return flat
-
-
-def find_device(name: str) -> torch.device:
-    """The device of `--device`; raises InputError where PyTorch has none of that name."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
-    if device.type not in ("cpu", "cuda") or (device.type == "cpu" and device.index):
-        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: this machine shows PyTorch {torch.cuda.device_count()} GPUs; choose cpu")
-    return device
 
 
 def make_deterministic() -> None:

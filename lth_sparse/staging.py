@@ -113,7 +113,12 @@ def tiling(
             break
         pixel_warps //= 2
     # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
-    for limit, buffers in ((_PREFERRED_BYTES, 3), (_PREFERRED_BYTES, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)):
+    for limit, buffers in (
+        (_PREFERRED_BYTES, 3),
+        (_PREFERRED_BYTES, 2),
+        (device.shared_bytes, 2),
+        (device.shared_bytes, 1),
+    ):
         if buffers > 2 and gradient_pieces is not None:
             continue
         for warps in _halves(pixel_warps):

@@ -14,7 +14,7 @@ MOST_STEPS = 30
 PATIENCE_SECONDS = 1.0
 
 
-def side_by_side(steps: Sequence[Callable[[], None]], device: torch.device) -> list[float]:
+def side_by_side(steps: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
     """Median milliseconds of each of `steps`, called in turn, first of all in the order given and then reversed.
 
     At least 5 calls of each after 2 to warm up, at most 30, and no more than about a second in all in between.

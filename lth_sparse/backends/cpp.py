@@ -21,7 +21,7 @@ def _load() -> str:
         return reason
     try:
         torch.ops.lth_sparse_cpu.instruction_set()
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError) as error:
         return str(error).splitlines()[0]
     _register_fakes()
     return ""

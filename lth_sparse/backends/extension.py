@@ -1,5 +1,6 @@
 """The shared objects that setup.py builds of csrc/."""
 
+import re
 from pathlib import Path
 
 import torch
@@ -20,3 +21,24 @@ def load(name: str, what_to_do: str) -> str:
     except (OSError, RuntimeError) as error:
         return str(error).splitlines()[0]
     return ""
+
+
+def compiler(name: str) -> str:
+    """What the compiler wrote about itself into the one called `name`; "" when that is not built, or says nothing."""
+    path = built(name)
+    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", path.read_bytes()) if path else None
+    return found[0].decode() if found else ""
+
+
+def architectures(name: str) -> list[str]:
+    """The GPUs that the one called `name` has machine code for, such as sm_90."""
+    path = built(name)
+    found = re.findall(rb"-arch (sm_\d+\w?)", path.read_bytes()) if path else []
+    return sorted({each.decode() for each in found})
+
+
+def instruction_sets(name: str) -> list[str]:
+    """Those of processors that the one called `name` has kernels for: names in its read-only data."""
+    path = built(name)
+    content = path.read_bytes() if path else b""
+    return [each for each in ("avx512", "avx2", "portable") if b"\0" + each.encode() + b"\0" in content]

@@ -1,0 +1,99 @@
+"""What the commands of this package have in common: their options, and errors told in one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NoReturn
+
+import torch
+
+from lth_sparse.backends.base import BackendError
+from lth_sparse.errors import InputError, ProofError
+from lth_sparse.messages import say
+from lth_sparse.suggest import nearest
+
+UNEXPECTED = 1
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+class Parser(argparse.ArgumentParser):
+    """Raises InputError for what it does not understand, with the nearest option."""
+
+    def error(self, message: str) -> NoReturn:
+        """As argparse calls it."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        if unknown != message:
+            message += nearest(unknown.split(" ")[0], self._option_string_actions)
+        raise InputError(message)
+
+
+def fractions(text: str) -> tuple[float, ...]:
+    """From "0.5,0.75". Raises argparse.ArgumentTypeError."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.75, given {text}") from error
+
+
+def device(name: str) -> torch.device:
+    """The device called auto (a GPU if there is one), cpu, cuda or cuda:N. Raises InputError for any other."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N") from error
+    if found.type not in ("cpu", "cuda") or (found.type == "cpu" and found.index):
+        raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: this machine shows PyTorch {torch.cuda.device_count()} GPUs; choose cpu")
+    return found
+
+
+def exit_status(
+    program: str, work: Callable[[], int], *, on_disk: str = "", smaller: str, interrupted: str = "interrupted"
+) -> int:
+    """What `work` gives; 2 when it raised for something that the user can change, which is told in one line.
+
+    `on_disk`: added after an OSError; `smaller`: what to do when memory runs out; `interrupted`: the line after Ctrl-C.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_: say(f"warning: {message}")
+            return work()
+    except (InputError, BackendError, ProofError) as error:
+        return _failed(program, str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _failed(program, f"{where}{error.strerror or error}{on_disk}")
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+            return _failed(program, f"out of memory ({reason}); {smaller}")
+        say(f"{program}: unexpected {type(error).__name__}: {reason}; please report it{_kept_traceback()}")
+        return UNEXPECTED
+    except KeyboardInterrupt:
+        say(interrupted)
+        return INTERRUPTED
+
+
+def _kept_traceback() -> str:
+    """Keeps the traceback of a mistake of ours in a file, and says where, instead of throwing it at the user."""
+    path = Path(tempfile.gettempdir()) / f"lth_sparse-traceback-{os.getpid()}.txt"
+    try:
+        path.write_text(traceback.format_exc())
+    except OSError:
+        return ""
+    return f" with {path}"
+
+
+def _failed(program: str, message: str) -> int:
+    say(f"{program}: error: {message}")
+    return BAD_INPUT
