@@ -1,9 +1,10 @@
 """How the CUDA kernels cut a correlation into thread blocks, and how a tile of its input lies in shared memory.
 
 A thread block computes a tile of positions, of one image or of several whole ones, times a few blocks of 16 rows. Its
-warps are `block_count` x `pixel_warps` x `column_warps`, each with one block of rows and 64 positions. The input of the tile, with its
-halo, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a time; with a
-stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring elements.
+warps are `block_count` x `pixel_warps` x `column_warps`, each with one block of rows and 64 positions. The input of the
+tile, with its halo, lies in shared memory as [channels of a chunk][images][rows][columns], one chunk of channels at a
+time; with a stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring
+elements.
 
 Pitches are such that the order of columns in lth_sparse/channel_chunks.py keeps their reads in different banks: a row
 and a channel both move on by 8 banks of 32, or both by 24.
@@ -28,7 +29,7 @@ _MOST_IMAGES, _MOST_ROWS = 2**8, 2**12
 """The kernels hold an image, a row and a column of a tile in one integer."""
 _MOST_WARPS = 8
 _MOST_BLOCKS, _MOST_BLOCKS_OF_GRADIENT = 4, 8
-"""Of rows, of a thread block: with more of them it has fewer positions, so that a tile with its gradient stays small."""
+"""Of rows, in a thread block: with more of them it has fewer positions, and a tile with its gradient stays small."""
 _SUMS_BYTES = 32 * 32 * 4
 """Of the sums that a warp has, 32 in each of its lanes, where the warps of a block of rows add them up."""
 _PREFERRED_BYTES = 112 * 1024

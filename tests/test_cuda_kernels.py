@@ -99,7 +99,7 @@ def cut_to_tf32(tensor):
 
 
 def multiplied_in_tf32(spec, mask, x, values, bias, grad_out):
-    """The outputs in float64: what is gathered is cut off, the other factor rounded, and the mean of the loss made up."""
+    """The outputs in float64: what is gathered is cut off, the other factor rounded, the mean loss made up."""
     made_up = torch.tensor(1 + 0.72 / 2048, dtype=torch.float32)
     doubles = [tensor.double() for tensor in (cut_to_tf32(x), as_tf32(values * made_up), bias)]
     forward, grad_input, _ = outputs_of_reference(mask, spec, *doubles, cut_to_tf32(grad_out).double())
