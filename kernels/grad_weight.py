@@ -14,7 +14,8 @@ each time.
 Bound, by count: the instructions that gather, as for the correlation; the gradients are loaded again for each step of a
 block, and positions are what tensor cores sum over, so both operands pass through shared memory. In TF32 on sm_90 a
 gathered element costs 19 instructions in NCHW and 28 in channels_last, in half precision 10 and 19 (`make kernels`).
-The fraction of the bound that is reached is not known: not yet run on a GPU.
+Measured on an H100, with launches that were never tuned, for 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, at 95 %
+sparsity: 282 us in NCHW, 1483 in channels_last (bench/results/gpu-nvidia-h100-80gb-hbm3.json).
 """
 
 from __future__ import annotations

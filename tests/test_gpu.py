@@ -1,7 +1,4 @@
-"""What only a GPU can show of its backends: precisions, CUDA graphs, calls that neither wait nor allocate.
-
-Not yet run on a GPU.
-"""
+"""What only a GPU can show of its backends: precisions, CUDA graphs, calls that neither wait nor allocate."""
 
 import pytest
 import torch

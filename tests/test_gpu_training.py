@@ -1,6 +1,6 @@
 """What only a GPU can show of training: that its step is a CUDA graph, which changes nothing but the time.
 
-Not yet run on a GPU. What of it does not need one is in test_step_graph.py.
+What of it does not need one is in test_step_graph.py.
 """
 
 from __future__ import annotations

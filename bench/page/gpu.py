@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from bench.gpu_cases import LAYERS
@@ -31,8 +32,9 @@ class Ratio:
     backend: str
     microseconds: float
     dense_microseconds: float
-    error: float
-    """Our largest relative error against float64 over dense PyTorch's own, the worst operation and layout."""
+    error: float | None
+    """Our largest relative error against float64 over dense PyTorch's own, the worst operation and layout; None where
+    it was not measured."""
 
     @property
     def value(self) -> float:
@@ -51,13 +53,17 @@ def ratios(found: dict[str, Any]) -> list[Ratio]:
         else:
             ours.setdefault((*place, row["masks"], row["sparsity"], row["side"]), []).append(row)
     return [
-        Ratio(*place, min(row["total"] for row in rows), dense[place[:2]], max(map(_error, rows)))
+        Ratio(*place, min(row["total"] for row in rows), dense[place[:2]], _worst_error(rows))
         for place, rows in ours.items()
     ]
 
 
-def _error(row: dict[str, Any]) -> float:
-    return max(error / max(row["dense_error"][name], 1e-30) for name, error in row["error"].items())
+def _worst_error(rows: Sequence[dict[str, Any]]) -> float | None:
+    known = [row for row in rows if "error" in row]
+    return max(
+        (error / max(row["dense_error"][name], 1e-30) for row in known for name, error in row["error"].items()),
+        default=None,
+    )
 
 
 def sections(files: dict[str, dict[str, Any]]) -> list[Section]:
@@ -99,7 +105,8 @@ def _section(name: str, found: dict[str, Any]) -> Section:
 
 def checks(found: dict[str, Any]) -> list[str]:
     """What passed and what failed, in a list."""
-    lines = [f"- Tests of {suite}: {said}" for suite, said in found["tests"].items()]
+    lines = [f"- Note: {found['note']}"] if found.get("note") else []
+    lines += [f"- Tests of {suite}: {said}" for suite, said in found["tests"].items()]
     lines += [f"- compute-sanitizer, {tool}: {found[tool]}" for tool in ("memcheck", "racecheck") if tool in found]
     lines += [f"- Not measured: {backend}, {reason}" for backend, reason in found["unusable"].items()]
     lines += [f"- Failed: {failure}" for failure in [*found["build_failed"], *found["failed"]]]
@@ -122,15 +129,16 @@ def layers_table(measured: Sequence[Ratio]) -> list[str]:
 
 
 def best_table(measured: Sequence[Ratio]) -> list[str]:
-    """The faster of our backends on random masks, as `auto` would take it, where it is not dense."""
-    random = [row for row in measured if row.masks == "random"]
-    sparsities = sorted({row.sparsity for row in random})
+    """The faster of our backends, on masks of tickets, or random ones where a layer has no ticket."""
+    ticket = {(row.layer, row.precision) for row in measured if row.masks == "ticket"}
+    chosen = [row for row in measured if (row.masks == "ticket") == ((row.layer, row.precision) in ticket)]
+    sparsities = sorted({row.sparsity for row in chosen})
     lines = []
-    for layer, precision in dict.fromkeys((row.layer, row.precision) for row in random):
+    for layer, precision in dict.fromkeys((row.layer, row.precision) for row in chosen):
         line = [_layer(layer), precision]
         for sparsity in sparsities:
             key = layer, precision, sparsity
-            here = [row for row in random if (row.layer, row.precision, row.sparsity) == key]
+            here = [row for row in chosen if (row.layer, row.precision, row.sparsity) == key]
             best = max(here, key=lambda row: row.value, default=None)
             line.append(f"{words.ratio(best.value)} {best.backend}" if best else "")
         lines.append(line)
@@ -168,11 +176,14 @@ def errors(measured: Sequence[Ratio]) -> list[str]:
     lines = []
     for backend, precision in dict.fromkeys((row.backend, row.precision) for row in measured):
         rows = [row for row in measured if (row.backend, row.precision) == (backend, precision)]
-        worst = max(rows, key=lambda row: row.error)
-        lines.append(
-            f"- Largest error against float64 of {backend} in {precision}: {worst.error:.2f} of dense PyTorch's own "
-            f"({_layer(worst.layer)} at {words.percent(worst.sparsity)})"
+        error, worst = max(
+            ((row.error, row) for row in rows if row.error is not None), key=itemgetter(0), default=(0, None)
         )
+        if worst is not None:
+            lines.append(
+                f"- Largest error against float64 of {backend} in {precision}: {error:.2f} of dense PyTorch's own "
+                f"({_layer(worst.layer)} at {words.percent(worst.sparsity)})"
+            )
     return lines
 
 

@@ -6,7 +6,7 @@
 // upper four bits say which quarters of the 16 rows are alive in it. A hole takes the code of the column before it, with
 // weights of zero.
 //
-// Bound by memory: it writes 16 slots a column and reads nnz values, a few megabytes at most. Not yet run on a GPU.
+// Bound by memory: it writes 16 slots a column and reads nnz values, a few megabytes at most.
 #pragma once
 
 #include "arithmetic.h"

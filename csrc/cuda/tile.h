@@ -7,7 +7,7 @@
 //
 // A thread copies the same piece of plane after plane, so that a copy is two additions and itself. (The first version
 // asked of every copy which piece and plane it was, and rounded in a pass of its own what it had copied: on an H100 that
-// was four fifths of all instructions.)
+// was most of all instructions.)
 //
 // Elements of two bytes that cannot be copied in pieces (channels_last, odd widths) are loaded and stored, which no
 // asynchronous copy can do: the threads wait for them before they multiply what came before.
