@@ -22,6 +22,7 @@ from lth_sparse.errors import InputError
 from lth_sparse.files import write_atomically
 from lth_sparse.messages import say
 from lth_sparse.report.plots import png
+from lth_sparse.seeding import generator
 from lth_sparse.verification import layers, network, table
 from lth_sparse.verification.judgement import Row, because
 from lth_sparse.verification.plot import picture
@@ -161,9 +162,8 @@ def _backends(names: Sequence[str], device: torch.device) -> tuple[list[str], li
 
 def _rows(subject: Subject, chosen: Sequence[str], device: torch.device, options: argparse.Namespace) -> list[Row]:
     subject, dropout = _moved_to(subject, device, DTYPES[options.dtype])
-    generator = torch.Generator().manual_seed(options.seed)
     shape = (options.batch_size, *subject.input_shape)
-    images = torch.randn(shape, generator=generator).to(device, DTYPES[options.dtype])
+    images = torch.randn(shape, generator=generator(options.seed, "images")).to(device, DTYPES[options.dtype])
     output = _tried(subject, images)
     if not isinstance(output, Tensor) or not output.is_floating_point():
         raise InputError(f"{subject.name}: expected a network whose output is one tensor of real numbers")

@@ -49,6 +49,9 @@ def frozen():
     model[0].weight.requires_grad_(False)
     return model
 
+def wide():
+    return nn.Linear(3000, 256)
+
 def layer():
     return nn.Linear(10, 3)
 
@@ -135,6 +138,17 @@ class NotANumber(Slightly):
         return gradient
 
 
+class OneByOne(Slightly):
+    """Right, but it adds one product after the other, in float32."""
+
+    def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        weight = plan.pattern.scatter(values)
+        output = torch.zeros(x.shape[0], weight.shape[0])
+        for column in range(weight.shape[1]):
+            output += x[:, column, None] * weight[:, column]
+        return output if bias is None else output + bias
+
+
 class Raises(Slightly):
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         raise RuntimeError("out of\nregisters")
@@ -193,6 +207,17 @@ def test_a_backend_that_is_slightly_wrong_is_named(
         elif row["kind"] == "layer":
             assert (row["holds"], wrong) == (False, {operation}), row
             assert f"{row['part']} (broken, 89.9%): OUT OF BOUNDS: {operation}" in out.splitlines()[-1]
+
+
+def test_the_order_of_additions_is_left_to_a_backend(
+    call: Callable[..., tuple[int, str, str]], broken: Callable[[type[Slightly]], None]
+) -> None:
+    broken(OneByOne)
+    status, out, _ = call(
+        "--model", "my_networks:wide", "--input-shape", "3000", "--sparsity", "0.1", "--batch-size", 256, "--steps", 2,
+        "--backend", "broken",
+    )  # fmt: skip
+    assert status == 0, out
 
 
 def test_a_backend_that_raises_fails_and_the_others_are_verified(

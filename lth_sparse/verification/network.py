@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.masks import weight_name
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
+from lth_sparse.seeding import generator
 from lth_sparse.verification.judgement import (
     TIMES_DENSE,
     Judged,
@@ -121,12 +122,12 @@ class Baseline:
         return max(steps, key=lambda step: step.of_bound)
 
     def _moved(self, number: int) -> nn.Module:
-        generator = torch.Generator().manual_seed(number)
+        draws = generator(self.seed, f"moved {number}")
         distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps)
         moved = copy.deepcopy(self.subject.model)
         with torch.no_grad():
             for weight in moved.parameters():
-                signs = torch.randint(0, 2, weight.shape, generator=generator).to(weight.device) * 2 - 1
+                signs = torch.randint(0, 2, weight.shape, generator=draws).to(weight.device) * 2 - 1
                 weight.mul_(1 + distance * signs)
         return moved
 

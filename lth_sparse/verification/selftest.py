@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from lth_sparse.backends.registry import backends, get
+from lth_sparse.seeding import generator
 from lth_sparse.verification import layers
 from lth_sparse.verification.judgement import Row
 from lth_sparse.verification.subject import Subject
@@ -16,7 +17,7 @@ BATCH, IMAGE_SHAPE, DENSITY = 5, (6, 9, 9), 0.3
 def rows(device: torch.device) -> dict[str, list[Row]]:
     """Backend -> a row for each layer; for every backend that computes on `device`."""
     subject = _subject(device)
-    images = torch.randn(BATCH, *IMAGE_SHAPE, generator=torch.Generator().manual_seed(0)).to(device)
+    images = torch.randn(BATCH, *IMAGE_SHAPE, generator=generator(0, "images")).to(device)
     found: dict[str, list[Row]] = {name: [] for name, reason in backends().items() if not reason}
     found = {name: made for name, made in found.items() if not get(name).refuses(device)}
     for case in layers.cases(subject, images, seed=0)[0]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from lth_sparse.masks import Masks, prunable
+from lth_sparse.seeding import generator
 
 
 def loss_of(output: Tensor, targets: Tensor) -> Tensor:
@@ -21,10 +22,11 @@ def loss_of(output: Tensor, targets: Tensor) -> Tensor:
 
 def targets_for(output: Tensor, seed: int) -> Tensor:
     """Random classes for an output [N, classes], random numbers of its shape for any other."""
-    generator = torch.Generator().manual_seed(seed)
     if output.dim() == 2 and output.shape[1] > 1:
-        return torch.randint(0, output.shape[1], output.shape[:1], generator=generator).to(output.device)
-    return torch.randn(output.shape, generator=generator).to(output)
+        return torch.randint(0, output.shape[1], output.shape[:1], generator=generator(seed, "targets")).to(
+            output.device
+        )
+    return torch.randn(output.shape, generator=generator(seed, "targets")).to(output)
 
 
 def training_step(model: nn.Module, images: Tensor, targets: Tensor, masks: Masks) -> Callable[[], Tensor]:
