@@ -43,7 +43,7 @@ IMAGES ?= $(HOME)/.cache/cifar10-jpeg
 LOTTERY := $(VENV)/bin/python -m bench.lottery --preset paper/conv4 --dataset folder --data-dir $(IMAGES)
 
 lottery: $(VENV)/ready
-	$(LOTTERY) --image-size 16 --iterations 700 --evaluate-every 350 --test-images 2000 $(ARGS)
+	$(LOTTERY) --image-size 16 --iterations 500 --evaluate-every 250 --test-images 2000 $(ARGS)
 	$(LOTTERY) --extrapolate $(ARGS)
 
 # docs/results/README.md, its charts and the figures of README.md, of the files that bench and the lotteries left.

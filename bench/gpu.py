@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
@@ -30,11 +30,14 @@ from bench.gpu_checks import (
     ROOT,
     SANITIZER_SECONDS,
     SUITES,
+    VERIFY_SECONDS,
     broke_the_gpu,
     build,
     passed,
     sanitized,
     tested,
+    verified,
+    within_bounds,
 )
 
 BUDGET_SECONDS = 440
@@ -152,10 +155,16 @@ def measure_layer(
     masks_of: dict[str, dict[float, Tensor]],
     backends: Sequence[str],
     device: torch.device,
+    plans: dict[tuple[Any, ...], Any],
 ) -> None:
-    """Rows of one layer in one precision: dense in both layouts, then every mask and backend in both layouts."""
+    """Rows of one layer in one precision: dense in both layouts, then every mask and backend in both layouts.
+
+    plans: what was packed for a backend, layer and mask; to be used again, and added to.
+    """
     from bench.gpu_timing import microseconds
     from bench.sides import sparse_layer
+    from lth_sparse.backends import registry
+    from lth_sparse.pattern import Pattern
 
     dtype = set_precision(precision)
     spec, generator = layer.spec, torch.Generator().manual_seed(0)
@@ -179,7 +188,10 @@ def measure_layer(
                 about = row | {"masks": kind, "sparsity": sparsity, "density": float(mask.float().mean())}
                 for backend in backends:
                     try:
-                        side = sparse_layer(backend, spec, mask, images, dense_weight, gradients)
+                        key = backend, layer.name, kind, sparsity
+                        if key not in plans:
+                            plans[key] = registry.get(backend).pack(Pattern.from_mask(mask), spec)
+                        side = sparse_layer(backend, spec, mask, images, dense_weight, gradients, plans[key])
                         times = microseconds(side, device)
                         error, dense_error = _errors(spec, side, mask, images, dense_weight, gradients)
                     except Exception as failure:  # The other backends go on.
@@ -324,25 +336,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{backend} is not measured: {reason}")
     results.found["tests"] = {}
 
-    def check(suites: Mapping[str, tuple[float, tuple[str, ...]]]) -> None:
-        for suite, (seconds, arguments) in suites.items():
-            if results.over():
-                return
-            results.found["tests"][suite] = tested(arguments, results.left(seconds))
-            say(f"tests of {suite}: {results.found['tests'][suite]}")
-            results.write()
+    def check(checks: Mapping[str, Callable[[], str]]) -> dict[str, str]:
+        """All of them at once: they wait for compilers and for Python most of the time, and nothing is timed yet."""
+        if results.over():
+            return {}
+        with ThreadPoolExecutor() as beside:
+            said = dict(zip(checks, beside.map(lambda check: check(), checks.values()), strict=True))
+        for name, line in said.items():
+            say(f"{name}: {line}")
+        return said
 
-    check(REHEARSED_SUITES if chosen.rehearse else SUITES)
-    if "cuda" in backends:
-        for tool in ("memcheck", "racecheck"):
-            results.found[tool] = sanitized(tool, results.left(SANITIZER_SECONDS))
-            say(f"{tool}: {results.found[tool]}")
+    def suites_of(suites: Mapping[str, tuple[float, tuple[str, ...]]]) -> dict[str, Callable[[], str]]:
+        return {
+            name: partial(tested, arguments, results.left(seconds)) for name, (seconds, arguments) in suites.items()
+        }
+
+    sanitizers = {
+        tool: partial(sanitized, tool, results.left(SANITIZER_SECONDS))
+        for tool in (("memcheck", "racecheck") if "cuda" in backends else ())
+    }
+    said = check(suites_of(REHEARSED_SUITES if chosen.rehearse else SUITES) | sanitizers)
+    results.found |= {tool: said.pop(tool) for tool in sanitizers if tool in said}
+    results.found["tests"] = said
+    results.write()
+    if not results.over():
+        results.found["verify"] = verified(device.type, backends, results.left(VERIFY_SECONDS))
+        say(f"verify: {results.found['verify']}")
     for backend in list(backends):
         if broke_the_gpu(results.found["tests"].get(backend, "")):
             backends.remove(backend)
             say(f"{backend} is not measured: its tests ended in an error that would end this process too")
     results.write()
     masks_of: dict[str, Any] = {"random": random_masks(layers)}
+    plans: dict[tuple[Any, ...], Any] = {}
     if not chosen.rehearse:
         torch.backends.cudnn.benchmark = True
         row = architecture(torch.cuda.get_device_capability())
@@ -358,7 +384,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             }
             for kind, by_sparsity in masks_of.items()
         }
-        measure = partial(measure_layer, results, layer, precision, of_layer, backends, device)
+        measure = partial(measure_layer, results, layer, precision, of_layer, backends, device, plans)
         results.attempt(f"{layer.name} in {precision}", measure)
     network, batch = ("small", 2) if chosen.rehearse else ("vgg16", 128)
     results.attempt(f"a step of {network}", lambda: measure_step(results, network, backends, device, batch))
@@ -369,13 +395,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not results.over() and "cuda" in backends:
             results.found["profile"] = profiled(results.found["layers"], PROFILE_SECONDS)
             say("\n".join(results.found["profile"]))
-        check(LATE_SUITES)
+        results.found["tests"] |= check(suites_of(LATE_SUITES))
     results.write()
     say("\n".join(summary(results.found)))
     say(f"written to {results.path} after {results.seconds:.0f} s")
     # The suite of a backend that cannot be used here is skipped, test by test.
     ran = [said for suite, said in results.found["tests"].items() if suite not in results.found["unusable"]]
-    return 0 if all(map(passed, ran)) and not results.found["failed"] and not build_failed else 1
+    right = all(map(passed, ran)) and within_bounds(results.found.get("verify", ""))
+    return 0 if right and not results.found["failed"] and not build_failed else 1
 
 
 if __name__ == "__main__":

@@ -17,17 +17,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_SECONDS = 150
 SUITES: dict[str, tuple[float, tuple[str, ...]]] = {
-    "cuda": (60, ("tests/test_gpu.py", "-k", "cuda")),
-    "triton": (90, ("tests/test_gpu.py", "-k", "not cuda")),
-    "training": (60, ("tests/test_gpu_training.py",)),
+    "cuda": (150, ("tests/test_gpu.py", "-k", "cuda")),
+    "triton": (150, ("tests/test_gpu.py", "-k", "not cuda")),
+    "training": (150, ("tests/test_gpu_training.py",)),
 }
 """Seconds and arguments of pytest, for what is tested before anything is measured. A backend has one of its name."""
 _KERNEL_TESTS = ("tests/test_triton_kernels.py", "tests/test_column_blocks.py")
 LATE_SUITES: dict[str, tuple[float, tuple[str, ...]]] = {"kernels": (90, (*_KERNEL_TESTS, "-m", "not alone"))}
 REHEARSED_SUITES = {"cuda": SUITES["cuda"], "plan": (120.0, ("tests/test_column_blocks.py",))}
-SANITIZER_SECONDS = 45
+SANITIZER_SECONDS = 120
 SANITIZED = ("tests/test_gpu.py", "-k", "cuda and errors and (strided or linear)")
 """Of the CUDA kernels, whose memory and barriers are their own affair: Triton's compiler would take all the time."""
+VERIFY_SECONDS = 60
+_WORKERS = "4"
+"""Processes of a suite, where pytest-xdist is there: they compile."""
 _NEEDS = {"tests/test_triton_kernels.py": "hypothesis", "tests/test_column_blocks.py": "hypothesis"}
 _BROKEN = re.compile("CUDA error|illegal memory access|misaligned address|unspecified launch failure")
 
@@ -71,6 +74,8 @@ def tested(arguments: Sequence[str], seconds: float, *before: str, **environment
     if not any(argument.endswith(".py") for argument in left):
         return f"not run: {', '.join(sorted(missing))} need hypothesis, which is not installed"
     command = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *left]
+    if not before and importlib.util.find_spec("xdist") is not None:
+        command += ["-n", _WORKERS]
     try:
         status, output = finished(command, seconds, **environment)
     except OSError as error:
@@ -82,6 +87,26 @@ def tested(arguments: Sequence[str], seconds: float, *before: str, **environment
     broken = [line for line in lines if _BROKEN.search(line)][:3]
     closing = [line for line in lines if re.search(r"\d+ (passed|failed|skipped|error)", line)]
     return "; ".join([*closing[-1:], *failed, *broken]) or f"exit status {status}: {lines[-1] if lines else ''}"
+
+
+def verified(device: str, backends: Sequence[str], seconds: float) -> str:
+    """The closing line of `python -m lth_sparse.verify`, on conv4, or on the digits' network where kernels are
+    interpreted."""
+    model = ("conv4", "0.95") if device == "cuda" else ("lenet-300-100", "0.9")
+    command = [
+        sys.executable, "-m", "lth_sparse.verify", "--device", device, "--backend", ",".join(backends),
+        "--model", model[0], "--sparsity", model[1], "--batch-size", "8" if device == "cpu" else "128",
+    ]  # fmt: skip
+    status, output = finished(command, seconds)
+    if status is None:
+        return f"not finished within {seconds:.0f} s"
+    lines = [line for line in output.splitlines() if line.strip()]
+    return (lines[-1] if lines else "") if status in (0, 1) else f"exit status {status}: {' '.join(lines[-3:])}"
+
+
+def within_bounds(said: str) -> bool:
+    """Whether that closing line says that everything is; "" where there was no time for it."""
+    return said == "" or re.match(r"all of \d+ rows", said) is not None
 
 
 def passed(said: str) -> bool:

@@ -23,7 +23,7 @@ from bench.measure import Row
 from lth_sparse import allocator, environment
 
 RESULTS = Path(__file__).with_name("results")
-GUARDED = {"c64": 0.95, "c128": 0.9, "c256": 0.95, "linear": 0.9, "1x1": 0.95}
+GUARDED = {"c64": 0.95, "c128": 0.9, "c256": 0.95, "linear": 0.9}
 """Layer -> sparsity: one for each way through the kernels that training spends its time in."""
 MOST_FALLEN = 0.25
 SECONDS = 2.0

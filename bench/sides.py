@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from bench.measure import Side
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.backends.base import LayerSpec, Plan
 from lth_sparse.masks import Masks, prunable
 from lth_sparse.pattern import Pattern
 from lth_sparse.verification.training import training_step as training_step
@@ -47,10 +47,12 @@ def dense_gradients(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor
     }
 
 
-def sparse_layer(name: str, spec: LayerSpec, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
-    """By the backend called `name`. In the layout of the tensors."""
+def sparse_layer(
+    name: str, spec: LayerSpec, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor, plan: Plan | None = None
+) -> Side:
+    """By the backend called `name`. In the layout of the tensors. `plan`: of that mask, if it was packed before."""
     backend, pattern = registry.get(name), Pattern.from_mask(mask)
-    plan = backend.pack(pattern, spec)
+    plan = plan or backend.pack(pattern, spec)
     values = pattern.gather(weight)
     return {
         "forward": lambda: backend.forward(x, values, plan, None),

@@ -134,7 +134,7 @@ def gpu_file(tmp_path: Path, precision: None) -> dict[str, Any]:
     masks = random_masks(REHEARSED)
     for layer in REHEARSED:
         of_layer = {sparsity: by_name[layer.name] for sparsity, by_name in masks.items()}
-        gpu_command.measure_layer(results, layer, "tf32", {"random": of_layer}, ["cpp"], torch.device("cpu"))
+        gpu_command.measure_layer(results, layer, "tf32", {"random": of_layer}, ["cpp"], torch.device("cpu"), {})
         gpu_command.measure_auto(results, layer, {0.9: of_layer[0.9]}, torch.device("cpu"))
     gpu_command.measure_step(results, "small", ["cpp"], torch.device("cpu"), 2)
     results.write()
@@ -176,6 +176,16 @@ def test_a_gpu_has_rooflines_of_the_layers_that_are_known(measured: Sources, gpu
     products = 128 * 32 * 32 * 64 * 64 * 9
     assert dense.y == pytest.approx((3 * 2 * products / row["total"] / 1e3,))
     assert b"</svg>" in svg(roof)
+
+
+def test_errors_that_were_not_measured_are_not_on_the_page(measured: Sources, gpu_file: dict[str, Any]) -> None:
+    measured.gpu.clear()
+    measured.gpu["gpu-nvidia-test-gpu.json"] = gpu_file | {"note": "Measured in a hurry."}
+    assert "Largest error against float64 of cpp in tf32" in page(measured)
+    for row in gpu_file["layers"]:
+        row.pop("error", None)
+    assert "Largest error against float64 of cpp in tf32" not in page(measured)
+    assert "- Note: Measured in a hurry." in page(measured)
 
 
 def test_a_gpu_row_that_loses_is_among_the_losing_ones(measured: Sources, gpu_file: dict[str, Any]) -> None:

@@ -107,6 +107,7 @@ def checks(found: dict[str, Any]) -> list[str]:
     """What passed and what failed, in a list."""
     lines = [f"- Note: {found['note']}"] if found.get("note") else []
     lines += [f"- Tests of {suite}: {said}" for suite, said in found["tests"].items()]
+    lines += [f"- `python -m lth_sparse.verify`: {found['verify']}"] if "verify" in found else []
     lines += [f"- compute-sanitizer, {tool}: {found[tool]}" for tool in ("memcheck", "racecheck") if tool in found]
     lines += [f"- Not measured: {backend}, {reason}" for backend, reason in found["unusable"].items()]
     lines += [f"- Failed: {failure}" for failure in [*found["build_failed"], *found["failed"]]]
