@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -19,9 +20,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def collected(*options: str) -> list[str]:
     """Names of the cases."""
+    # Benchmarks refuse to be run by pytest-xdist, whose workers may be running this test.
+    alone = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "bench/", "--benchmark-only", "--collect-only", "-q", *options],
         cwd=ROOT,
+        env=alone,
         capture_output=True,
         text=True,
     )
