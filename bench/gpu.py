@@ -13,7 +13,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor, as_completed
 from datetime import datetime, timezone
 from functools import partial
 from itertools import product
@@ -336,15 +336,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"{backend} is not measured: {reason}")
     results.found["tests"] = {}
 
-    def check(checks: Mapping[str, Callable[[], str]]) -> dict[str, str]:
+    def check(checks: Mapping[str, Callable[[], str]], kept_in: dict[str, Any]) -> None:
         """All of them at once: they wait for compilers and for Python most of the time, and nothing is timed yet."""
         if results.over():
-            return {}
+            return
         with ThreadPoolExecutor() as beside:
-            said = dict(zip(checks, beside.map(lambda check: check(), checks.values()), strict=True))
-        for name, line in said.items():
-            say(f"{name}: {line}")
-        return said
+            names = {beside.submit(run): name for name, run in checks.items()}
+            for done in as_completed(names):
+                error = done.exception()
+                kept_in[names[done]] = f"failed: {error}" if error else done.result()
+                say(f"{names[done]}: {kept_in[names[done]]}")
+                results.write()
 
     def suites_of(suites: Mapping[str, tuple[float, tuple[str, ...]]]) -> dict[str, Callable[[], str]]:
         return {
@@ -355,11 +357,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         tool: partial(sanitized, tool, results.left(SANITIZER_SECONDS))
         for tool in (("memcheck", "racecheck") if "cuda" in backends else ())
     }
-    said = check(suites_of(REHEARSED_SUITES if chosen.rehearse else SUITES) | sanitizers)
+    said = results.found["tests"]
+    check(suites_of(REHEARSED_SUITES if chosen.rehearse else SUITES) | sanitizers, said)
     results.found |= {tool: said.pop(tool) for tool in sanitizers if tool in said}
-    results.found["tests"] = said
     results.write()
-    if not results.over():
+    if backends and not results.over():
         results.found["verify"] = verified(device.type, backends, results.left(VERIFY_SECONDS))
         say(f"verify: {results.found['verify']}")
     for backend in list(backends):
@@ -395,13 +397,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if not results.over() and "cuda" in backends:
             results.found["profile"] = profiled(results.found["layers"], PROFILE_SECONDS)
             say("\n".join(results.found["profile"]))
-        results.found["tests"] |= check(suites_of(LATE_SUITES))
+        check(suites_of(LATE_SUITES), results.found["tests"])
     results.write()
     say("\n".join(summary(results.found)))
     say(f"written to {results.path} after {results.seconds:.0f} s")
     # The suite of a backend that cannot be used here is skipped, test by test.
     ran = [said for suite, said in results.found["tests"].items() if suite not in results.found["unusable"]]
-    right = all(map(passed, ran)) and within_bounds(results.found.get("verify", ""))
+    clean = all("ERROR SUMMARY: 0 errors" in results.found[tool] for tool in sanitizers if tool in results.found)
+    right = bool(ran) and all(map(passed, ran)) and clean and within_bounds(results.found.get("verify", ""))
     return 0 if right and not results.found["failed"] and not build_failed else 1
 
 

@@ -14,7 +14,7 @@ Bound, by count: the instructions that gather. In TF32 on sm_90 an element costs
 channels_last, in half precision 8 (`make kernels`), so a pass of 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, at
 95 % sparsity issues for 25 us at least, where the tensor cores need 20 and the memory 14 (`make model`). Software
 pipelining (stages above 1) was left out for that reason: cp.async with a predicate each costs seven instructions more.
-Measured on an H100, with launches that were never tuned: 177 us, a seventh of that bound, and 518 us in channels_last
+Measured on an H100, with launches that were never tuned: 177 us, seven times that bound, and 518 us in channels_last
 (bench/results/gpu-nvidia-h100-80gb-hbm3.json).
 """
 

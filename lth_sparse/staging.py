@@ -114,9 +114,10 @@ def tiling(
             break
         pixel_warps //= 2
     # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
+    preferred = min(_PREFERRED_BYTES, device.shared_bytes)
     for limit, buffers in (
-        (_PREFERRED_BYTES, 3),
-        (_PREFERRED_BYTES, 2),
+        (preferred, 3),
+        (preferred, 2),
         (device.shared_bytes, 2),
         (device.shared_bytes, 1),
     ):

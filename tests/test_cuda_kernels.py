@@ -4,6 +4,7 @@ tests/test_backends.py holds them to its grid, too. What only a GPU can show is 
 """
 
 import copy
+import itertools
 import os
 import subprocess
 import sys
@@ -375,3 +376,19 @@ def test_under_the_address_sanitizer():
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     assert " passed" in done.stdout
+
+
+def test_the_grid_above_has_every_number_of_buffers_and_of_warps_that_share_columns():
+    found = {False: [], True: []}
+    for gpu, (spec, x_shape) in itertools.product(DEVICES.values(), [*SHAPES.values(), *LARGER.values()]):
+        size = spec.output_size(*x_shape[2:]) if spec.kind == "conv2d" else (1, 1)
+        x, output = (*x_shape, 1, 1)[:4], (x_shape[0], spec.out_channels, *size)
+        geometry, blocks = correlation.of_forward(spec, x, output), -(-spec.out_channels // 16)
+        for with_gradient in found:
+            pieces = True if with_gradient else None
+            found[with_gradient].append(staging.tiling(geometry, x[0], blocks, 4, True, pieces, gpu))
+            assert found[with_gradient][-1].shared_bytes <= gpu.shared_bytes
+    assert {tiling.buffers for tiling in found[False]} == {1, 2, 3}
+    assert {tiling.buffers for tiling in found[True]} == {1, 2}
+    assert {1, 2, 4} <= {tiling.column_warps for tiling in found[False]}
+    assert {tiling.column_warps for tiling in found[True]} == {1}

@@ -5,7 +5,8 @@
 // packed weight is read from the first-level cache, in the order of the tensor cores' fragments (packed_weight.h).
 //
 // Tiling. A thread block computes a tile of positions times a few blocks of 16 rows: a warp has one block and 64
-// positions, 32 sums a lane. Chunk after chunk of input channels is copied, the next one while this one is multiplied. A
+// positions, 32 sums a lane; where positions are few, several warps share the columns of a block, and add up at the end.
+// Chunk after chunk of input channels is copied, the next one or two while this one is multiplied. A
 // warp goes through the columns that its block needs in the chunk, eight at once: a lane loads its share of the weights
 // at once, and gathers two columns at eight positions from shared memory, by one addition and one load each.
 //
@@ -14,7 +15,7 @@
 // would take half as long at their peak. 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, need 4.7 M fragments when
 // unpruned, 40 us on 132 multiprocessors at 1.75 GHz, and at 95 % sparsity, with 38 % of the columns left in clustered
 // blocks, 15 us. Measured on an H200: 83 us, 18 % of the bound, and 66 us at 98 % sparsity, 12 %
-// (bench/results/gpu-nvidia-h200.json). Nsight Compute found 40 % of the issue slots used and warps that wait for latency:
+// (bench/results/gpu-nvidia-h200.json). Nsight Compute found under half of the issue slots used and warps that wait for latency:
 // of the loads that begin a thread block and a chunk, one after another, of instructions that depend on each other, of
 // barriers; 16 warps on a multiprocessor are too few to hide it.
 //

@@ -31,8 +31,8 @@ struct Geometry {
 
 /// The fields of lth_sparse.staging.Tiling.
 struct Tiling {
-  int32_t block_count, pixel_warps, column_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows, in_columns,
-      row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row_shift, first_column_shift,
+  int32_t block_count, pixel_warps, column_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows,
+      in_columns, row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row_shift, first_column_shift,
       chunk_channels, pairs, shared_bytes;
 
   __host__ __device__ int threads() const { return kWarp * block_count * pixel_warps * column_warps; }

@@ -5,9 +5,7 @@
 // again, shifted by an element, then the rows of the gradient, [16 * block_count][gradient_pitch]; then tables, which
 // spare the copies all arithmetic on coordinates: where each piece of a plane lies, and where it comes from.
 //
-// A thread copies the same piece of plane after plane, so that a copy is two additions and itself. (The first version
-// asked of every copy which piece and plane it was, and rounded in a pass of its own what it had copied: on an H100 that
-// was most of all instructions.)
+// A thread copies the same piece of plane after plane, so that a copy is two additions and itself.
 //
 // Elements of two bytes that cannot be copied in pieces (channels_last, odd widths) are loaded and stored, which no
 // asynchronous copy can do: the threads wait for them before they multiply what came before.

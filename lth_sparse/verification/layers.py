@@ -62,14 +62,15 @@ def cases(subject: Subject, images: Tensor, seed: int) -> tuple[list[Case], list
     inputs: dict[str, Tensor] = {}
     outputs: dict[str, Tensor] = {}
 
-    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], Tensor], None]:
-        def hook(_: nn.Module, given: tuple[Any, ...], output: Tensor) -> None:
+    def note(name: str) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Tensor], None]:
+        def hook(_: nn.Module, given: tuple[Any, ...], named: dict[str, Any], output: Tensor) -> None:
             if name not in inputs:
-                inputs[name], outputs[name] = given[0].detach().clone(), output
+                x = given[0] if given else named["input"]
+                inputs[name], outputs[name] = x.detach().clone(), output
 
         return hook
 
-    hooks = [layer.register_forward_hook(note(name)) for name, layer in layers.items()]
+    hooks = [layer.register_forward_hook(note(name), with_kwargs=True) for name, layer in layers.items()]
     with torch.no_grad():
         model(images)
     for hook in hooks:

@@ -79,6 +79,11 @@ class CudaOnHost(CudaBackend):
     def refuses(self, device: torch.device) -> str:
         return "" if device.type == "cpu" else "the twin of the CUDA kernels runs on the CPU"
 
+    def _tiling(self, *launch: Any) -> staging.Tiling:
+        found = super()._tiling(*launch)
+        assert found.shared_bytes <= self.gpu.shared_bytes, found
+        return found
+
     def _operators(self) -> Any:
         return torch.ops.lth_sparse_cuda_on_host
 
