@@ -49,6 +49,17 @@ def frozen():
     model[0].weight.requires_grad_(False)
     return model
 
+def by_name():
+    class ByName(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc = nn.Linear(10, 3)
+
+        def forward(self, x):
+            return self.fc(input=x)
+
+    return ByName()
+
 def wide():
     return nn.Linear(3000, 256)
 
@@ -245,6 +256,12 @@ def test_a_training_that_goes_astray_is_seen(
     rows = json.loads(Path("found.json").read_text())["rows"]
     assert {row["kind"] for row in rows if not row["holds"]} == {"training"}
     assert "not timed: this test counts calls" in out
+
+
+def test_a_layer_that_is_given_its_input_by_name(call: Callable[..., tuple[int, str, str]]) -> None:
+    status, out, error = call("--model", "my_networks:by_name", "--input-shape", "10", "--steps", "2")
+    assert status == 0, out + error
+    assert "all of 3 rows are within their bounds" in out
 
 
 def test_every_part_of_an_own_network_is_accounted_for(call: Callable[..., tuple[int, str, str]]) -> None:

@@ -90,10 +90,10 @@ class SparseConv2d(SparseLayer):
         self._copy_to(dense)
         return dense
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
         return ops.conv2d(
-            x, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
+            input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
         )
 
     def extra_repr(self) -> str:

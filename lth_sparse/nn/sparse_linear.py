@@ -61,9 +61,9 @@ class SparseLinear(SparseLayer):
         self._copy_to(dense)
         return dense
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return ops.linear(x, self.values, self.bias, self.plan, self.computed_by)
+        return ops.linear(input, self.values, self.bias, self.plan, self.computed_by)
 
     def extra_repr(self) -> str:
         """nn.Linear's words, then sparsity and backend."""
