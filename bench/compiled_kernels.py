@@ -28,6 +28,7 @@ from lth_sparse.backends.base import LayerSpec
 from lth_sparse.backends.triton import interpreted
 from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import block_shape
+from lth_sparse.messages import aligned
 from lth_sparse.pattern import Pattern
 
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024}
@@ -213,13 +214,7 @@ def table(rows: Sequence[Row]) -> list[str]:
             str(kernel.stack),
              str(kernel.shared), per_element, verdict]
         )  # fmt: skip
-    return table_of(cells[0], cells[1:])
-
-
-def table_of(titles: list[str], rows: Sequence[list[str]]) -> list[str]:
-    """A line a row, under a line of titles, in columns."""
-    widths = [max(map(len, column)) for column in zip(titles, *rows, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in (titles, *rows)]
+    return aligned(cells)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -28,6 +28,7 @@ from lth_sparse.backends.triton import interpreted
 from lth_sparse.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks
 from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import block_shape
+from lth_sparse.messages import aligned
 from lth_sparse.pattern import Pattern
 
 ARCHITECTURE = "sm_90"
@@ -162,8 +163,7 @@ def table(
                      f"{plan.shared:.0f}" if plan.shared else "", f"{plan.microseconds:.0f}",
                      f"{dense.microseconds / plan.microseconds:.2f}"]
                 )  # fmt: skip
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return aligned(cells)
 
 
 def random_masks(layers: Sequence[GpuLayer]) -> dict[float, dict[str, Tensor]]:

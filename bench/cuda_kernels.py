@@ -14,9 +14,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.compiled_kernels import table_of
 from bench.machine_code import Kernel, kernels_in
 from lth_sparse.backends import extension
+from lth_sparse.messages import aligned
 
 TITLES = ["gpu", "kernel", "arithmetic", "registers", "stack", "tensor cores", "copies", "instructions/fragment", ""]
 ARCHITECTURES = ("sm_80", "sm_90")
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("there is no built CUDA extension: see LTH_SPARSE_CUDA in README.md")
     kernels = kernels_in(chosen.extension)
     rows = sorted((row_of(kernel) for kernel in kernels), key=lambda row: row[:3])
-    print("\n".join(table_of(TITLES, rows)))
+    print("\n".join(aligned([TITLES, *rows])))
     missing = [name for name in ARCHITECTURES if name not in {kernel.architecture for kernel in kernels}]
     wrong = [row for row in rows if row[-1]]
     print(

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -209,7 +208,7 @@ def _errors(
     spec: Any, side: Any, mask: Tensor, x: Tensor, weight: Tensor, grad_out: Tensor
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Operation -> the relative error against float64 of ours, and of dense PyTorch in the same precision."""
-    from bench.sides import relative_error
+    from lth_sparse.verification.judgement import relative
 
     masked = weight * mask
     dense = dense_calls(spec, x, masked, grad_out)
@@ -219,8 +218,8 @@ def _errors(
         expected, found = exact[operation](), dense[operation]()
         if operation == "grad_weight":
             expected, found = expected[mask], found[mask]
-        ours[operation] = relative_error(call().double(), expected)
-        theirs[operation] = relative_error(found.double(), expected)
+        ours[operation] = relative(call(), expected)
+        theirs[operation] = relative(found, expected)
     return ours, theirs
 
 
@@ -262,10 +261,11 @@ def _all_of(calls: list[Callable[[], object]]) -> Callable[[], None]:
 def measure_step(results: Results, network: str, backends: Sequence[str], device: torch.device, batch: int) -> None:
     """A whole training step, captured in a CUDA graph: masked dense in both layouts, and sparse layers."""
     from bench.gpu_timing import microseconds
-    from bench.sides import random_masks, training_step
+    from bench.sides import random_masks
     from lth_sparse import models
     from lth_sparse.masks import apply
     from lth_sparse.nn import sparsify
+    from lth_sparse.verification.training import training_step
 
     set_precision("tf32")
     images, labels = torch.randn(batch, 3, 32, 32), torch.randint(0, 10, (batch,))
@@ -312,11 +312,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from bench.gpu_summary import summary
     from lth_sparse import environment
     from lth_sparse.backends import registry
+    from lth_sparse.files import slug
     from lth_sparse.kernels.configurations import architecture, table
 
     layers = REHEARSED if chosen.rehearse else LAYERS
     here = environment.describe(device, lth_sparse.__version__) | {"triton": triton.__version__}
-    name = "rehearsal" if chosen.rehearse else re.sub(r"[^a-z0-9]+", "-", here["device"].lower()).strip("-")
+    name = "rehearsal" if chosen.rehearse else slug(here["device"])
     results = Results(
         chosen.out / f"gpu-{name}.json",
         {
@@ -361,13 +362,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check(suites_of(REHEARSED_SUITES if chosen.rehearse else SUITES) | sanitizers, said)
     results.found |= {tool: said.pop(tool) for tool in sanitizers if tool in said}
     results.write()
-    if backends and not results.over():
-        results.found["verify"] = verified(device.type, backends, results.left(VERIFY_SECONDS))
-        say(f"verify: {results.found['verify']}")
     for backend in list(backends):
         if broke_the_gpu(results.found["tests"].get(backend, "")):
             backends.remove(backend)
             say(f"{backend} is not measured: its tests ended in an error that would end this process too")
+    if backends and not results.over():
+        results.found["verify"] = verified(device.type, backends, results.left(VERIFY_SECONDS))
+        say(f"verify: {results.found['verify']}")
     results.write()
     masks_of: dict[str, Any] = {"random": random_masks(layers)}
     plans: dict[tuple[Any, ...], Any] = {}

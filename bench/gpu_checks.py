@@ -90,7 +90,7 @@ def tested(arguments: Sequence[str], seconds: float, *before: str, **environment
 
 
 def verified(device: str, backends: Sequence[str], seconds: float) -> str:
-    """The closing line of `python -m lth_sparse.verify`, on conv4, or on the digits' network where kernels are
+    """The closing line of `python -m lth_sparse.verify`, on conv4, or on a small network where kernels are
     interpreted."""
     model = ("conv4", "0.95") if device == "cuda" else ("lenet-300-100", "0.9")
     command = [

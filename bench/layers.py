@@ -15,6 +15,7 @@ from bench.measure import Contest, Findings, Row, Side, Times
 from bench.operation import Operation, operation
 from lth_sparse import reference
 from lth_sparse.backends.base import float32_multiplied_in
+from lth_sparse.verification.judgement import relative
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 TOLERANCE = {"ieee": 1e-4, "tf32": 1e-2}
@@ -228,7 +229,7 @@ def _errors(layer: Layer, side: Side, exact: Mapping[str, Tensor], mask: Tensor)
     for name, call in side.items():
         result = call()
         live = result[mask] if result.shape == mask.shape and name == "grad_weight" else result
-        found[name] = sides.relative_error(live, exact[name])
+        found[name] = relative(live, exact[name])
         bound = TOLERANCE[float32_multiplied_in(layer.spec)] if result.is_cuda else TOLERANCE["ieee"]
         assert found[name] < bound, f"{layer.name}, {name}: relative error {found[name]:.2g} against float64"
     return found

@@ -12,8 +12,6 @@ number of steps that the settings ask for. Nothing but steps is in it, and no ac
 from __future__ import annotations
 
 import argparse
-import json
-import re
 import shlex
 import sys
 import tempfile
@@ -32,15 +30,17 @@ from lth_sparse import __version__, allocator, config, data, environment, models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
 from lth_sparse.command_line import device as device_called
+from lth_sparse.command_line import exit_status
 from lth_sparse.config import Config
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset, Split
 from lth_sparse.errors import InputError
-from lth_sparse.files import write_atomically
+from lth_sparse.files import slug, write_entries
 from lth_sparse.lottery import Lottery
 from lth_sparse.masks import prunable
+from lth_sparse.messages import say
 from lth_sparse.nn import sparsify
-from lth_sparse.progress import Progress, say
+from lth_sparse.progress import Progress
 from lth_sparse.record import STEP, Record
 from lth_sparse.run import make_deterministic, parser
 from lth_sparse.store import RunDirectory
@@ -49,6 +49,7 @@ from lth_sparse.timing import FEWEST_STEPS, MOST_STEPS
 from lth_sparse.train import Training, length
 
 ROOT = Path(__file__).resolve().parent.parent
+PROGRAM = "python -m bench.lottery"
 DEFAULTS = {"rounds": 15, "prune_rate": 0.2, "control": "none"}
 SIDES = ("dense", "auto")
 SHORT_TRAINING = 10
@@ -182,59 +183,58 @@ def with_fewer(dataset: Dataset, images: int) -> Dataset:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Plays, and writes the file; 2 for bad input, told in one line."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    command_line = argparse.ArgumentParser(
-        prog="python -m bench.lottery",
+    made = argparse.ArgumentParser(
+        prog=PROGRAM,
         description="times a whole lottery under auto against masked dense PyTorch",
         epilog="All options of python -m lth_sparse.run but "
         + ", ".join(map(config.flag, OURS))
         + " are options here.",
         allow_abbrev=False,
     )
-    command_line.add_argument("--results", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
-    command_line.add_argument("--extrapolate", action="store_true", help="time steps, and work out the rest")
-    command_line.add_argument(
+    made.add_argument("--results", type=Path, default=ROOT / "bench" / "results", metavar="DIR")
+    made.add_argument("--extrapolate", action="store_true", help="time steps, and work out the rest")
+    made.add_argument(
         "--test-images",
         type=int,
         metavar="N",
         help="evaluate on so many images: a short training is not to be lost in it",
     )
-    command_line.add_argument("--rehearse", action="store_true", help="say in the file that its times mean nothing")
-    chosen, rest = command_line.parse_known_args(given)
+    made.add_argument("--rehearse", action="store_true", help="say in the file that its times mean nothing")
+    chosen, rest = made.parse_known_args(given)
     allocator.keep_freed_memory()
-    try:
-        options = vars(parser().parse_args(rest))
-        if settled := [config.flag(name) for name in OURS if name in options]:
-            raise InputError(f"{', '.join(settled)}: this command settles it itself")
-        settings = config.build(DEFAULTS | options)
-        device = device_called(settings.device)
-        if device.type == "cuda":
-            make_deterministic()
-        dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
-        if chosen.test_images is not None:
-            if chosen.test_images < 1:
-                raise InputError(f"--test-images {chosen.test_images}: expected at least 1")
-            dataset = with_fewer(dataset, chosen.test_images)
-        play_all = extrapolated if chosen.extrapolate else partial(play, names=SIDES)
-        about = _about(settings, dataset, device, shlex.join(["python", "-m", "bench.lottery", *given]))
-        rows = play_all(settings, dataset, device)
-    except InputError as error:
-        say(f"python -m bench.lottery: error: {error}")
-        return 2
+    return exit_status(
+        PROGRAM,
+        lambda: _play(chosen, rest, shlex.join([*PROGRAM.split(), *given])),
+        smaller="lower --batch-size or choose a smaller model",
+    )
+
+
+def _play(chosen: argparse.Namespace, rest: Sequence[str], command: str) -> int:
+    options = vars(parser().parse_args(rest))
+    if settled := [config.flag(name) for name in OURS if name in options]:
+        raise InputError(f"{', '.join(settled)}: this command settles it itself")
+    settings = config.build(DEFAULTS | options)
+    device = device_called(settings.device)
+    if device.type == "cuda":
+        make_deterministic()
+    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
+    if chosen.test_images is not None:
+        if chosen.test_images < 1:
+            raise InputError(f"--test-images {chosen.test_images}: expected at least 1")
+        dataset = with_fewer(dataset, chosen.test_images)
+    about = _about(settings, dataset, device, command)
     about["rehearsal"] = "too short for its times to mean anything" if chosen.rehearse else ""
     about["extrapolated"] = _EXTRAPOLATED if chosen.extrapolate else ""
-    return _write(chosen.results, about, rows)
+    play_all = extrapolated if chosen.extrapolate else partial(play, names=SIDES)
+    return _write(chosen.results, about, play_all(settings, dataset, device))
 
 
 def _write(folder: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> int:
     here = about["measured_on"]
     machine = here["processor"] if here["device"] == "cpu" else here["device"]
     parts = ["lottery", machine, about["network"]["name"], "extrapolated" if about["extrapolated"] else ""]
-    name = re.sub(r"[^a-z0-9]+", "-", " ".join(parts).lower()).strip("-")
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    lines = [f"{json.dumps(key)}: {json.dumps(value)}" for key, value in about.items()]
-    lines.append('"rounds": [\n' + ",\n".join(f"  {json.dumps(row)}" for row in rows) + "\n]")
-    write_atomically(path, ("{\n" + ",\n".join(lines) + "\n}\n").encode())
+    path = folder / f"{slug(' '.join(parts))}.json"
+    write_entries(path, about, {"rounds": rows})
     totals = {side: sum(row["sides"][side]["training_seconds"] for row in rows) for side in SIDES}
     print(
         f"{about['extrapolated'] and 'extrapolated: '}training took {totals['dense']:.0f} s by masked dense, "

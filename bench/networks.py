@@ -24,6 +24,8 @@ from lth_sparse import masks as masking
 from lth_sparse import models
 from lth_sparse.masks import Masks
 from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.verification.judgement import relative
+from lth_sparse.verification.training import training_step
 
 MEMORY_STEPS = 3
 
@@ -149,7 +151,7 @@ def _side(network: Network, backend: str, sparsity: float, layout: str, device: 
         model = lth.sparsify(model, masks, backend)
     # Sparse layers need no masks, and nobody applies masks that prune nothing.
     applied = masks if backend == "dense" and sparsity else {}
-    return {"step": sides.training_step(model, *_batch(network, layout, device), applied)}
+    return {"step": training_step(model, *_batch(network, layout, device), applied)}
 
 
 def _exact(network: Network, sparsity: float, device: torch.device) -> Tensor:
@@ -167,7 +169,7 @@ def _error(network: Network, backend: str, sparsity: float, layout: str, exact: 
     if backend != "dense":
         model = lth.sparsify(model, masks, backend)
     with torch.no_grad():
-        error = sides.relative_error(model(images), exact)
+        error = relative(model(images), exact)
     # The last layers are linear, the others convolutions: the coarser arithmetic of the two counts.
     bound = TOLERANCE["tf32" if exact.is_cuda else "ieee"]
     assert error < bound, f"{network.name}, {backend} at {sparsity:.0%}: relative error {error:.2g} against float64"

@@ -11,7 +11,6 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.base import LayerSpec, Plan
 from lth_sparse.masks import Masks, prunable
 from lth_sparse.pattern import Pattern
-from lth_sparse.verification.training import training_step as training_step
 
 
 def dense_layer(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:
@@ -70,8 +69,3 @@ def random_masks(model: nn.Module, sparsity: float) -> Masks:
     """Masks that keep each weight with the same chance, in every layer."""
     generator = torch.Generator().manual_seed(0)
     return {name: torch.rand(weight.shape, generator=generator) >= sparsity for name, weight in prunable(model).items()}
-
-
-def relative_error(found: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest entry."""
-    return float((found - expected).abs().max() / expected.abs().max())

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from bench.ceilings import Ceilings
 from bench.measure import Row
 from bench.operation import Operation
+from lth_sparse.messages import aligned
 
 
 def ceilings(measured: dict[str, Ceilings]) -> list[str]:
@@ -22,7 +23,7 @@ def operations(found: Sequence[Operation]) -> list[str]:
     lines = []
     for title in dict.fromkeys(each.table for each in found):
         chosen = [each for each in found if each.table == title]
-        lines += ["", title, *("  " + line for line in _aligned([_OPERATION_TITLES, *map(_operation_cells, chosen)]))]
+        lines += ["", title, *("  " + line for line in aligned([_OPERATION_TITLES, *map(_operation_cells, chosen)]))]
     return lines
 
 
@@ -75,9 +76,4 @@ def rows(found: Sequence[Row]) -> list[str]:
                 row.note,
             ]
         )
-    return _aligned(cells)
-
-
-def _aligned(cells: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+    return aligned(cells)

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from lth_sparse.backends.choices import OPERATIONS, Choice, Choices
+from lth_sparse.messages import aligned
 from lth_sparse.nn import SparseConv2d, SparseLinear
 from lth_sparse.record import STEP, Chosen
 
@@ -60,7 +61,6 @@ def lines(rows: Sequence[Chosen]) -> list[str]:
         density = next(iter(of_layer.values())).density
         times = [of_layer[name].times() if name in of_layer else "-" for name in OPERATIONS]
         cells.append([layer, f"{density:.1%}", *times])
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    table = ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells] if len(cells) > 1 else []
+    table = ["  " + line for line in aligned(cells)] if len(cells) > 1 else []
     notes = [f"  {row.layer}, {row.operation}: {row.note}" for row in rows if row.note and row.operation != STEP]
     return [f"round {step.round}: {step.sentence()}", *table, *notes]

@@ -75,13 +75,18 @@ def exit_status(
         return _failed(program, f"{where}{error.strerror or error}{on_disk}")
     except Exception as error:
         reason = " ".join(str(error).split())
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+        if out_of_memory(error):
             return _failed(program, f"out of memory ({reason}); {smaller}")
         say(f"{program}: unexpected {type(error).__name__}: {reason}; please report it{_kept_traceback()}")
         return UNEXPECTED
     except KeyboardInterrupt:
         say(interrupted)
         return INTERRUPTED
+
+
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says so: PyTorch raises a RuntimeError on the CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _kept_traceback() -> str:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -22,3 +26,17 @@ def write_atomically(path: Path, content: bytes) -> None:
     except BaseException:
         beside.unlink(missing_ok=True)
         raise
+
+
+def write_entries(path: Path, about: Mapping[str, Any], lists: Mapping[str, Sequence[Mapping[str, Any]]]) -> None:
+    """A JSON object of `about` and of `lists`, one entry of them a line, so that two files can be compared by eye."""
+    fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
+    for name, entries in lists.items():
+        lines = ",\n".join(f"  {json.dumps(entry)}" for entry in entries)
+        fields.append(f"{json.dumps(name)}: [\n{lines}\n]")
+    write_atomically(path, ("{\n" + ",\n".join(fields) + "\n}\n").encode())
+
+
+def slug(words: str) -> str:
+    """In small letters and digits, joined by hyphens: part of a file's name."""
+    return re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")

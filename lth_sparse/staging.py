@@ -115,14 +115,10 @@ def tiling(
         pixel_warps //= 2
     # Smaller and smaller, until it fits: first what two thread blocks on a multiprocessor want, then what there is.
     preferred = min(_PREFERRED_BYTES, device.shared_bytes)
-    for limit, buffers in (
-        (preferred, 3),
-        (preferred, 2),
-        (device.shared_bytes, 2),
-        (device.shared_bytes, 1),
-    ):
-        if buffers > 2 and gradient_pieces is not None:
-            continue
+    tries = [(preferred, 2), (device.shared_bytes, 2), (device.shared_bytes, 1)]
+    if gradient_pieces is None:
+        tries.insert(0, (preferred, 3))
+    for limit, buffers in tries:
         for warps in _halves(pixel_warps):
             found = _laid_out(
                 geometry, _tile(warps * WARP_PIXELS, images, height, width), block_count, warps, buffers,

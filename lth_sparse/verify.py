@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from collections.abc import Sequence
@@ -19,7 +18,7 @@ from lth_sparse.backends import triton
 from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.registry import backends, get, resolve
 from lth_sparse.errors import InputError
-from lth_sparse.files import write_atomically
+from lth_sparse.files import write_atomically, write_entries
 from lth_sparse.messages import say
 from lth_sparse.report.plots import png
 from lth_sparse.seeding import generator
@@ -134,7 +133,7 @@ def _verify(options: argparse.Namespace, command: str) -> int:
             "not_verified": left_out,
             "stays_dense": found[0].left_dense,
         }
-        _write(Path(options.json), about, rows)
+        write_entries(Path(options.json), about, {"rows": [row.to_json() for row in rows]})
     if options.plot is not None:
         write_atomically(Path(options.plot), png(picture(rows, found[0].name)))
     return 0 if all(row.holds for row in rows) else OUT_OF_BOUNDS
@@ -209,9 +208,9 @@ def _tried(subject: Subject, images: Tensor) -> Any:
     try:
         with torch.no_grad():
             return subject.model(images)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
     except Exception as error:
+        if command_line.out_of_memory(error):
+            raise
         raise InputError(
             f"{subject.name} does not take an input of shape {tuple(images.shape)} (--batch-size, --input-shape): "
             f"{because(error)}"
@@ -228,13 +227,6 @@ def _closing(rows: Sequence[Row]) -> str:
         return f"all of {len(rows)} rows are within their bounds"
     named = "; ".join(f"{row.part} ({row.backend}, {row.sparsity:.1%}): {table.verdict(row)}" for row in beyond)
     return f"{len(beyond)} of {len(rows)} rows are not within their bounds: {named}"
-
-
-def _write(path: Path, about: dict[str, Any], rows: Sequence[Row]) -> None:
-    """A row a line, so that two files can be compared by eye."""
-    fields = [f"{json.dumps(name)}: {json.dumps(value)}" for name, value in about.items()]
-    entries = ",\n".join(f"  {json.dumps(row.to_json())}" for row in rows)
-    write_atomically(path, ("{\n" + ",\n".join([*fields, f'"rows": [\n{entries}\n]']) + "\n}\n").encode())
 
 
 if __name__ == "__main__":

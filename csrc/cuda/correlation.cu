@@ -6,18 +6,18 @@
 //
 // Tiling. A thread block computes a tile of positions times a few blocks of 16 rows: a warp has one block and 64
 // positions, 32 sums a lane; where positions are few, several warps share the columns of a block, and add up at the end.
-// Chunk after chunk of input channels is copied, the next one or two while this one is multiplied. A
-// warp goes through the columns that its block needs in the chunk, eight at once: a lane loads its share of the weights
-// at once, and gathers two columns at eight positions from shared memory, by one addition and one load each.
+// Chunk after chunk of input channels is copied, the next one or two while this one is multiplied. A warp goes through
+// the columns that its block needs in the chunk, eight at once: a lane loads its share of the weights at once, and gathers
+// two columns at eight positions from shared memory, by one addition and one load each.
 //
 // Bound, by count: shared memory. A fragment of 8 columns x 8 positions is two loads of a warp, of one cycle each where
 // the order of columns keeps them in different banks, and a multiprocessor issues one such load a cycle; its tensor cores
 // would take half as long at their peak. 64 -> 64 channels of 3 x 3 at 32 x 32, batch 128, need 4.7 M fragments when
 // unpruned, 40 us on 132 multiprocessors at 1.75 GHz, and at 95 % sparsity, with 38 % of the columns left in clustered
 // blocks, 15 us. Measured on an H200: 83 us, 18 % of the bound, and 66 us at 98 % sparsity, 12 %
-// (bench/results/gpu-nvidia-h200.json). Nsight Compute found under half of the issue slots used and warps that wait for latency:
-// of the loads that begin a thread block and a chunk, one after another, of instructions that depend on each other, of
-// barriers; 16 warps on a multiprocessor are too few to hide it.
+// (bench/results/gpu-nvidia-h200.json). Nsight Compute found under half of the issue slots used and warps that wait for
+// latency: of the loads that begin a thread block and a chunk, one after another, of instructions that depend on each
+// other, of barriers; 16 warps on a multiprocessor are too few to hide it.
 //
 // Exact arithmetic has no tensor cores: a lane has 16 rows at two positions, and leaves out the quarters of the rows
 // that are not alive in a column. Bound by multiplications: 32 of them to two loads of the input and four of weights.
@@ -141,15 +141,15 @@ class Sums<A, false> {
 
   LTH_DEVICE Sums(const int* offsets, int first_pixel) : lane_(device::thread_index() % kWarp) {
 #pragma unroll
-    for (int i = 0; i < kPixels; ++i) offsets_[i] = offsets[first_pixel + i * kWarp + lane_];
+    for (int i = 0; i < kRuns; ++i) offsets_[i] = offsets[first_pixel + i * kWarp + lane_];
   }
 
   LTH_DEVICE void add(const Element* tile, const Element* weight, const int32_t* codes, int begin, int end) {
     for (int column = begin; column < end; ++column) {
       const int32_t code = codes[column];
-      Element inputs[kPixels];
+      Element inputs[kRuns];
 #pragma unroll
-      for (int i = 0; i < kPixels; ++i) inputs[i] = at_bytes(tile, offsets_[i] + (code & ((1 << kCodeBits) - 1)));
+      for (int i = 0; i < kRuns; ++i) inputs[i] = at_bytes(tile, offsets_[i] + (code & ((1 << kCodeBits) - 1)));
       const Element* const rows = weight + static_cast<int64_t>(column) * kBlockRows;
 #pragma unroll
       for (int quarter = 0; quarter < kQuarters; ++quarter) {
@@ -158,7 +158,7 @@ class Sums<A, false> {
 #pragma unroll
         for (int row = 0; row < kQuarterRows; ++row)
 #pragma unroll
-          for (int i = 0; i < kPixels; ++i) sums_[quarter * kQuarterRows + row][i] += weights.at[row] * inputs[i];
+          for (int i = 0; i < kRuns; ++i) sums_[quarter * kQuarterRows + row][i] += weights.at[row] * inputs[i];
       }
     }
   }
@@ -172,11 +172,9 @@ class Sums<A, false> {
   LTH_DEVICE Element& sum(int i) { return sums_[i / kRuns][i % kRuns]; }
 
  private:
-  static constexpr int kPixels = kRuns;
-
   int lane_;
-  int offsets_[kPixels];
-  Element sums_[kBlockRows][kPixels] = {};
+  int offsets_[kRuns];
+  Element sums_[kBlockRows][kRuns] = {};
 };
 
 /// From the first to the last chunk that some block of a thread block has columns in.

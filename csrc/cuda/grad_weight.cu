@@ -164,10 +164,10 @@ class Products<A, false> {
 };
 
 /// Which columns of a block in a chunk fall into a window: as many in each window, as far as that goes.
-struct Share {
+struct ColumnWindow {
   int first_column, eighths;
 
-  LTH_DEVICE Share(const Blocks& blocks, int block, int chunk, int window) : first_column(0), eighths(0) {
+  LTH_DEVICE ColumnWindow(const Blocks& blocks, int block, int chunk, int window) : first_column(0), eighths(0) {
     if (block >= blocks.blocks) return;
     const int begin = blocks.chunk_begin(block, chunk);
     const int all = (blocks.chunk_begin(block, chunk + 1) - begin) / kDepth;
@@ -193,9 +193,9 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
   const int first_position = warp / tiling.block_count * kWarpPixels;
   bool needed = false;
   for (int each = 0; each < tiling.block_count; ++each)
-    needed = needed || Share(blocks, first_block + each, chunk, window).eighths > 0;
+    needed = needed || ColumnWindow(blocks, first_block + each, chunk, window).eighths > 0;
   if (!needed) return;  // All threads alike.
-  const Share share(blocks, first_block + local_block, chunk, window);
+  const ColumnWindow columns(blocks, first_block + local_block, chunk, window);
   const int begin = part * parts.tiles_each, tiles = grid.tiles();
   const int end = begin + parts.tiles_each < tiles ? begin + parts.tiles_each : tiles;
 
@@ -220,7 +220,7 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
   device::sync_threads();
   find(begin, 0);
   device::sync_threads();
-  Products<A> products(codes, share.first_column, share.eighths);
+  Products<A> products(codes, columns.first_column, columns.eighths);
   int filled = 0;
   for (int index = begin - ahead; index < end; ++index) {
     if (ahead > 0 && index >= begin) {
@@ -247,7 +247,7 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
       device::sync_threads();
     }
     const Element* const rows = tile.gradient(buffer) + local_block * kBlockRows * tiling.gradient_pitch;
-    if (share.eighths > 0) {
+    if (columns.eighths > 0) {
       const auto add = [&](auto exists) {
         for (int first = first_position; first < first_position + kWarpPixels; first += Products<A>::kPositions)
           products.add(tile.planes(buffer), tile.offsets(), rows, tiling.gradient_pitch, first, exists);
@@ -267,7 +267,7 @@ grad_weight_kernel(Geometry geometry, Tiling tiling, Grid grid, Blocks blocks, P
   device::sync_threads();
   add_up(products, warp, tiling.block_count, tiling.pixel_warps);
   if (warp >= tiling.block_count) return;
-  typename A::Sum* const to = partial + part * blocks.slots() + static_cast<int64_t>(share.first_column) * kBlockRows;
+  typename A::Sum* const to = partial + part * blocks.slots() + static_cast<int64_t>(columns.first_column) * kBlockRows;
 #pragma unroll
   for (int i = 0; i < Products<A>::kSums; ++i)
     if (products.stored(i)) to[products.place(i)] = products.sum(i);

@@ -47,11 +47,11 @@ class Divisor {
 /// The entries and planes that this thread copies: from its first ones, every so many of both. Neighbouring lanes have
 /// neighbouring entries; where memory runs along channels, eight planes by four entries, which fill whole sectors and
 /// meet in no bank more than twice.
-struct Share {
+struct CopyShare {
   int plane, planes, entry, entries;
 
   /// `most`: of planes, a power of two.
-  LTH_DEVICE Share(int most, int count, bool across_planes) {
+  LTH_DEVICE CopyShare(int most, int count, bool across_planes) {
     const int across = !across_planes ? 0 : most < 8 ? device::log2_of(most) : 3;  // Of the lanes, as a power of two.
     const int all = device::log2_of(device::thread_count()), wanted = count > 1 ? device::log2_of(count - 1) + 1 : 0;
     const int along = wanted < all - across ? wanted : all - across;
@@ -172,13 +172,13 @@ class Tile {
   }
 
   /// What this thread copies of a chunk, and of the gradient.
-  LTH_DEVICE Share input_share(int channel_step) const { return {tiling_.chunk_channels, entries_, channel_step == 1}; }
-  LTH_DEVICE Share gradient_share(int channel_step) const {
+  LTH_DEVICE CopyShare input_share(int channel_step) const { return {tiling_.chunk_channels, entries_, channel_step == 1}; }
+  LTH_DEVICE CopyShare gradient_share(int channel_step) const {
     return {tiling_.block_count * kBlockRows, gradient_entries(), channel_step == 1};
   }
 
   /// Begins to copy the channels of a chunk, of all `channels`, into a buffer, by a table of sources.
-  LTH_DEVICE void copy_input(const Share& share, int buffer, int table, const Element* input, int channel_step, int chunk,
+  LTH_DEVICE void copy_input(const CopyShare& share, int buffer, int table, const Element* input, int channel_step, int chunk,
                              int channels) {
     const int first = chunk * tiling_.chunk_channels, left = channels - first;
     const int planes = left < tiling_.chunk_channels ? left : tiling_.chunk_channels;  // No column reads the others.
@@ -200,7 +200,7 @@ class Tile {
   }
 
   /// Begins to copy the gradient into a buffer, by a table of sources; empty slots are zeros.
-  LTH_DEVICE void copy_gradient(const Share& share, int buffer, int table, const Element* gradient) {
+  LTH_DEVICE void copy_gradient(const CopyShare& share, int buffer, int table, const Element* gradient) {
     const int rows = tiling_.block_count * kBlockRows;
     const int* const sources = this->sources(table) + entries_;
     with_elements(tiling_.gradient_piece, [&](auto elements) {

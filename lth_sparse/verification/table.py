@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lth_sparse.backends.choices import OPERATIONS
+from lth_sparse.messages import aligned
 from lth_sparse.verification.judgement import Judged, Row
 
 TITLES = ("layer", "computed by", *OPERATIONS, "dense ms", "ours ms", "speedup", "")
@@ -23,9 +24,8 @@ def lines(rows: Sequence[Row]) -> list[str]:
     for subject, sparsity, backend in dict.fromkeys((row.subject, row.sparsity, row.backend) for row in rows):
         chosen = [row for row in rows if (row.subject, row.sparsity, row.backend) == (subject, sparsity, backend)]
         cells = [TITLES, *map(_cells, chosen)]
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         found += ["", f"{subject}, {sparsity:.1%} of the weights pruned, backend {backend}"]
-        found += ["  " + "  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+        found += ["  " + line for line in aligned(cells)]
         notes: dict[str, list[str]] = {}
         for row in chosen:
             for note in [row.failed] if row.failed else row.notes:
