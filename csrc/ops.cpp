@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "cpu/blocking.h"
+#include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
 
 namespace lth_sparse {
@@ -50,6 +51,12 @@ Convolution convolution(const std::vector<int64_t>& layer) {
                       c.phases() * c.in_channels <= INT32_MAX,
                   "layer: expected fewer than 2^31 columns");
   return c;
+}
+
+std::vector<int64_t> sizes(const Tensor& tensor) {
+  std::vector<int64_t> result;
+  for (int64_t d = 0; d < tensor.dim(); ++d) result.push_back(tensor.size(d));
+  return result;
 }
 
 /// The strides that a dense layout of these sizes has, compared where a size is not 1.
@@ -270,6 +277,57 @@ std::tuple<Tensor, Tensor, Tensor> pack(const Tensor& row_offsets, const Tensor&
   return {offsets, transposed, order};
 }
 
+/// `mask`: [out, in] or [out, in / groups, kernel height, kernel width].
+LiveWeights live_weights(const Tensor& mask, const Tensor& row_offsets, const Tensor& columns, bool channels_last) {
+  STD_TORCH_CHECK(mask.is_cpu() && mask.is_contiguous() && mask.scalar_type() == ScalarType::Bool,
+                  "mask: expected a contiguous bool tensor on the CPU");
+  STD_TORCH_CHECK((mask.dim() == 2 || mask.dim() == 4) && mask.numel() > 0 && mask.numel() <= INT32_MAX, "mask: got ",
+                  mask.dim(), " dimensions and ", mask.numel(), " elements, expected 2 or 4, and 1 to 2^31 - 1");
+  STD_TORCH_CHECK(!channels_last || mask.dim() == 4, "channels_last: expected a mask of 4 dimensions");
+  const SparseRows rows = sparse_rows(row_offsets, columns, nullptr, mask.size(0), mask.size(0), 0);
+  const int64_t taps = mask.dim() == 4 ? mask.size(2) * mask.size(3) : 1;
+  return {mask.const_data_ptr<bool>(), rows.row_offsets, rows.columns, rows.rows, mask.size(1), taps, channels_last};
+}
+
+/// Calls `use` with an element type of the tensor's element size.
+template <typename Use>
+void with_element(const Tensor& tensor, const char* name, const Use& use) {
+  switch (tensor.element_size()) {
+    case 2: return use(uint16_t());
+    case 4: return use(uint32_t());
+    case 8: return use(uint64_t());
+    default: STD_TORCH_CHECK(false, name, ": got elements of ", tensor.element_size(), " bytes, expected 2, 4 or 8");
+  }
+}
+
+Tensor scatter_weight(const Tensor& values, const Tensor& mask, const Tensor& row_offsets, const Tensor& columns,
+                      bool channels_last) {
+  const LiveWeights live = live_weights(mask, row_offsets, columns, channels_last);
+  check_vector(values, "values", values.scalar_type(), live.nnz());
+  Tensor weight = torch::stable::empty(sizes(mask), values.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
+                                       channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
+                                                     : torch::headeronly::MemoryFormat::Contiguous);
+  with_element(values, "values", [&](auto element) {
+    using T = decltype(element);
+    scatter(live, static_cast<const T*>(values.const_data_ptr()), static_cast<T*>(weight.mutable_data_ptr()), parallel);
+  });
+  return weight;
+}
+
+Tensor gather_weight(const Tensor& weight, const Tensor& mask, const Tensor& row_offsets, const Tensor& columns) {
+  STD_TORCH_CHECK(weight.is_cpu() && sizes(weight) == sizes(mask), "weight: expected the mask's shape, on the CPU");
+  const bool contiguous = weight.is_contiguous();
+  STD_TORCH_CHECK(contiguous || (weight.dim() == 4 && has_layout(weight, true)),
+                  "weight: expected a contiguous or channels_last tensor");
+  const LiveWeights live = live_weights(mask, row_offsets, columns, !contiguous);
+  Tensor values = torch::stable::empty({live.nnz()}, weight.scalar_type());
+  with_element(weight, "weight", [&](auto element) {
+    using T = decltype(element);
+    gather(live, static_cast<const T*>(weight.const_data_ptr()), static_cast<T*>(values.mutable_data_ptr()), parallel);
+  });
+  return values;
+}
+
 std::string instructions() { return instruction_set().name; }
 
 }  // namespace
@@ -283,6 +341,9 @@ STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
       "int[] input_shape) -> Tensor");
   library.def(
       "grad_weight(Tensor x, Tensor grad_out, Tensor row_offsets, Tensor columns, int[] layer) -> Tensor");
+  library.def(
+      "scatter_weight(Tensor values, Tensor mask, Tensor row_offsets, Tensor columns, bool channels_last) -> Tensor");
+  library.def("gather_weight(Tensor weight, Tensor mask, Tensor row_offsets, Tensor columns) -> Tensor");
   library.def("instruction_set() -> str");
 }
 
@@ -291,6 +352,8 @@ STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CPU, library) {
   library.impl("forward", TORCH_BOX(&forward));
   library.impl("grad_input", TORCH_BOX(&grad_input));
   library.impl("grad_weight", TORCH_BOX(&grad_weight));
+  library.impl("scatter_weight", TORCH_BOX(&scatter_weight));
+  library.impl("gather_weight", TORCH_BOX(&gather_weight));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CompositeExplicitAutograd, library) {

@@ -1,12 +1,11 @@
 """Every backend that works here against the specification, and the registry that hands them out."""
 
-from contextlib import contextmanager
-
 import cuda_on_host
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from poison import poisoned_memory
 
 from lth_sparse import reference
 from lth_sparse.backends import registry
@@ -47,18 +46,6 @@ def conv2d_cases(draw):
 def linear_cases(draw):
     spec = LayerSpec("linear", draw(st.integers(1, 17)), draw(st.integers(1, 17)))
     return spec, (draw(BATCH_SIZES), spec.in_channels)
-
-
-@contextmanager
-def poisoned_memory():
-    """Fresh tensors are full of NaN, those that C++ allocates too: what is not written cannot pass for a zero."""
-    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 def outputs_of_backend(name, mask, spec, x, values, bias, grad_out):

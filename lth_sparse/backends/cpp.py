@@ -8,59 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import extension
-from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
+from lth_sparse.backends import cpu_operators
+from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
-
-
-def _load() -> str:
-    """Load the extension; "" when its operators can be called, else the reason why not."""
-    reason = extension.load("_cpu", "install a C++ compiler, then run 'pip install --no-build-isolation -e .'")
-    if reason:
-        return reason
-    try:
-        torch.ops.lth_sparse_cpu.instruction_set()
-    except (RuntimeError, AttributeError) as error:
-        return str(error).splitlines()[0]
-    _register_fakes()
-    return ""
-
-
-def _register_fakes() -> None:
-    @torch.library.register_fake("lth_sparse_cpu::forward")
-    def forward(
-        x: Tensor, values: Tensor, bias: Tensor | None, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]
-    ) -> Tensor:
-        if x.dim() == 2:
-            return x.new_empty(x.shape[0], layer[1])
-        spec = LayerSpec.from_ints((0, *layer))
-        shape = (x.shape[0], spec.out_channels, *spec.output_size(*x.shape[2:]))
-        return torch.empty(shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
-
-    @torch.library.register_fake("lth_sparse_cpu::grad_input")
-    def grad_input(
-        grad_out: Tensor,
-        values: Tensor,
-        row_offsets: Tensor,
-        columns: Tensor,
-        order: Tensor,
-        layer: Sequence[int],
-        input_shape: Sequence[int],
-    ) -> Tensor:
-        return torch.empty(
-            input_shape, dtype=grad_out.dtype, device=grad_out.device, memory_format=memory_format(grad_out)
-        )
-
-    @torch.library.register_fake("lth_sparse_cpu::grad_weight")
-    def grad_weight(x: Tensor, grad_out: Tensor, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]) -> Tensor:
-        return x.new_empty(columns.shape)
-
-    @torch.library.register_fake("lth_sparse_cpu::pack")
-    def pack(row_offsets: Tensor, columns: Tensor, layer: Sequence[int]) -> tuple[Tensor, Tensor, Tensor]:
-        spec = LayerSpec.from_ints((0, *layer))
-        rows = spec.stride[0] * spec.stride[1] * spec.in_channels
-        return columns.new_empty(rows + 1), torch.empty_like(columns), torch.empty_like(columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +34,7 @@ class CppPlan(Plan):
         return (*self.pattern.tensors(), *transposed)
 
 
-@register("cpp", unusable=_load())
+@register("cpp", unusable=cpu_operators.UNUSABLE)
 class CppBackend:
     """Calls the operators of csrc/ops.cpp; shapes as in `Backend`."""
 

@@ -7,7 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lth_sparse.backends.base import LayerSpec, Plan, memory_format
+from lth_sparse.backends import cpu_operators
+from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
 
@@ -17,8 +18,8 @@ class DensePlan(Plan):
     """The pattern, and where the values go in the dense weight."""
 
     flat_positions: Tensor
-    """int64 [nnz]: `Pattern.flat_positions`, kept because every step needs it; empty when nothing is pruned.
-    int32 would halve it, but scatter_ takes int64 only: converting costs 1.7 times the scatter at 20 % sparsity.
+    """int64 [nnz]: `Pattern.flat_positions`, for PyTorch's scatter_ and index_select, which every step needs. Empty
+    when nothing is pruned, and where the C++ operators do both from the pattern.
     """
 
     def tensors(self) -> tuple[Tensor, ...]:
@@ -43,9 +44,10 @@ class DenseBackend:
         return False, f"dtype is {dtype}, and the dense backend computes in floating point only"
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> DensePlan:
-        """Positions only: PyTorch needs no schedule of ours."""
-        positions = pattern.flat_positions
-        return DensePlan(spec, pattern, positions if pattern.sparsity else positions.new_empty(0))
+        """Positions only, if those: PyTorch needs no schedule of ours."""
+        unneeded = not pattern.sparsity or _have_operators(pattern.mask.device)
+        none = pattern.column_indices.new_empty(0, dtype=torch.int64)
+        return DensePlan(spec, pattern, none if unneeded else pattern.flat_positions)
 
     def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> DensePlan:
         """The plan again."""
@@ -53,7 +55,7 @@ class DenseBackend:
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """F.linear or F.conv2d with the dense weight."""
-        weight = _scatter(values, plan)
+        weight = _scatter(values, plan, memory_format(x))
         spec = plan.spec
         if spec.kind == "linear":
             return F.linear(x, weight, bias)
@@ -61,7 +63,7 @@ class DenseBackend:
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The dense gradient of the input."""
-        weight = _scatter(values, plan)
+        weight = _scatter(values, plan, memory_format(grad_out))
         if plan.spec.kind == "linear":
             return grad_out @ weight
         # Only the input's shape and layout are read. Its memory is never touched, so it costs nothing, while
@@ -74,27 +76,43 @@ class DenseBackend:
         """The dense gradient of the weight, gathered at the live positions."""
         if plan.spec.kind == "linear":
             return _gather(grad_out.t() @ x, plan)
-        # As above: the weight's values are not read.
-        weight = x.new_empty(plan.spec.weight_shape)
+        # As above: the weight's values are not read, but in another layout than x's they would be copied.
+        weight = torch.empty(plan.spec.weight_shape, dtype=x.dtype, device=x.device, memory_format=memory_format(x))
         dense = _convolution_backward(grad_out, x, weight, plan.spec, output_mask=[False, True, False])[1]
         return _gather(dense, plan)
 
 
-def _scatter(values: Tensor, plan: Plan) -> Tensor:
-    """The dense weight; it may share memory with `values`."""
+def _have_operators(device: torch.device) -> bool:
+    return device.type == "cpu" and not cpu_operators.UNUSABLE
+
+
+def _scatter(values: Tensor, plan: Plan, layout: torch.memory_format) -> Tensor:
+    """The dense weight, in the layout that PyTorch wants it in if possible; it may share memory with `values`."""
     assert isinstance(plan, DensePlan)
     pattern = plan.pattern
     # A round before the first pruning has every weight live, and must not pay for moving them.
-    if pattern.sparsity:
-        values = values.new_zeros(pattern.mask.numel()).scatter_(0, plan.flat_positions, values)
-    return values.reshape(pattern.shape)
+    if not pattern.sparsity:
+        return values.reshape(pattern.shape)
+    if _have_operators(values.device):
+        weight: Tensor = torch.ops.lth_sparse_cpu.scatter_weight(
+            values.contiguous(), *pattern.tensors(), layout == torch.channels_last
+        )
+        return weight
+    flat = values.new_zeros(pattern.mask.numel())
+    return flat.scatter_(0, plan.flat_positions, values).view(pattern.shape)
 
 
 def _gather(weight: Tensor, plan: Plan) -> Tensor:
     """The live entries of a dense tensor of the weight's shape, [nnz]."""
     assert isinstance(plan, DensePlan)
+    pattern = plan.pattern
+    if not pattern.sparsity and weight.is_contiguous():
+        return weight.view(-1)
+    if _have_operators(weight.device):
+        values: Tensor = torch.ops.lth_sparse_cpu.gather_weight(in_dense_layout(weight), *pattern.tensors())
+        return values
     flat = weight.reshape(-1)
-    return flat.index_select(0, plan.flat_positions) if plan.pattern.sparsity else flat
+    return flat.index_select(0, plan.flat_positions) if pattern.sparsity else flat
 
 
 def _convolution_backward(

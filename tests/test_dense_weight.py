@@ -1,0 +1,161 @@
+"""The operators that put values into a dense weight and take them out of one, and the dense backend without them."""
+
+import pytest
+import torch
+from poison import poisoned_memory
+
+from lth_sparse.backends import LayerSpec, cpu_operators, registry
+from lth_sparse.pattern import Pattern
+
+needs_operators = pytest.mark.skipif(
+    bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"
+)
+SHAPES = [(5, 7, 3, 3), (1, 1, 1, 1), (6, 33, 1, 1), (4, 3, 5, 2), (9, 31), (3, 1)]
+DTYPES = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+def mask_of(shape, density):
+    mask = torch.rand(shape, generator=torch.Generator().manual_seed(0)) < density
+    if density not in (0, 1) and shape[0] > 2:
+        mask[0], mask[-1] = False, True  # A dead row, a full one.
+    return mask
+
+
+def layouts_of(shape):
+    return LAYOUTS if len(shape) == 4 else LAYOUTS[:1]
+
+
+@needs_operators
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("density", [0, 0.1, 0.8, 1])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_operators_do_what_the_pattern_does(shape, density, dtype):
+    pattern = Pattern.from_mask(mask_of(shape, density))
+    values = torch.randn(pattern.nnz).to(dtype)
+    dense = torch.randn(shape).to(dtype)
+    for layout in layouts_of(shape):
+        last = layout == torch.channels_last
+        with poisoned_memory():
+            weight = torch.ops.lth_sparse_cpu.scatter_weight(values, *pattern.tensors(), last)
+            taken = torch.ops.lth_sparse_cpu.gather_weight(dense.contiguous(memory_format=layout), *pattern.tensors())
+        assert weight.dtype == dtype
+        assert weight.is_contiguous(memory_format=layout)
+        assert torch.equal(weight, pattern.scatter(values))
+        assert torch.equal(taken, pattern.gather(dense))
+
+
+@needs_operators
+def test_bits_are_moved_as_they_are():
+    pattern = Pattern.from_mask(torch.tensor([[True, False, True, True]]))
+    values = torch.tensor([float("nan"), float("-inf"), -0.0])
+    weight = torch.ops.lth_sparse_cpu.scatter_weight(values, *pattern.tensors(), False)
+    expected = torch.tensor([[float("nan"), 0.0, float("-inf"), -0.0]])
+    assert torch.equal(weight.view(torch.int32), expected.view(torch.int32))
+
+
+@needs_operators
+@pytest.mark.parametrize("operator", ["scatter_weight", "gather_weight"])
+def test_operators_pass_opcheck(operator):
+    pattern = Pattern.from_mask(mask_of((4, 3, 3, 3), 0.5))
+    dense = torch.randn(4, 3, 3, 3).contiguous(memory_format=torch.channels_last)
+    arguments = {
+        "scatter_weight": (torch.randn(pattern.nnz), *pattern.tensors(), True),
+        "gather_weight": (dense, *pattern.tensors()),
+    }
+    torch.library.opcheck(getattr(torch.ops.lth_sparse_cpu, operator), arguments[operator])
+
+
+def valid():
+    """Arguments of both operators that they take."""
+    pattern = Pattern.from_mask(torch.tensor([[True, False], [True, True]]))
+    return {
+        "values": torch.zeros(3),
+        "weight": torch.zeros(2, 2),
+        "mask": pattern.mask,
+        "row_offsets": pattern.row_offsets,
+        "columns": pattern.column_indices,
+        "channels_last": False,
+    }
+
+
+def call(operator, changed):
+    names = {"scatter_weight": ["values", "mask", "row_offsets", "columns", "channels_last"]}
+    arguments = valid() | changed
+    given = names.get(operator, ["weight", "mask", "row_offsets", "columns"])
+    return getattr(torch.ops.lth_sparse_cpu, operator)(*(arguments[name] for name in given))
+
+
+def int32(*numbers):
+    return torch.tensor(numbers, dtype=torch.int32)
+
+
+BAD = [
+    ({"values": torch.zeros(4)}, "values: got 4 elements, expected 3"),
+    ({"values": torch.zeros(3, dtype=torch.int8)}, "values: got elements of 1 bytes"),
+    ({"mask": torch.ones(2, 2)}, "mask: expected a contiguous bool tensor"),
+    ({"mask": torch.ones(4, dtype=torch.bool)}, "mask: got 1 dimensions and 4 elements"),
+    ({"mask": torch.ones(2, 2, dtype=torch.bool)}, "not those of one mask"),
+    ({"mask": torch.tensor([[False, False], [True, True]])}, "not those of one mask"),
+    ({"row_offsets": int32(0, 3)}, "row_offsets: got 2 elements, expected 3"),
+    ({"row_offsets": int32(0, -1, 3)}, "not those of one mask"),
+    ({"row_offsets": int32(0, 9, 3)}, "not those of one mask"),
+    ({"columns": int32(0, 1)}, "row_offsets: expected to run from 0 to 2"),
+    ({"channels_last": True}, "channels_last: expected a mask of 4 dimensions"),
+    ({"weight": torch.zeros(2, 3)}, "weight: expected the mask's shape"),
+    ({"weight": torch.zeros(2, 4)[:, ::2]}, "weight: expected a contiguous or channels_last tensor"),
+    ({"weight": torch.zeros(2, 2, dtype=torch.bool)}, "weight: got elements of 1 bytes"),
+]
+
+
+@needs_operators
+@pytest.mark.parametrize(("changed", "message"), BAD, ids=[message for _, message in BAD])
+def test_operators_check_what_they_index_with(changed, message):
+    # gather_weight reads no mask but its shape.
+    mask_alone = message == "not those of one mask" and "mask" in changed
+    operator = "gather_weight" if "weight" in changed else "scatter_weight"
+    with pytest.raises(RuntimeError, match=message):
+        call(operator, changed)
+    if "row_offsets" in changed and not mask_alone:
+        with pytest.raises(RuntimeError, match=message):
+            call("gather_weight", changed)
+
+
+@needs_operators
+@pytest.mark.parametrize("columns", [(0, 0, 2), (-1, 0, 1)])
+def test_columns_that_lead_outside_are_refused(columns):
+    with pytest.raises(RuntimeError, match="not those of one mask"):
+        call("gather_weight", {"columns": int32(*columns)})
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("density", [0, 0.4, 1])
+def test_the_dense_backend_gives_the_same_bits_without_the_operators(layout, density, monkeypatch):
+    spec = LayerSpec("conv2d", 6, 8, kernel_size=(3, 3), padding=(1, 1))
+    pattern = Pattern.from_mask(mask_of(spec.weight_shape, density))
+    backend = registry.get("dense")
+    generator = torch.Generator().manual_seed(0)
+    x, grad_out = (
+        torch.randn(2, channels, 5, 5, generator=generator).contiguous(memory_format=layout) for channels in (6, 8)
+    )
+    values = torch.randn(pattern.nnz, generator=generator)
+
+    def results():
+        plan = backend.pack(pattern, spec)
+        return (
+            backend.forward(x, values, plan, None),
+            backend.grad_input(grad_out, values, plan, tuple(x.shape)),
+            backend.grad_weight(x, grad_out, plan),
+        )
+
+    with_operators = results()
+    monkeypatch.setattr(cpu_operators, "UNUSABLE", "not built")
+    for ours, theirs in zip(with_operators, results(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+@needs_operators
+def test_the_dense_plan_keeps_no_positions_of_its_own():
+    spec = LayerSpec("linear", 20, 10)
+    plan = registry.get("dense").pack(Pattern.from_mask(mask_of(spec.weight_shape, 0.5)), spec)
+    assert plan.flat_positions.numel() == 0
