@@ -85,7 +85,8 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
   Blocking b{};
   b.width = machine.widest;
   b.in_place = contiguous && is_pointwise(c, b.width);
-  b.lanes_are_pixels = b.in_place || (contiguous && c.in.count < kFewestImages);
+  // Images of one pixel have none to make lanes of.
+  b.lanes_are_pixels = b.in_place || (c.in.count < kFewestImages && (contiguous || c.in.pixels() > 1 || c.out.pixels() > 1));
   b.groups = 1;
   b.tile_rows = 1;
   b.channel_block = b.channel_chunk = 1;

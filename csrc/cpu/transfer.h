@@ -14,7 +14,9 @@ class Transfer {
                    int64_t channels, const Blocking& blocking, const Placement& place, T* scratch) {
     const T* from = tensor + first_image * images.image_step() + first_channel * images.channel_step();
     const int64_t count = std::min(blocking.images(), images.count - first_image);
-    if (blocking.lanes_are_pixels)
+    if (blocking.lanes_are_pixels && images.channels_last)
+      load_pixels_of_channels_last(images, from, channels, place, scratch);
+    else if (blocking.lanes_are_pixels)
       load_pixels(images, from, channels, place, scratch);
     else if (images.channels_last)
       load_channels_last(images, from, count, channels, blocking.groups, place, scratch);
@@ -26,7 +28,9 @@ class Transfer {
                     const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
     T* to = tensor + first_image * images.image_step() + first_channel * images.channel_step();
     const int64_t count = std::min(blocking.images(), images.count - first_image);
-    if (blocking.lanes_are_pixels)
+    if (blocking.lanes_are_pixels && images.channels_last)
+      store_pixels_of_channels_last(images, to, channels, place, scratch);
+    else if (blocking.lanes_are_pixels)
       store_pixels(images, to, channels, place, scratch);
     else if (images.channels_last)
       store_channels_last(images, to, count, channels, blocking.groups, place, scratch, stream);
@@ -146,12 +150,50 @@ class Transfer {
     }
   }
 
+  static void zero_gaps(const Placement& place, T* plane) {
+    for (const Run& gap : place.gaps) std::fill_n(plane + gap.scratch, gap.count, T(0));
+  }
+
+  /// W channels of W pixels at a time: a vector of channels becomes one of pixels.
+  static void load_pixels_of_channels_last(const Images& images, const T* from, int64_t channels,
+                                           const Placement& place, T* scratch) {
+    for (int64_t channel = 0; channel < channels; ++channel) zero_gaps(place, scratch + channel * place.channel_step);
+    for (const Run& run : place.runs)
+      for (int64_t p = 0; p < run.count; p += W) {
+        const int pixels = static_cast<int>(std::min<int64_t>(W, run.count - p));
+        const T* const source = from + (run.tensor + p * run.tensor_step) * images.channels;
+        for (int64_t channel = 0; channel < channels; channel += W) {
+          V rows[W];
+          const int here = static_cast<int>(std::min<int64_t>(W, channels - channel));
+          load_rows(source + channel, run.tensor_step * images.channels, pixels, here, rows);
+          V::transpose(rows);
+          store_rows(rows, scratch + channel * place.channel_step + run.scratch + p, place.channel_step, here, pixels, false);
+        }
+      }
+  }
+
+  static void store_pixels_of_channels_last(const Images& images, T* to, int64_t channels, const Placement& place,
+                                            const T* scratch) {
+    for (const Run& run : place.runs)
+      for (int64_t p = 0; p < run.count; p += W) {
+        const int pixels = static_cast<int>(std::min<int64_t>(W, run.count - p));
+        T* const target = to + (run.tensor + p * run.tensor_step) * images.channels;
+        for (int64_t channel = 0; channel < channels; channel += W) {
+          V rows[W];
+          const int here = static_cast<int>(std::min<int64_t>(W, channels - channel));
+          load_rows(scratch + channel * place.channel_step + run.scratch + p, place.channel_step, here, pixels, rows);
+          V::transpose(rows);
+          store_rows(rows, target + channel, run.tensor_step * images.channels, pixels, here, false);
+        }
+      }
+  }
+
   static void load_pixels(const Images& images, const T* from, int64_t channels, const Placement& place,
                           T* scratch) {
     for (int64_t channel = 0; channel < channels; ++channel) {
       const T* const source = from + channel * images.pixels();
       T* const plane = scratch + channel * place.channel_step;
-      for (const Run& gap : place.gaps) std::fill_n(plane + gap.scratch, gap.count, T(0));
+      zero_gaps(place, plane);
       for (const Run& run : place.runs) {
         const T* const s = source + run.tensor;
         T* const d = plane + run.scratch;
