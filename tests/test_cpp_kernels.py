@@ -41,6 +41,7 @@ SHAPES = {
     "lanes of pixels": (conv2d(5, 7), (1, 5, 19, 21)),
     "lanes of pixels, stride": (conv2d(5, 7, stride=(2, 3)), (2, 5, 19, 21)),
     "lanes of pixels, small images": (conv2d(50, 70), (3, 50, 4, 4)),
+    "lanes of pixels, three vectors of 16": (conv2d(50, 70), (2, 50, 5, 6)),
     "stride": (conv2d(5, 7, stride=(2, 2)), (16, 5, 16, 16)),
     "stride beyond the kernel": (conv2d(5, 7, 1, stride=(3, 2)), (16, 5, 11, 11)),
     "dilation": (conv2d(5, 7, dilation=(2, 3)), (16, 5, 11, 11)),

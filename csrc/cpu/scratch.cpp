@@ -38,7 +38,8 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     tile_step_ = 0;
     for (int64_t vector = 0; vector < vectors;) {
       int64_t count = b.tile_columns;
-      while (count > vectors - vector) count /= 2;
+      // Three at once, for to go through the entries twice costs more than a kernel of that width.
+      while (count > vectors - vector) count = vectors - vector == 3 ? 3 : count / 2;
       tiles_.push_back({vector * b.width, vector * b.width, static_cast<int>(count), {}});
       vector += count;
     }

@@ -46,6 +46,7 @@ class Tiles {
     switch (columns) {
       case 8: return use.template operator()<1, 8, 0>();
       case 4: return use.template operator()<1, 4, 0>();
+      case 3: return use.template operator()<1, 3, 0>();
       case 2: return use.template operator()<1, 2, 0>();
       default: return use.template operator()<1, 1, 0>();
     }
