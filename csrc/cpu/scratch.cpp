@@ -37,9 +37,10 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     out_row_step_ = vectors * b.width;  // when in place: all pixels of a plane, which vectors divide
     tile_step_ = 0;
     for (int64_t vector = 0; vector < vectors;) {
+      // What is left is one tile if it can: to go through the entries once more costs more than an odd width.
+      const int64_t left = vectors - vector;
       int64_t count = b.tile_columns;
-      // Three at once, for to go through the entries twice costs more than a kernel of that width.
-      while (count > vectors - vector) count = vectors - vector == 3 ? 3 : count / 2;
+      while (count > left) count = left <= 8 ? left : count / 2;
       tiles_.push_back({vector * b.width, vector * b.width, static_cast<int>(count), {}});
       vector += count;
     }

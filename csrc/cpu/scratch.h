@@ -34,7 +34,8 @@ struct Blocking {
   int width;               // lanes of a vector
   int64_t groups;          // vectors of images at each position; 1 when lanes are pixels
   int tile_rows;           // of output positions in a tile; 1 when lanes are pixels
-  int tile_columns;        // vectors in a row of a tile: a power of two, and a multiple of groups
+  int tile_columns;        // vectors in a row of a tile: a power of two, and a multiple of groups; the last ones of pixels
+                           // may have fewer
   int64_t strip;           // output rows of a task
   int64_t channel_block;   // input channels in scratch at a time
   int64_t channel_chunk;   // output channels of a task

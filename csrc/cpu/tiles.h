@@ -45,6 +45,9 @@ class Tiles {
     }
     switch (columns) {
       case 8: return use.template operator()<1, 8, 0>();
+      case 7: return use.template operator()<1, 7, 0>();
+      case 6: return use.template operator()<1, 6, 0>();
+      case 5: return use.template operator()<1, 5, 0>();
       case 4: return use.template operator()<1, 4, 0>();
       case 3: return use.template operator()<1, 3, 0>();
       case 2: return use.template operator()<1, 2, 0>();
