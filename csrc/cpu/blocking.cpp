@@ -86,7 +86,8 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
   b.width = machine.widest;
   b.in_place = contiguous && is_pointwise(c, b.width);
   // Images of one pixel have none to make lanes of.
-  b.lanes_are_pixels = b.in_place || (c.in.count < kFewestImages && (contiguous || c.in.pixels() > 1 || c.out.pixels() > 1));
+  const bool has_pixels = contiguous || c.in.pixels() > 1 || c.out.pixels() > 1;
+  b.lanes_are_pixels = b.in_place || (c.in.count < kFewestImages && has_pixels);
   b.groups = 1;
   b.tile_rows = 1;
   b.channel_block = b.channel_chunk = 1;

@@ -1,7 +1,8 @@
 // Between tensors and scratch: what a task reads and writes, for any vector type.
 //
 // Include like engine.h, before it. Vectors of images are made by transposing in registers: W pixels (contiguous tensors)
-// or W channels (channels_last ones) of W images at a time. Where a tensor is too large for the caches to hold it until
+// or W channels (channels_last ones) of W images at a time. So are vectors of pixels of channels_last tensors: W channels of
+// W pixels. Where a tensor is too large for the caches to hold it until
 // its next reader comes, whole lines are streamed past them.
 
 template <class V>
@@ -167,7 +168,8 @@ class Transfer {
           const int here = static_cast<int>(std::min<int64_t>(W, channels - channel));
           load_rows(source + channel, run.tensor_step * images.channels, pixels, here, rows);
           V::transpose(rows);
-          store_rows(rows, scratch + channel * place.channel_step + run.scratch + p, place.channel_step, here, pixels, false);
+          T* const to = scratch + channel * place.channel_step + run.scratch + p;
+          store_rows(rows, to, place.channel_step, here, pixels, false);
         }
       }
   }
