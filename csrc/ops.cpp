@@ -279,14 +279,16 @@ std::tuple<Tensor, Tensor, Tensor> pack(const Tensor& row_offsets, const Tensor&
 
 /// `mask`: [out, in] or [out, in / groups, kernel height, kernel width].
 LiveWeights live_weights(const Tensor& mask, const Tensor& row_offsets, const Tensor& columns, bool channels_last) {
-  STD_TORCH_CHECK(mask.is_cpu() && mask.is_contiguous() && mask.scalar_type() == ScalarType::Bool,
-                  "mask: expected a contiguous bool tensor on the CPU");
+  STD_TORCH_CHECK(mask.is_cpu() && mask.scalar_type() == ScalarType::Bool, "mask: expected a bool tensor on the CPU");
   STD_TORCH_CHECK((mask.dim() == 2 || mask.dim() == 4) && mask.numel() > 0 && mask.numel() <= INT32_MAX, "mask: got ",
                   mask.dim(), " dimensions and ", mask.numel(), " elements, expected 2 or 4, and 1 to 2^31 - 1");
+  STD_TORCH_CHECK(mask.is_contiguous() || (mask.dim() == 4 && has_layout(mask, true)),
+                  "mask: expected a contiguous or channels_last tensor");
   STD_TORCH_CHECK(!channels_last || mask.dim() == 4, "channels_last: expected a mask of 4 dimensions");
   const SparseRows rows = sparse_rows(row_offsets, columns, nullptr, mask.size(0), mask.size(0), 0);
   const int64_t taps = mask.dim() == 4 ? mask.size(2) * mask.size(3) : 1;
-  return {mask.const_data_ptr<bool>(), rows.row_offsets, rows.columns, rows.rows, mask.size(1), taps, channels_last};
+  return {mask.const_data_ptr<bool>(), rows.row_offsets, rows.columns, rows.rows, mask.size(1), taps, channels_last,
+          !mask.is_contiguous()};
 }
 
 /// Calls `use` with an element type of the tensor's element size.

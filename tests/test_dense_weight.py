@@ -46,6 +46,21 @@ def test_operators_do_what_the_pattern_does(shape, density, dtype):
 
 
 @needs_operators
+def test_a_mask_in_channels_last_is_read_right():
+    """As `model.to(memory_format=torch.channels_last)` leaves it."""
+    mask = mask_of((5, 7, 3, 3), 0.4)
+    last = mask.contiguous(memory_format=torch.channels_last)
+    assert not last.is_contiguous()
+    pattern = Pattern.from_mask(last)
+    values, dense = torch.randn(pattern.nnz), torch.randn(mask.shape)
+    for layout in LAYOUTS:
+        weight = torch.ops.lth_sparse_cpu.scatter_weight(values, *pattern.tensors(), layout == torch.channels_last)
+        assert torch.equal(weight, Pattern.from_mask(mask).scatter(values))
+        taken = torch.ops.lth_sparse_cpu.gather_weight(dense.contiguous(memory_format=layout), *pattern.tensors())
+        assert torch.equal(taken, dense[mask])
+
+
+@needs_operators
 def test_bits_are_moved_as_they_are():
     pattern = Pattern.from_mask(torch.tensor([[True, False, True, True]]))
     values = torch.tensor([float("nan"), float("-inf"), -0.0])
@@ -93,7 +108,8 @@ def int32(*numbers):
 BAD = [
     ({"values": torch.zeros(4)}, "values: got 4 elements, expected 3"),
     ({"values": torch.zeros(3, dtype=torch.int8)}, "values: got elements of 1 bytes"),
-    ({"mask": torch.ones(2, 2)}, "mask: expected a contiguous bool tensor"),
+    ({"mask": torch.ones(2, 2)}, "mask: expected a bool tensor on the CPU"),
+    ({"mask": torch.ones(2, 4, dtype=torch.bool)[:, ::2]}, "mask: expected a contiguous or channels_last tensor"),
     ({"mask": torch.ones(4, dtype=torch.bool)}, "mask: got 1 dimensions and 4 elements"),
     ({"mask": torch.ones(2, 2, dtype=torch.bool)}, "not those of one mask"),
     ({"mask": torch.tensor([[False, False], [True, True]])}, "not those of one mask"),
@@ -152,6 +168,18 @@ def test_the_dense_backend_gives_the_same_bits_without_the_operators(layout, den
     monkeypatch.setattr(cpu_operators, "UNUSABLE", "not built")
     for ours, theirs in zip(with_operators, results(), strict=True):
         assert torch.equal(ours, theirs)
+
+
+def test_the_dense_backend_takes_a_mask_of_any_strides():
+    spec = LayerSpec("linear", 20, 10)
+    mask = mask_of(spec.weight_shape, 0.5)
+    backend = registry.get("dense")
+    x, grad_out, values = torch.randn(3, 20), torch.randn(3, 10), torch.randn(int(mask.sum()))
+    plans = [backend.pack(Pattern.from_mask(each), spec) for each in (mask, mask.t().contiguous().t())]
+    outputs = [backend.forward(x, values, plan, None) for plan in plans]
+    gradients = [backend.grad_weight(x, grad_out, plan) for plan in plans]
+    assert torch.equal(*outputs)
+    assert torch.equal(*gradients)
 
 
 @needs_operators

@@ -26,6 +26,8 @@ void for_each_row(const LiveWeights& live, const Parallel& parallel, const Take&
 template <typename T>
 void scatter(const LiveWeights& live, const T* values, T* weight, const Parallel& parallel) {
   const int64_t channel_step = live.channels_last ? 1 : live.taps, tap_step = live.channels_last ? live.channels : 1;
+  const int64_t mask_channel_step = live.mask_channels_last ? 1 : live.taps;
+  const int64_t mask_tap_step = live.mask_channels_last ? live.channels : 1;
   for_each_row(live, parallel, [&](int64_t row, int32_t first, int32_t count) {
     const bool* alive = live.mask + row * live.row_size();
     T* to = weight + row * live.row_size();
@@ -35,10 +37,11 @@ void scatter(const LiveWeights& live, const T* values, T* weight, const Parallel
     }
     const T* const from = values + first;
     int32_t next = 0;
-    for (int64_t channel = 0; channel < live.channels; ++channel, to += channel_step)
+    for (int64_t channel = 0; channel < live.channels; ++channel, to += channel_step, alive += mask_channel_step)
       for (int64_t tap = 0; tap < live.taps; ++tap) {
-        to[tap * tap_step] = from[std::min(next, count - 1)] & -static_cast<T>(*alive);
-        next += *alive++;
+        const bool here = alive[tap * mask_tap_step];
+        to[tap * tap_step] = from[std::min(next, count - 1)] & -static_cast<T>(here);
+        next += here;
       }
     return next == count;
   });

@@ -18,7 +18,8 @@ struct LiveWeights {
   const int32_t* row_offsets;  // [rows + 1]
   const int32_t* columns;      // [nnz]: channel * taps + tap, ascending within a row
   int64_t rows, channels, taps;
-  bool channels_last;
+  bool channels_last;       // the weight
+  bool mask_channels_last;  // the mask, as a whole model that is converted leaves it
 
   int32_t nnz() const { return row_offsets[rows]; }
   int64_t row_size() const { return channels * taps; }

@@ -86,6 +86,11 @@ def _have_operators(device: torch.device) -> bool:
     return device.type == "cpu" and not cpu_operators.UNUSABLE
 
 
+def _tensors(pattern: Pattern) -> tuple[Tensor, Tensor, Tensor]:
+    """As the operators read them: a mask that was loaded may have any strides."""
+    return in_dense_layout(pattern.mask), pattern.row_offsets, pattern.column_indices
+
+
 def _scatter(values: Tensor, plan: Plan, layout: torch.memory_format) -> Tensor:
     """The dense weight, in the layout that PyTorch wants it in if possible; it may share memory with `values`."""
     assert isinstance(plan, DensePlan)
@@ -95,7 +100,7 @@ def _scatter(values: Tensor, plan: Plan, layout: torch.memory_format) -> Tensor:
         return values.reshape(pattern.shape)
     if _have_operators(values.device):
         weight: Tensor = torch.ops.lth_sparse_cpu.scatter_weight(
-            values.contiguous(), *pattern.tensors(), layout == torch.channels_last
+            values.contiguous(), *_tensors(pattern), layout == torch.channels_last
         )
         return weight
     flat = values.new_zeros(pattern.mask.numel())
@@ -109,7 +114,7 @@ def _gather(weight: Tensor, plan: Plan) -> Tensor:
     if not pattern.sparsity and weight.is_contiguous():
         return weight.view(-1)
     if _have_operators(weight.device):
-        values: Tensor = torch.ops.lth_sparse_cpu.gather_weight(in_dense_layout(weight), *pattern.tensors())
+        values: Tensor = torch.ops.lth_sparse_cpu.gather_weight(in_dense_layout(weight), *_tensors(pattern))
         return values
     flat = weight.reshape(-1)
     return flat.index_select(0, plan.flat_positions) if pattern.sparsity else flat
