@@ -2,8 +2,8 @@
 //
 // Include like engine.h, before it. Vectors of images are made by transposing in registers: W pixels (contiguous tensors)
 // or W channels (channels_last ones) of W images at a time. So are vectors of pixels of channels_last tensors: W channels of
-// W pixels. Where a tensor is too large for the caches to hold it until
-// its next reader comes, whole lines are streamed past them.
+// W pixels. Where a tensor is too large for the caches to hold it until its next reader comes, whole lines are streamed past
+// them.
 
 template <class V>
 class Transfer {
