@@ -15,8 +15,8 @@ constexpr int64_t kInputBytes = int64_t{384} << 10;
 /// Entries of a row in a block of channels: fewer, and moving the accumulators costs more than the products; more, and
 /// the block falls out of L1.
 constexpr double kRunLength = 14;
-/// Sorting by tap interrupts a row once a tap, so it needs longer runs, and enough padding to save.
-constexpr int64_t kLongerRuns = 4;
+/// Sorting by clip interrupts a row at each clip, so it needs longer runs, and enough padding to save.
+constexpr double kLongerRuns = 3;
 constexpr double kLeastClipped = 0.2;
 /// Tiles that use an entry, up to which it is not worth while to list the entries.
 constexpr int64_t kFewUses = 4;
@@ -24,6 +24,8 @@ constexpr int64_t kFewUses = 4;
 constexpr int64_t kStripPixels = 256;
 
 int64_t round_up(int64_t value, int64_t divisor) { return ceil_div(value, divisor) * divisor; }
+/// As few parts of `value` as have at most `most` each, and are all of a size.
+int64_t equal_parts(int64_t value, int64_t most) { return ceil_div(value, ceil_div(value, most)); }
 
 /// A 1 x 1 convolution whose images are rows of pixels that vectors divide: see flatten_pixels in ops.cpp.
 bool is_pointwise(const Correlation& c, int width) {
@@ -74,7 +76,7 @@ bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
   if (b.lanes_are_pixels) return false;
   if (machine.registers >= 32)
     return (b.tile_rows == 4 && b.groups == 1) || (b.tile_rows == 2 && b.tile_columns == 8 && b.groups == 4);
-  return b.tile_rows == 2 && b.tile_columns == 4 && b.groups <= 2;
+  return b.tile_rows == 2 && b.tile_columns == 4 && b.groups == 2;
 }
 
 }  // namespace
@@ -99,17 +101,17 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
   if (b.in_place) {
     b.channel_block = c.in.channels;
   } else {
+    if (c.taps() > 1 && has_clipped_kernel(b, machine)) b.by_clip = Scratch(c, b).clipped() > kLeastClipped;
     const Scratch one_channel(c, b);
     const int64_t limit = std::max<int64_t>(8, kInputBytes / (one_channel.in_size() * element_size));
     const double per_channel = static_cast<double>(nnz) / static_cast<double>(c.rows() * c.in.channels);
     const int64_t run = static_cast<int64_t>(std::min(kRunLength / std::max(per_channel, 1e-6), 1e6));
-    b.channel_block = b.lanes_are_pixels ? limit : std::clamp<int64_t>(run, 8, limit);
-    if (c.taps() > 1 && has_clipped_kernel(b, machine) && one_channel.clipped() > kLeastClipped) {
-      b.by_tap = true;
-      b.channel_block = std::clamp<int64_t>(kLongerRuns * b.channel_block, 64, std::max<int64_t>(64, limit));
-    }
-    b.channel_block = std::min(b.channel_block, c.in.channels);
-    b.unlisted = !b.by_tap && b.channel_block == c.in.channels &&
+    if (b.by_clip)
+      b.channel_block = std::clamp<int64_t>(kLongerRuns * run, 64, std::max<int64_t>(64, limit));
+    else
+      b.channel_block = b.lanes_are_pixels ? limit : std::clamp<int64_t>(run, 8, limit);
+    b.channel_block = equal_parts(c.in.channels, b.channel_block);
+    b.unlisted = !b.by_clip && b.channel_block == c.in.channels &&
                  c.in.count * one_channel.strips() * static_cast<int64_t>(one_channel.tiles().size()) <= kFewUses &&
                  b.lanes_are_pixels;
   }

@@ -3,11 +3,10 @@
 namespace lth_sparse {
 namespace {
 
-int64_t remainder(int64_t value, int64_t divisor) { return ((value % divisor) + divisor) % divisor; }
-
 /// The phase, along one dimension, of the input pixels that tap k of a convolution reaches.
 int64_t phase_of(const Convolution& layer, int dimension, int64_t k) {
-  return remainder(k * layer.dilation[dimension] - layer.padding[dimension], layer.stride[dimension]);
+  const int64_t position = k * layer.dilation[dimension] - layer.padding[dimension], stride = layer.stride[dimension];
+  return position - floor_div(position, stride) * stride;
 }
 
 }  // namespace

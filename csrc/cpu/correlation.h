@@ -18,6 +18,7 @@
 namespace lth_sparse {
 
 inline int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
+inline int64_t floor_div(int64_t value, int64_t divisor) { return value / divisor - (value % divisor < 0); }
 
 /// A dense [count, channels, height, width] tensor: its sizes, and which of its two contiguous layouts it has.
 struct Images {

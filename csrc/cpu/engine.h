@@ -28,16 +28,9 @@ class Engine {
       const Unlisted<T> entries(matrix, offsets, values, parallel);
       return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
     }
-    const Entries<T> entries(
-        matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(), blocking.by_tap,
-        [&](int32_t e) {
-          if (matrix.order == nullptr) return values[e];
-          const int32_t place = matrix.order[e];
-          if (place < 0 || place >= matrix.nnz())
-            throw std::runtime_error("order: expected places among the values");
-          return values[place];
-        },
-        parallel);
+    const Entries<T> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
+                             blocking.by_clip ? &scratch.clips() : nullptr,
+                             ValueOf<T>{values, matrix.order, matrix.nnz()}, parallel);
     correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
   }
 
@@ -49,9 +42,8 @@ class Engine {
       const Unlisted<int32_t> entries(matrix, offsets, nullptr, parallel);
       return grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
     }
-    const Entries<int32_t> entries(
-        matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(), blocking.by_tap,
-        [&](int32_t e) { return e; }, parallel);
+    const Entries<int32_t> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
+                                   blocking.by_clip ? &scratch.clips() : nullptr, PlaceOf{}, parallel);
     grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
   }
 
@@ -60,13 +52,10 @@ class Engine {
   static constexpr int64_t kPartialSums = int64_t{1} << 20;
   static constexpr int64_t kStreamFrom = int64_t{16} << 20;
 
-  static int64_t taps_of(const Correlation& c, const Blocking& blocking) { return blocking.by_tap ? c.taps() : 1; }
-
   template <class Listed>
   static void correlate_with(const Correlation& c, const SparseRows& matrix, const Blocking& blocking,
                              const Scratch& scratch, const Listed& entries, const T* in, const T* bias, T* out,
                              const Parallel& parallel) {
-    const int64_t taps = taps_of(c, blocking);
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const int64_t batches = ceil_div(c.in.count, blocking.images());
@@ -110,9 +99,7 @@ class Engine {
                                     out_scratch + tile.out + phase * blocking.channel_chunk * scratch.out_row_step(),
                                     scratch.out_row_step(),
                                     block == 0,
-                                    bias == nullptr ? nullptr : bias + first_channel,
-                                    taps,
-                                    tile.clips.data()};
+                                    bias == nullptr ? nullptr : bias + first_channel};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
                   Tiles<V>::template accumulate_tile<R, Q>(rows);
@@ -131,7 +118,6 @@ class Engine {
   static void grad_weight_with(const Correlation& c, const SparseRows& matrix, const Blocking& blocking,
                                const Scratch& scratch, const Listed& entries, const T* in, const T* grad_out,
                                T* grad_values, const Parallel& parallel) {
-    const int64_t taps = taps_of(c, blocking);
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const int64_t tasks = ceil_div(c.in.count, blocking.images()) * scratch.strips();
@@ -155,7 +141,7 @@ class Engine {
         T* const sums = partial + part * nnz;
         for (int64_t block = 0; block < blocks; ++block)
           for (int64_t row = first_channel; row < first_channel + channels; ++row)
-            std::fill(sums + entries.starts(block, row)[0], sums + entries.starts(block, row)[taps], T(0));
+            std::fill(sums + entries.starts(block, row)[0], sums + entries.starts(block, row)[entries.runs()], T(0));
         for (int64_t task = part * tasks / parts; task < (part + 1) * tasks / parts; ++task) {
           const int64_t strip = task % scratch.strips();
           const int64_t first_image = task / scratch.strips() * blocking.images();
@@ -186,9 +172,7 @@ class Engine {
                                         scratch.in_row_step(),
                                         out_scratch + tile.out,
                                         scratch.out_row_step(),
-                                        sums,
-                                        taps,
-                                        tile.clips.data()};
+                                        sums};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
                   Tiles<V>::template multiply_tile<R, Q>(rows);

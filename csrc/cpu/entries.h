@@ -12,6 +12,7 @@
 
 #include "correlation.h"
 #include "parallel.h"
+#include "scratch.h"
 
 namespace lth_sparse {
 
@@ -22,52 +23,77 @@ struct Entry {
   T value;
 };
 
-/// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, tap).
+// What an entry keeps. Not lambdas of the kernels: those are compiled for their instruction set, and a function that is
+// not cannot inline them.
+
+/// Its value, which a transposed matrix finds through its order.
+template <typename T>
+struct ValueOf {
+  const T* values;
+  const int32_t* order;  // or null
+  int64_t nnz;
+
+  T operator()(int32_t e) const {
+    if (order == nullptr) return values[e];
+    const int32_t place = order[e];
+    if (place < 0 || place >= nnz) throw std::runtime_error("order: expected places among the values");
+    return values[place];
+  }
+};
+
+/// Its place among the values.
+struct PlaceOf {
+  int32_t operator()(int32_t e) const { return e; }
+};
+
+/// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, clip).
 ///
-/// The run of (block, row, tap) begins at starts[block * block_step + row * row_step + tap], and ends where the next in
+/// The run of (block, row, clip) begins at starts[block * block_step + row * row_step + clip], and ends where the next in
 /// `starts` begins. Kernels go through a block row by row, so block by block is the order in which they read; but a
 /// matrix of 1 x 1 taps stays as it is, row by row, for it has too few entries in a block to pay for sorting them.
 template <typename T>
 class Entries {
  public:
   /// `value(k)` gives what to keep of entry k of `matrix`. `offsets` is indexed by column. A column is a channel and one
-  /// of `taps`; `by_tap` asks for runs of one tap each.
+  /// of `taps`; `clips`, of each tap, asks for runs of one clip each, and may be null.
   template <typename Value>
   Entries(const SparseRows& matrix, const std::vector<int32_t>& offsets, int64_t block_columns, int64_t taps,
-          bool by_tap, const Value& value, const Parallel& parallel)
+          const std::vector<Clip>* clips, const Value& value, const Parallel& parallel)
       : matrix_(matrix), columns_(static_cast<int64_t>(offsets.size())), block_columns_(block_columns) {
     const int64_t blocks = ceil_div(columns_, block_columns);
     const bool row_by_row = taps == 1 || blocks == 1;
-    const int64_t runs = by_tap ? taps : 1;
+    const bool by_clip = clips != nullptr;
+    const int64_t runs = runs_ = by_clip ? kClips : 1;
     row_step_ = row_by_row ? blocks * runs : runs;
     block_step_ = row_by_row ? runs : matrix.rows * runs;
     int32_t* const starts = starts_arena().take<int32_t>(matrix.rows * blocks * runs + 1);
     Entry<T>* const entries = entries_arena().take<Entry<T>>(matrix.nnz());
-    std::vector<int32_t> tap_of;  // of each column
-    for (int64_t column = 0; column < columns_ && by_tap; ++column)
-      tap_of.push_back(static_cast<int32_t>(column % taps));
-
-    const auto count = [&](int32_t* of_run, int32_t first, int32_t last, int64_t group) {
-      if (!by_tap) {
+    std::vector<Clip> clip_of_column;
+    for (int64_t column = 0; column < columns_ && by_clip; ++column) clip_of_column.push_back((*clips)[column % taps]);
+    const Clip* const clip_of = clip_of_column.data();
+    const int32_t* const columns = matrix.columns;
+    const int32_t* const offset_of = offsets.data();
+    const auto count = [=](int32_t* of_run, int32_t first, int32_t last, int64_t group) {
+      if (!by_clip) {
         *of_run = last - first;
       } else {
-        std::fill_n(of_run, taps, 0);
-        for (int32_t e = first; e < last; ++e) ++of_run[tap_of[group + matrix.columns[e]]];
+        std::fill_n(of_run, kClips, 0);
+        for (int32_t e = first; e < last; ++e) ++of_run[clip_of[group + columns[e]]];
       }
     };
-    const auto list = [&](const int32_t* of_run, int32_t first, int32_t last, int64_t group, int32_t* next) {
-      if (!by_tap) {
+    const auto list = [=](const int32_t* of_run, int32_t first, int32_t last, int64_t group, int32_t* next) {
+      if (!by_clip) {
         Entry<T>* to = entries + *of_run;
-        for (int32_t e = first; e < last; ++e) *to++ = {offsets[group + matrix.columns[e]], value(e)};
+        for (int32_t e = first; e < last; ++e) *to++ = {offset_of[group + columns[e]], value(e)};
       } else {
-        std::copy_n(of_run, taps, next);
+        std::copy_n(of_run, kClips, next);
         for (int32_t e = first; e < last; ++e) {
-          const int64_t column = group + matrix.columns[e];
-          entries[next[tap_of[column]]++] = {offsets[column], value(e)};
+          const int64_t column = group + columns[e];
+          entries[next[clip_of[column]]++] = {offset_of[column], value(e)};
         }
       }
     };
-    if (row_by_row && !by_tap) {
+    if (row_by_row && !by_clip) {
       for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
         int32_t* const of_run = starts + block * block_step_ + row * row_step_;
         *of_run = first;
@@ -81,9 +107,8 @@ class Entries {
       starts[0] = 0;
       for (int64_t run = 0; run < matrix.rows * blocks * runs; ++run) starts[run + 1] += starts[run];
       for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
-        thread_local std::vector<int32_t> next;
-        next.resize(runs);
-        list(starts + block * block_step_ + row * row_step_, first, last, group, next.data());
+        int32_t next[kClips];
+        list(starts + block * block_step_ + row * row_step_, first, last, group, next);
       });
     }
     starts_ = starts;
@@ -92,6 +117,8 @@ class Entries {
 
   const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step_ + row * row_step_; }
   int64_t row_step() const { return row_step_; }
+  /// Of a row in a block.
+  int64_t runs() const { return runs_; }
   int32_t offset(int64_t k) const { return entries_[k].offset; }
   T value(int64_t k) const { return entries_[k].value; }
   /// Before the entries of a row of the matrix: nothing to do, they are ready.
@@ -136,14 +163,14 @@ class Entries {
   }
 
   const SparseRows& matrix_;
-  int64_t columns_, block_columns_, row_step_, block_step_;
+  int64_t columns_, block_columns_, row_step_, block_step_, runs_;
   const int32_t* starts_;
   const Entry<T>* entries_;
 };
 
 /// The matrix as it is, looked up entry by entry: where each is used so seldom that to list it would cost more.
 ///
-/// Stands for `Entries` of one block, not sorted by tap. `T` is int32_t for the places in the result.
+/// Stands for `Entries` of one block, not sorted by clip. `T` is int32_t for the places in the result.
 template <typename T>
 class Unlisted {
  public:
@@ -175,6 +202,7 @@ class Unlisted {
 
   const int32_t* starts(int64_t, int64_t row) const { return matrix_.row_offsets + row; }
   int64_t row_step() const { return 1; }
+  int64_t runs() const { return 1; }
   int32_t offset(int64_t k) const { return offsets_[matrix_.columns[k]]; }
   T value(int64_t k) const {
     if (values_ == nullptr) return static_cast<T>(k);

@@ -7,16 +7,6 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     : correlation_(correlation), blocking_(blocking) {
   const Blocking& b = blocking;
   unit_ = b.lanes_are_pixels ? 1 : b.groups * b.width;
-  int64_t range[2];
-  for (int d = 0; d < 2; ++d) {
-    int64_t least = correlation.shifts[0][d], most = least;
-    for (const auto& shift : correlation.shifts) {
-      least = std::min(least, shift[d]);
-      most = std::max(most, shift[d]);
-    }
-    first_shift_[d] = least;
-    range[d] = most - least;
-  }
   strips_ = ceil_div(correlation.positions(0), b.strip);
   local_rows_ = correlation.phases() * b.channel_chunk;
 
@@ -26,10 +16,25 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
   const int64_t padded_width = b.lanes_are_pixels ? width : ceil_div(width, across) * across;
   ragged_ = b.lanes_are_pixels ? !b.in_place
                                : padded_width != width || strips_ * padded_rows != correlation.positions(0);
-  in_rows_ = (padded_rows - 1) * correlation.in_stride[0] + range[0] + 1;
-  in_columns_ = (padded_width - 1) * correlation.in_stride[1] + range[1] + 1;
-  rows_ = ceil_div(in_rows_, correlation.in_stride[0]);
-  columns_ = ceil_div(in_columns_, correlation.in_stride[1]);
+  bool reads_padding = !b.by_clip;
+  if (!b.lanes_are_pixels && strips_ == 1 && padded_rows == b.tile_rows && padded_width == across)
+    for (const auto& shift : correlation.shifts) clips_.push_back(clip(shift, reads_padding));
+
+  const int64_t padded[2] = {padded_rows, padded_width}, size[2] = {correlation.in.height, correlation.in.width};
+  int64_t positions[2];  // that the tiles of a strip read
+  for (int d = 0; d < 2; ++d) {
+    int64_t least = correlation.shifts[0][d], most = least;
+    for (const auto& shift : correlation.shifts) {
+      least = std::min(least, shift[d]);
+      most = std::max(most, shift[d]);
+    }
+    // What no kernel reads has no place.
+    first_[d] = reads_padding ? least : 0;
+    positions[d] = reads_padding ? (padded[d] - 1) * correlation.in_stride[d] + most - least + 1 : size[d];
+  }
+  in_rows_ = positions[0];
+  rows_ = ceil_div(positions[0], correlation.in_stride[0]);
+  columns_ = ceil_div(positions[1], correlation.in_stride[1]);
   const int64_t grid = correlation.in_stride[0] * correlation.in_stride[1] * rows_ * columns_;
 
   if (b.lanes_are_pixels) {
@@ -41,7 +46,7 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
       const int64_t left = vectors - vector;
       int64_t count = b.tile_columns;
       while (count > left) count = left <= 8 ? left : count / 2;
-      tiles_.push_back({vector * b.width, vector * b.width, static_cast<int>(count), {}});
+      tiles_.push_back({vector * b.width, vector * b.width, static_cast<int>(count)});
       vector += count;
     }
     // The last tile reads up to a vector beyond the plane: into zeros of its own channel, not into the next one.
@@ -52,13 +57,9 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     tile_step_ = local_rows_ * out_row_step_;
     tiles_across_ = padded_width / across;
     for (int64_t row = 0; row < padded_rows; row += b.tile_rows)
-      for (int64_t column = 0; column < padded_width; column += across) {
-        Tile tile{(row * columns_ + column) * unit_, static_cast<int64_t>(tiles_.size()) * tile_step_,
-                  b.tile_columns, {}};
-        if (strips_ == 1)
-          for (const auto& shift : correlation.shifts) tile.clips.push_back(clip(row, column, shift));
-        tiles_.push_back(std::move(tile));
-      }
+      for (int64_t column = 0; column < padded_width; column += across)
+        tiles_.push_back({(row * columns_ + column) * unit_, static_cast<int64_t>(tiles_.size()) * tile_step_,
+                          b.tile_columns});
     plane_ = grid * unit_;
     out_size_ = static_cast<int64_t>(tiles_.size()) * tile_step_;
   }
@@ -67,40 +68,35 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
 
 int64_t Scratch::position(int64_t row, int64_t column) const {
   const int64_t sy = correlation_.in_stride[0], sx = correlation_.in_stride[1];
-  return (((row % sy) * sx + column % sx) * rows_ + row / sy) * columns_ + column / sx;
+  const int64_t y = floor_div(row, sy), x = floor_div(column, sx);
+  return (((row - y * sy) * sx + column - x * sx) * rows_ + y) * columns_ + x;
 }
 
-Clip Scratch::clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift) {
-  const int64_t first[2] = {row, column};
+Clip Scratch::clip(const std::array<int64_t, 2>& shift, bool& reads_padding) const {
   const int64_t count[2] = {blocking_.tile_rows, blocking_.tile_columns / blocking_.groups};
   const int64_t size[2] = {correlation_.in.height, correlation_.in.width};
   int clips[2];
   for (int d = 0; d < 2; ++d) {
     const auto inside = [&](int64_t k) {
-      const int64_t at = (first[d] + k) * correlation_.in_stride[d] + shift[d];
+      const int64_t at = k * correlation_.in_stride[d] + shift[d];
       return at >= 0 && at < size[d];
     };
     bool any = false;
     for (int64_t k = 0; k < count[d]; ++k) any = any || inside(k);
-    if (!any) return Clip::everything;
+    if (!any) return kClipsAll;
     clips[d] = count[d] == 1 || (inside(0) && inside(count[d] - 1)) ? 0 : !inside(0) ? 1 : 2;
     const int64_t begin = clips[d] == 1, end = count[d] - (clips[d] == 2);
-    for (int64_t k = begin; k < end; ++k) reads_padding_ = reads_padding_ || !inside(k);
+    for (int64_t k = begin; k < end; ++k) reads_padding = reads_padding || !inside(k);
   }
   return static_cast<Clip>(3 * clips[0] + clips[1]);
 }
 
 double Scratch::clipped() const {
   const double rows = blocking_.tile_rows, columns = static_cast<double>(blocking_.tile_columns / blocking_.groups);
-  double saved = 0, all = 0;
-  for (const Tile& tile : tiles_)
-    for (const Clip clip : tile.clips) {
-      const int code = static_cast<int>(clip);
-      all += rows * columns;
-      saved += clip == Clip::everything ? rows * columns
-                                        : rows * columns - (rows - (code / 3 > 0)) * (columns - (code % 3 > 0));
-    }
-  return all == 0 ? 0 : saved / all;
+  double left = 0;
+  for (const Clip clip : clips_)
+    if (clip != kClipsAll) left += (rows - (clip / 3 > 0)) * (columns - (clip % 3 > 0));
+  return clips_.empty() ? 0 : 1 - left / (rows * columns * static_cast<double>(clips_.size()));
 }
 
 std::vector<int32_t> Scratch::column_offsets() const {
@@ -110,13 +106,13 @@ std::vector<int32_t> Scratch::column_offsets() const {
     for (const auto& shift : correlation_.shifts)
       offsets.push_back(static_cast<int32_t>(
           channel % blocking_.channel_block * plane_ +
-          position(shift[0] - first_shift_[0], shift[1] - first_shift_[1]) * unit_));
+          position(shift[0] - first_[0], shift[1] - first_[1]) * unit_));
   return offsets;
 }
 
 Placement Scratch::in(int64_t strip) const {
   const Images& in = correlation_.in;
-  const int64_t origin = strip * blocking_.strip * correlation_.in_stride[0] + first_shift_[0];
+  const int64_t origin = strip * blocking_.strip * correlation_.in_stride[0] + first_[0];
   const int64_t begin = std::clamp<int64_t>(origin, 0, in.height);
   const int64_t end = std::clamp<int64_t>(origin + in_rows_, 0, in.height);
   const int64_t sx = correlation_.in_stride[1];
@@ -128,10 +124,10 @@ Placement Scratch::in(int64_t strip) const {
       for (int64_t x0 = 0; x0 < std::min(sx, in.width); ++x0) {
         // Columns x0, x0 + sx, ... lie together, from the first that the strip holds to the last.
         int64_t x = x0;
-        while (x - first_shift_[1] < 0) x += sx;
-        const int64_t last = std::min(in.width, first_shift_[1] + columns_ * sx);
+        while (x - first_[1] < 0) x += sx;
+        const int64_t last = std::min(in.width, first_[1] + columns_ * sx);
         if (x >= last) continue;
-        const int64_t at = position(y - origin, x - first_shift_[1]), count = ceil_div(last - x, sx);
+        const int64_t at = position(y - origin, x - first_[1]), count = ceil_div(last - x, sx);
         result.runs.push_back({y * in.width + x, at, count, sx});
         std::fill_n(covered.begin() + at, count, 1);
       }
@@ -146,14 +142,12 @@ Placement Scratch::in(int64_t strip) const {
   result.first_pixel = begin * in.width;
   for (int64_t y = begin; y < end; ++y)
     for (int64_t x = 0; x < in.width; ++x) {
-      const int64_t column = x - first_shift_[1];
+      const int64_t column = x - first_[1];
       const bool held = column >= 0 && column < columns_ * sx;
       const int64_t at = held ? position(y - origin, column) : -1;
       result.position.push_back(static_cast<int32_t>(at * unit_));
       if (held) covered[at] = 1;
     }
-  // What no kernel reads need not be zero.
-  if (blocking_.by_tap && !reads_padding_) return result;
   for (int64_t at = 0; at < static_cast<int64_t>(covered.size()); ++at)
     if (!covered[at]) result.padding.push_back(static_cast<int32_t>(at * unit_));
   return result;

@@ -40,21 +40,21 @@ struct Blocking {
   int64_t channel_block;   // input channels in scratch at a time
   int64_t channel_chunk;   // output channels of a task
   bool unlisted;           // look the matrix up entry by entry, for so little work that to list it would cost more
-  bool by_tap;             // sort the entries by tap, and do not multiply padding
+  bool by_clip;            // sort the entries by what they read from padding alone, and do not multiply it
 
   int64_t images() const { return lanes_are_pixels ? 1 : groups * width; }
 };
 
 /// The positions of a tile that a tap reads from padding alone: its first or last row, its first or last column. Encoded
-/// as 3 * rows + columns, each of them 0 for none, 1 for the first and 2 for the last; or everything.
-enum class Clip : uint8_t { none = 0, everything = 9 };
+/// as 3 * rows + columns, each of them 0 for none, 1 for the first and 2 for the last; or all.
+using Clip = uint8_t;
+inline constexpr Clip kClipsAll = 9;
+inline constexpr int kClips = 10;
 
 /// The registers of one step of the kernels: where its inputs begin, and where its accumulators lie.
 struct Tile {
   int64_t in, out;  // elements from the start of the input and the output scratch
   int columns;      // vectors in a row
-  // For each tap, which of the tile's operands lie in the padding and need not be multiplied.
-  std::vector<Clip> clips;
 };
 
 /// A run of pixels that lie `tensor_step` apart in an image's channel and next to each other in scratch, or the
@@ -91,7 +91,10 @@ class Scratch {
   const std::vector<Tile>& tiles() const { return tiles_; }
   /// Whether tiles hold positions that are not in the output, and may read pixels of the input there.
   bool ragged() const { return ragged_; }
-  /// The fraction of products with padding that `by_tap` saves.
+  /// Where all images' positions are one tile: for each tap, which of its operands lie in the padding and need not be
+  /// multiplied. Else empty.
+  const std::vector<Clip>& clips() const { return clips_; }
+  /// The fraction of products, all of them with padding, that `by_clip` saves.
   double clipped() const;
   /// For each column of the sparse matrix, the offset of its operand from a tile's first, within its channel block.
   std::vector<int32_t> column_offsets() const;
@@ -101,19 +104,20 @@ class Scratch {
 
  private:
   int64_t position(int64_t row, int64_t column) const;
-  Clip clip(int64_t row, int64_t column, const std::array<int64_t, 2>& shift);
+  /// Of the only tile; sets `reads_padding` if the tap reads some of it in what is left.
+  Clip clip(const std::array<int64_t, 2>& shift, bool& reads_padding) const;
 
   const Correlation& correlation_;
   const Blocking& blocking_;
   int64_t unit_;                       // elements of a position
-  int64_t first_shift_[2];             // the smallest shift of a tap
-  int64_t in_rows_, in_columns_;       // positions that the tiles of a strip read
-  int64_t rows_, columns_;             // the same by phase of the stride
+  int64_t first_[2];                   // the first position that the first tile reads: the smallest shift of a tap
+  int64_t in_rows_;                    // of positions that the tiles of a strip read
+  int64_t rows_, columns_;             // of those of one phase of the stride
   int64_t strips_, plane_, in_size_, out_size_, out_row_step_, tile_step_, local_rows_;
   int64_t tiles_across_ = 0;
   bool ragged_;
-  bool reads_padding_ = false;  // although clips leave out what they can
   std::vector<Tile> tiles_;
+  std::vector<Clip> clips_;
 };
 
 }  // namespace lth_sparse

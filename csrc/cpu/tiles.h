@@ -10,22 +10,19 @@ class Tiles {
   static constexpr int W = V::width;
 
  public:
-  /// Calls `use` with the positions [R0, R1) x [Q0, Q1) of a tile that a clip leaves, none of them when it leaves nothing.
-  /// A position is G vectors wide.
+  /// Calls `use` with the number of each run of entries, which is a clip, and with the positions [R0, R1) x [Q0, Q1) of a
+  /// tile that it leaves. A position is G vectors wide. Spelled out, for a branch on the clip of each run is mispredicted.
   template <int R, int Q, int G, class Use>
-  LTH_SPARSE_INLINE static void in_clip(Clip clip, const Use& use) {
-    switch (static_cast<int>(clip)) {
-      case 0: return use.template operator()<0, R, 0, Q>();
-      case 1: return use.template operator()<0, R, G, Q>();
-      case 2: return use.template operator()<0, R, 0, Q - G>();
-      case 3: return use.template operator()<1, R, 0, Q>();
-      case 4: return use.template operator()<1, R, G, Q>();
-      case 5: return use.template operator()<1, R, 0, Q - G>();
-      case 6: return use.template operator()<0, R - 1, 0, Q>();
-      case 7: return use.template operator()<0, R - 1, G, Q>();
-      case 8: return use.template operator()<0, R - 1, 0, Q - G>();
-      default: return use.template operator()<0, 0, 0, 0>();
-    }
+  LTH_SPARSE_INLINE static void for_each_clip(const Use& use) {
+    use.template operator()<0, 0, R, 0, Q>();
+    use.template operator()<1, 0, R, G, Q>();
+    use.template operator()<2, 0, R, 0, Q - G>();
+    use.template operator()<3, 1, R, 0, Q>();
+    use.template operator()<4, 1, R, G, Q>();
+    use.template operator()<5, 1, R, 0, Q - G>();
+    use.template operator()<6, 0, R - 1, 0, Q>();
+    use.template operator()<7, 0, R - 1, G, Q>();
+    use.template operator()<8, 0, R - 1, 0, Q - G>();
   }
 
   /// Calls `use` with the shape of a tile, and the width of its positions if its kernel leaves out padding, else 0.
@@ -33,14 +30,13 @@ class Tiles {
   static void with_tile(const Blocking& blocking, const Tile& tile, const Use& use) {
     const int rows = blocking.tile_rows, columns = tile.columns;
     if constexpr (V::registers >= 32) {
-      if (blocking.by_tap)
+      if (blocking.by_clip)
         return blocking.groups == 1 ? use.template operator()<4, 4, 1>() : use.template operator()<2, 8, 4>();
       if (rows == 4 && columns == 4) return use.template operator()<4, 4, 0>();
       if (rows == 2 && columns == 8) return use.template operator()<2, 8, 0>();
       if (columns == 16) return use.template operator()<1, 16, 0>();
     } else {
-      if (blocking.by_tap)
-        return blocking.groups == 1 ? use.template operator()<2, 4, 1>() : use.template operator()<2, 4, 2>();
+      if (blocking.by_clip) return use.template operator()<2, 4, 2>();
       if (rows == 2 && columns == 4) return use.template operator()<2, 4, 0>();
     }
     switch (columns) {
@@ -69,8 +65,6 @@ class Tiles {
     int64_t out_row_step;
     bool first;            // the accumulators begin with the bias, not with what `out` holds
     const T* bias;         // or null
-    int64_t taps;          // entries of a row are sorted by this many taps: 1 if not at all
-    const Clip* clips;     // of each tap
   };
 
   template <int R, int Q, class Listed>
@@ -123,19 +117,16 @@ class Tiles {
   }
 
   /// As accumulate_tile, but without the products that are zero because their operands lie in the padding. A position is
-  /// G vectors wide.
+  /// G vectors wide. Entries that meet nothing else are the last run of a row, which is not visited.
   template <int R, int Q, int G, class Listed>
   static void accumulate_clipped(const Rows<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
       const int32_t* const starts = rows.starts + row * rows.row_step;
       V sum[R][Q];
-      if (!begin(rows, row, starts[0] == starts[rows.taps], sum)) continue;
-      for (int64_t tap = 0; tap < rows.taps; ++tap) {
-        const int64_t e = starts[tap], last = starts[tap + 1];
-        in_clip<R, Q, G>(rows.clips[tap], [&]<int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
-          add<R, Q, R0, R1, Q0, Q1>(rows, rows.entries, e, last, sum);
-        });
-      }
+      if (!begin(rows, row, starts[0] == starts[kClips - 1], sum)) continue;
+      for_each_clip<R, Q, G>([&]<int K, int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
+        add<R, Q, R0, R1, Q0, Q1>(rows, rows.entries, starts[K], starts[K + 1], sum);
+      });
       finish(rows, row, sum);
     }
   }
@@ -165,8 +156,6 @@ class Tiles {
     const T* out;
     int64_t out_row_step;
     T* sums;
-    int64_t taps;
-    const Clip* clips;
   };
 
   template <int R, int Q, class Listed>
@@ -224,24 +213,22 @@ class Tiles {
   static void multiply_clipped(const Products<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
       const int32_t* const starts = rows.starts + row * rows.row_step;
-      if (starts[0] == starts[rows.taps]) continue;
+      if (starts[0] == starts[kClips - 1]) continue;
       V gradient[R][Q];
       load_gradient(rows, row, gradient);
       V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
       int filled = 0;
       T* to = rows.sums + starts[0];
-      for (int64_t tap = 0; tap < rows.taps; ++tap) {
-        in_clip<R, Q, G>(rows.clips[tap], [&]<int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
-          for (int64_t e = starts[tap]; e < starts[tap + 1]; ++e) {
-            sum[filled] = dot<R, Q, R0, R1, Q0, Q1>(gradient, rows.in + rows.entries.offset(e), rows.in_row_step);
-            if (++filled == 4) {
-              V::add_sums(sum, to);
-              to += 4;
-              filled = 0;
-            }
+      for_each_clip<R, Q, G>([&]<int K, int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
+        for (int64_t e = starts[K]; e < starts[K + 1]; ++e) {
+          sum[filled] = dot<R, Q, R0, R1, Q0, Q1>(gradient, rows.in + rows.entries.offset(e), rows.in_row_step);
+          if (++filled == 4) {
+            V::add_sums(sum, to);
+            to += 4;
+            filled = 0;
           }
-        });
-      }
+        }
+      });
       if (filled > 0) add_fewer_sums(sum, to, filled);
     }
   }
