@@ -27,6 +27,9 @@ int64_t round_up(int64_t value, int64_t divisor) { return ceil_div(value, diviso
 /// As few parts of `value` as have at most `most` each, and are all of a size.
 int64_t equal_parts(int64_t value, int64_t most) { return ceil_div(value, ceil_div(value, most)); }
 
+/// Whether vectors of half as many lanes are better, given how many lanes there are in all with either.
+bool leaves_too_many_lanes_empty(int64_t lanes, int64_t lanes_of_half) { return lanes * 9 > lanes_of_half * 10; }
+
 /// A 1 x 1 convolution whose images are rows of pixels that vectors divide: see flatten_pixels in ops.cpp.
 bool is_pointwise(const Correlation& c, int width) {
   return c.taps() == 1 && c.phases() == 1 && c.in_stride == std::array<int64_t, 2>{1, 1} &&
@@ -38,13 +41,17 @@ void tile_of_pixels(const Correlation& c, const Machine& machine, Blocking& b) {
   const int64_t height = c.positions(0), width = c.positions(1);
   b.tile_columns = machine.registers >= 32 && height * width >= 16 * b.width ? 16 : 8;
   b.strip = std::clamp<int64_t>(kStripPixels / width, 1, height);
+  if (b.width == 16) {
+    Blocking half = b;
+    half.width = 8;
+    if (leaves_too_many_lanes_empty(Scratch(c, b).out_row_step(), Scratch(c, half).out_row_step())) b = half;
+  }
 }
 
 void tile_of_images(const Correlation& c, int64_t element_size, const Machine& machine, Blocking& b) {
   const int64_t height = c.positions(0), width = c.positions(1), images = c.in.count;
   const bool many = machine.registers >= 32;
-  // Half as many lanes, where the last vector of images would leave too many empty.
-  if (b.width == 16 && round_up(images, 16) * 9 > round_up(images, 8) * 10) b.width = 8;
+  if (b.width == 16 && leaves_too_many_lanes_empty(round_up(images, 16), round_up(images, 8))) b.width = 8;
   if (width <= 2) {
     // Too narrow for a tile of one vector per position: several side by side.
     const int64_t across = many || width == 1 ? 8 : 4;

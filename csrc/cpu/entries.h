@@ -177,9 +177,8 @@ class Unlisted {
   /// `values` is null for the places in the result.
   Unlisted(const SparseRows& matrix, const std::vector<int32_t>& offsets, const T* values, const Parallel& parallel)
       : matrix_(matrix), values_(values), offsets_(offsets.data()) {
-    const uint32_t nnz = static_cast<uint32_t>(matrix.nnz());
-    const uint32_t limit =
-        static_cast<uint32_t>(matrix.columns_per_group > 0 ? matrix.columns_per_group : offsets.size());
+    const int64_t nnz = matrix.nnz();
+    const int64_t limit = matrix.columns_per_group > 0 ? matrix.columns_per_group : static_cast<int64_t>(offsets.size());
     bool rows_damaged = false;
     for (int64_t row = 0; row < matrix.rows; ++row)
       rows_damaged |= matrix.row_offsets[row] < 0 || matrix.row_offsets[row] > matrix.row_offsets[row + 1];
@@ -187,14 +186,9 @@ class Unlisted {
     // In a few large pieces: a check of a few microseconds is not worth a thread.
     constexpr int64_t kPiece = 32768;
     parallel(ceil_div(nnz, kPiece), [&](int64_t begin, int64_t end) {
-      const int64_t last = std::min<int64_t>(end * kPiece, nnz);
-      bool damaged = false;
-      for (int64_t e = begin * kPiece; e < last; ++e) damaged |= static_cast<uint32_t>(matrix.columns[e]) >= limit;
-      if (damaged) columns_damaged = true;
-      damaged = false;
-      for (int64_t e = begin * kPiece; e < last && matrix.order != nullptr; ++e)
-        damaged |= static_cast<uint32_t>(matrix.order[e]) >= nnz;
-      if (damaged) order_damaged = true;
+      const int64_t last = std::min(end * kPiece, nnz);
+      if (any_outside(matrix.columns, begin * kPiece, last, limit)) columns_damaged = true;
+      if (matrix.order != nullptr && any_outside(matrix.order, begin * kPiece, last, nnz)) order_damaged = true;
     });
     if (columns_damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
     if (order_damaged) throw std::runtime_error("order: expected places among the values");
@@ -215,6 +209,18 @@ class Unlisted {
   }
 
  private:
+  /// Whether any of values[first, last) is not in [0, limit): then it is negative, or its distance from the greatest is.
+  /// That is an `or` of sign bits; SSE2 has no unsigned comparison.
+  static bool any_outside(const int32_t* values, int64_t first, int64_t last, int64_t limit) {
+    uint32_t bits = 0;
+    const uint32_t greatest = static_cast<uint32_t>(limit - 1);
+    for (int64_t e = first; e < last; ++e) {
+      const uint32_t value = static_cast<uint32_t>(values[e]);
+      bits |= value | (greatest - value);
+    }
+    return bits >> 31 != 0;
+  }
+
   SparseRows matrix_;
   const T* values_;
   const int32_t* offsets_;

@@ -100,13 +100,14 @@ double Scratch::clipped() const {
 }
 
 std::vector<int32_t> Scratch::column_offsets() const {
+  std::vector<int64_t> of_tap;
+  for (const auto& shift : correlation_.shifts)
+    of_tap.push_back(position(shift[0] - first_[0], shift[1] - first_[1]) * unit_);
   std::vector<int32_t> offsets;
   offsets.reserve(correlation_.in.channels * correlation_.taps());
   for (int64_t channel = 0; channel < correlation_.in.channels; ++channel)
-    for (const auto& shift : correlation_.shifts)
-      offsets.push_back(static_cast<int32_t>(
-          channel % blocking_.channel_block * plane_ +
-          position(shift[0] - first_[0], shift[1] - first_[1]) * unit_));
+    for (const int64_t offset : of_tap)
+      offsets.push_back(static_cast<int32_t>(channel % blocking_.channel_block * plane_ + offset));
   return offsets;
 }
 
