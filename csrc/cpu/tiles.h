@@ -165,16 +165,17 @@ class Tiles {
       for (int q = 0; q < Q; ++q) gradient[r][q] = V::load(out + (r * Q + q) * W);
   }
 
-  /// The product over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. Four sums hide their latency.
+  /// The product over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. Two sums are enough: the next entry does not
+  /// wait for them.
   template <int R, int Q, int R0, int R1, int Q0, int Q1>
   LTH_SPARSE_INLINE static V dot(const V (&gradient)[R][Q], const T* in, int64_t row_step) {
-    V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
+    V sum[2] = {V::zero(), V::zero()};
     for (int r = R0; r < R1; ++r)
       for (int q = Q0; q < Q1; ++q) {
-        const int k = ((r - R0) * (Q1 - Q0) + q - Q0) % 4;
-        sum[k] = sum[k].plus_product(gradient[r][q], V::load(in + r * row_step + q * W));
+        V& s = sum[((r - R0) * (Q1 - Q0) + q - Q0) % 2];
+        s = s.plus_product(gradient[r][q], V::load(in + r * row_step + q * W));
       }
-    return (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    return sum[0] + sum[1];
   }
 
   static void add_fewer_sums(const V (&sum)[4], T* to, int64_t count) {
