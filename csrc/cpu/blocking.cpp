@@ -16,7 +16,7 @@ constexpr int64_t kInputBytes = int64_t{384} << 10;
 /// the block falls out of L1.
 constexpr double kRunLength = 14;
 /// Sorting by clip interrupts a row at each clip, so it needs longer runs, and enough padding to save.
-constexpr double kLongerRuns = 3;
+constexpr int64_t kLongerRuns = 3;
 constexpr double kLeastClipped = 0.2;
 /// Tiles that use an entry, up to which it is not worth while to list the entries.
 constexpr int64_t kFewUses = 4;
