@@ -69,7 +69,8 @@ class Entries {
     int32_t* const starts = starts_arena().take<int32_t>(matrix.rows * blocks * runs + 1);
     Entry<T>* const entries = entries_arena().take<Entry<T>>(matrix.nnz());
     std::vector<Clip> clip_of_column;
-    for (int64_t column = 0; column < columns_ && by_clip; ++column) clip_of_column.push_back((*clips)[column % taps]);
+    for (int64_t column = 0; column < columns_ && by_clip; column += taps)
+      clip_of_column.insert(clip_of_column.end(), clips->begin(), clips->end());
     const Clip* const clip_of = clip_of_column.data();
     const int32_t* const columns = matrix.columns;
     const int32_t* const offset_of = offsets.data();

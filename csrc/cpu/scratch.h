@@ -49,7 +49,7 @@ struct Blocking {
 /// as 3 * rows + columns, each of them 0 for none, 1 for the first and 2 for the last; or all.
 using Clip = uint8_t;
 inline constexpr Clip kClipsAll = 9;
-inline constexpr int kClips = 10;
+inline constexpr int kClips = kClipsAll + 1;
 
 /// The registers of one step of the kernels: where its inputs begin, and where its accumulators lie.
 struct Tile {
@@ -97,6 +97,7 @@ class Scratch {
   /// The fraction of products, all of them with padding, that `by_clip` saves.
   double clipped() const;
   /// For each column of the sparse matrix, the offset of its operand from a tile's first, within its channel block.
+  /// Negative where clips leave out the first positions, so that none before the scratch is read.
   std::vector<int32_t> column_offsets() const;
 
   Placement in(int64_t strip) const;

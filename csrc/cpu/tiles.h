@@ -123,7 +123,7 @@ class Tiles {
     for (int64_t row = 0; row < rows.count; ++row) {
       const int32_t* const starts = rows.starts + row * rows.row_step;
       V sum[R][Q];
-      if (!begin(rows, row, starts[0] == starts[kClips - 1], sum)) continue;
+      if (!begin(rows, row, starts[0] == starts[kClipsAll], sum)) continue;
       for_each_clip<R, Q, G>([&]<int K, int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
         add<R, Q, R0, R1, Q0, Q1>(rows, rows.entries, starts[K], starts[K + 1], sum);
       });
@@ -214,7 +214,7 @@ class Tiles {
   static void multiply_clipped(const Products<Listed>& rows) {
     for (int64_t row = 0; row < rows.count; ++row) {
       const int32_t* const starts = rows.starts + row * rows.row_step;
-      if (starts[0] == starts[kClips - 1]) continue;
+      if (starts[0] == starts[kClipsAll]) continue;
       V gradient[R][Q];
       load_gradient(rows, row, gradient);
       V sum[4] = {V::zero(), V::zero(), V::zero(), V::zero()};
