@@ -22,6 +22,7 @@ from typing_extensions import Self
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Backend, BackendError, LayerSpec, Plan, memory_format
+from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.pattern import Pattern
 
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
@@ -169,17 +170,22 @@ class _Layer(Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, way: _Straight | _Dispatched) -> Tensor:
-        ctx.save_for_backward(x, values)
+        # What an operator makes for itself is not its caller's to keep.
+        kept = Kept() if ctx.needs_input_grad[0] and isinstance(way, _Straight) else None
+        with keeping(kept):
+            output = way.forward(x, values, bias)
+        ctx.save_for_backward(x, values, kept.weight if kept else None)
         ctx.way = way
-        return way.forward(x, values, bias)
+        return output
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        x, values = ctx.saved_tensors
+        x, values, weight = ctx.saved_tensors
         grad_x = grad_values = grad_bias = None
         needs_x, needs_values, needs_bias, _ = ctx.needs_input_grad
         if needs_x:
-            grad_x = _gradient(ctx.way.grad_input, grad_out, values, x.shape)
+            with keeping(Kept(weight)):
+                grad_x = _gradient(ctx.way.grad_input, grad_out, values, x.shape)
         if needs_values:
             grad_values = _gradient(ctx.way.grad_weight, x, grad_out)
         if needs_bias:

@@ -4,7 +4,9 @@ import pytest
 import torch
 from poison import poisoned_memory
 
-from lth_sparse.backends import LayerSpec, cpu_operators, registry
+from lth_sparse.backends import LayerSpec, auto, cpu_operators, dense, registry
+from lth_sparse.backends.choices import Choice, Choices
+from lth_sparse.nn import SparseConv2d
 from lth_sparse.pattern import Pattern
 
 needs_operators = pytest.mark.skipif(
@@ -184,3 +186,43 @@ def test_the_dense_plan_keeps_no_positions_of_its_own():
     spec = LayerSpec("linear", 20, 10)
     plan = registry.get("dense").pack(Pattern.from_mask(mask_of(spec.weight_shape, 0.5)), spec)
     assert plan.flat_positions.numel() == 0
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("density", [0.4, 1])
+@pytest.mark.parametrize("backend", ["dense", "auto"])
+def test_the_weight_is_made_once_a_step(layout, density, backend, monkeypatch):
+    """By the forward pass, for itself and for the gradient of its input, which must not see another one."""
+    made = []
+    scatter = dense._scatter
+    monkeypatch.setattr(dense, "_scatter", lambda *given: made.append(1) or scatter(*given))
+    monkeypatch.setattr(registry.get("auto"), "choices", Choices())
+    monkeypatch.setattr(auto, "candidates", lambda: ["dense"])
+    layer = SparseConv2d(6, 8, 3, mask=mask_of((8, 6, 3, 3), density), backend=backend)
+    x = torch.randn(2, 6, 5, 5).contiguous(memory_format=layout).requires_grad_()
+    grad_out = torch.randn(2, 8, 3, 3).contiguous(memory_format=layout)
+    output = layer(x)
+    output.backward(grad_out, retain_graph=True)
+    assert len(made) == 1
+    weight = layer.weight.detach()
+    expected = torch.nn.grad.conv2d_input(x.shape, weight, grad_out)
+    assert torch.allclose(x.grad, expected, atol=1e-5)
+    x.grad = None
+    output.backward(grad_out)
+    assert torch.allclose(x.grad, expected, atol=1e-5)
+    assert len(made) == 1
+
+
+def test_a_layer_whose_input_needs_no_gradient_keeps_no_weight():
+    layer = SparseConv2d(6, 8, 3, mask=mask_of((8, 6, 3, 3), 0.4), backend="dense")
+    output = layer(torch.randn(2, 6, 5, 5))
+    saved = [tensor for tensor in output.grad_fn.saved_tensors if tensor is not None]
+    assert [tuple(tensor.shape) for tensor in saved] == [(2, 6, 5, 5), tuple(layer.values.shape)]
+
+
+def test_auto_keeps_no_weight_of_a_backend_that_it_has_not_chosen(monkeypatch):
+    monkeypatch.setattr(registry.get("auto"), "choices", Choices())
+    monkeypatch.setattr(auto, "_winner", lambda seconds, failed: Choice("cpp"))
+    layer = SparseConv2d(6, 8, 3, mask=mask_of((8, 6, 3, 3), 0.4), backend="auto")
+    output = layer(torch.randn(2, 6, 5, 5).requires_grad_())
+    assert output.grad_fn.saved_tensors[2] is None

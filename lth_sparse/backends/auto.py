@@ -17,6 +17,7 @@ from torch import Tensor
 from lth_sparse.backends import registry, triton
 from lth_sparse.backends.base import Backend, LayerSpec, Plan, float32_multiplied_in, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
+from lth_sparse.backends.kept import Kept, keeping, of_this_call
 from lth_sparse.pattern import Pattern
 
 FEWEST_CALLS = 3
@@ -184,7 +185,10 @@ class AutoBackend:
             if choice is None or choice.backend not in racing:
                 plans = {name: plan.of(name) for name in racing}
                 calls = {name: _bound(call, registry.get(name), plans[name]) for name in racing}
-                choice = _measure(calls, failed, device)
+                # Each candidate finds what this call has kept, and none leaves anything in it.
+                kept = of_this_call()
+                with keeping(kept and Kept(kept.weight)):
+                    choice = _measure(calls, failed, device)
             self.choices.add(key, choice)
         return choice
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lth_sparse.backends import cpu_operators
 from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
+from lth_sparse.backends.kept import of_this_call
 from lth_sparse.backends.registry import register
 from lth_sparse.pattern import Pattern
 
@@ -56,6 +57,8 @@ class DenseBackend:
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """F.linear or F.conv2d with the dense weight."""
         weight = _scatter(values, plan, memory_format(x))
+        if kept := of_this_call():
+            kept.weight = weight
         spec = plan.spec
         if spec.kind == "linear":
             return F.linear(x, weight, bias)
@@ -63,13 +66,17 @@ class DenseBackend:
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The dense gradient of the input."""
-        weight = _scatter(values, plan, memory_format(grad_out))
+        layout = memory_format(grad_out)
+        kept = of_this_call()
+        weight = kept.weight if kept else None
+        if weight is None or not weight.is_contiguous(memory_format=layout):
+            weight = _scatter(values, plan, layout)
         if plan.spec.kind == "linear":
             return grad_out @ weight
         # Only the input's shape and layout are read. Its memory is never touched, so it costs nothing, while
         # an expanded single element would be copied out in full. It takes grad_out's layout, or a network in
         # channels_last would get its gradients back in the other one, and slower.
-        x = torch.empty(input_shape, dtype=values.dtype, device=values.device, memory_format=memory_format(grad_out))
+        x = torch.empty(input_shape, dtype=values.dtype, device=values.device, memory_format=layout)
         return _convolution_backward(grad_out, x, weight, plan.spec, output_mask=[True, False, False])[0]
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
@@ -97,7 +104,7 @@ def _scatter(values: Tensor, plan: Plan, layout: torch.memory_format) -> Tensor:
     pattern = plan.pattern
     # A round before the first pruning has every weight live, and must not pay for moving them.
     if not pattern.sparsity:
-        return values.reshape(pattern.shape)
+        return values.reshape(pattern.shape).contiguous(memory_format=layout)
     if _have_operators(values.device):
         weight: Tensor = torch.ops.lth_sparse_cpu.scatter_weight(
             values.contiguous(), *_tensors(pattern), layout == torch.channels_last
@@ -111,13 +118,12 @@ def _gather(weight: Tensor, plan: Plan) -> Tensor:
     """The live entries of a dense tensor of the weight's shape, [nnz]."""
     assert isinstance(plan, DensePlan)
     pattern = plan.pattern
-    if not pattern.sparsity and weight.is_contiguous():
-        return weight.view(-1)
+    if not pattern.sparsity:
+        return weight.contiguous().view(-1)
     if _have_operators(weight.device):
         values: Tensor = torch.ops.lth_sparse_cpu.gather_weight(in_dense_layout(weight), *_tensors(pattern))
         return values
-    flat = weight.reshape(-1)
-    return flat.index_select(0, plan.flat_positions) if pattern.sparsity else flat
+    return weight.reshape(-1).index_select(0, plan.flat_positions)
 
 
 def _convolution_backward(
