@@ -6,6 +6,10 @@
 #include <functional>
 #include <new>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace lth_sparse {
 
 /// Calls the body on [begin, end) ranges that together make up [0, count).
@@ -23,14 +27,20 @@ class Arena {
     if (bytes > bytes_) {
       std::free(data_);
       bytes_ = 0;
-      data_ = std::aligned_alloc(64, bytes);
+      const size_t alignment = bytes >= kHugePage / 4 ? kHugePage : 64;
+      const size_t whole = (bytes + alignment - 1) / alignment * alignment;
+      data_ = std::aligned_alloc(alignment, whole);
       if (data_ == nullptr) throw std::bad_alloc();
+#if defined(__linux__)
+      if (alignment == kHugePage) madvise(data_, whole, MADV_HUGEPAGE);
+#endif
       bytes_ = bytes;
     }
     return static_cast<T*>(data_);
   }
 
  private:
+  static constexpr size_t kHugePage = size_t{2} << 20;
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
