@@ -9,10 +9,6 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 #include <optional>
 #include <string>
 #include <tuple>
@@ -21,6 +17,7 @@
 #include "cpu/blocking.h"
 #include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
+#include "cpu/huge_pages.h"
 
 namespace lth_sparse {
 namespace {
@@ -123,18 +120,6 @@ Images output_images(const Convolution& c, const Images& x) {
   return output;
 }
 
-/// Asks for huge pages where a tensor is large: malloc maps such a tensor afresh at every call, and 8192 faults of 4 KB
-/// for 32 MB take longer than the kernel. Advice on these pages only: the heap's settings are its user's.
-void advise_huge_pages(const Tensor& tensor) {
-#if defined(__linux__)
-  constexpr uintptr_t kHugePage = uintptr_t{2} << 20;
-  const uintptr_t start = reinterpret_cast<uintptr_t>(tensor.mutable_data_ptr());
-  const uintptr_t end = start + tensor.numel() * tensor.element_size();
-  const uintptr_t first = (start + kHugePage - 1) / kHugePage * kHugePage, last = end / kHugePage * kHugePage;
-  if (last > first + kHugePage) madvise(reinterpret_cast<void*>(first), last - first, MADV_HUGEPAGE);
-#endif
-}
-
 Tensor empty_images(const Images& images, const Tensor& like) {
   if (like.dim() == 2) return torch::stable::empty({images.count, images.channels}, like.scalar_type());
   const Tensor result =
@@ -142,7 +127,8 @@ Tensor empty_images(const Images& images, const Tensor& like) {
                            std::nullopt, std::nullopt, std::nullopt,
                            images.channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                                 : torch::headeronly::MemoryFormat::Contiguous);
-  advise_huge_pages(result);
+  // malloc maps a large tensor afresh at every call, and 8192 faults of 4 KB for 32 MB take longer than the kernel.
+  advise_huge_pages(result.mutable_data_ptr(), result.numel() * result.element_size(), 2);
   return result;
 }
 

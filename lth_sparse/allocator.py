@@ -8,7 +8,6 @@ import os
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 _NEVER = -1
-_MOST_RESERVED = 64 * 2**30
 _kept = ""
 
 
@@ -36,13 +35,13 @@ def _ask_for_huge_pages(library: ctypes.CDLL) -> bool:
     library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, (ctypes.c_size_t,)
     library.free.argtypes = (ctypes.c_void_p,)
     library.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    size = min(os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2, _MOST_RESERVED)
+    size = os.sysconf("SC_PHYS_PAGES") * mmap.PAGESIZE // 2
     block = library.malloc(size)
     if not block:
         return False
     begin = -(-block // mmap.PAGESIZE) * mmap.PAGESIZE
     end = (block + size) // mmap.PAGESIZE * mmap.PAGESIZE
-    # Before it is free: then it is the heap's own, and still below its end.
+    # While it is ours: once free it is the top of the heap, and the advice stays with its addresses.
     advised: int = library.madvise(begin, end - begin, mmap.MADV_HUGEPAGE)
     library.free(block)
     return advised == 0

@@ -6,9 +6,7 @@
 #include <functional>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
+#include "huge_pages.h"
 
 namespace lth_sparse {
 
@@ -32,16 +30,13 @@ class Arena {
       const size_t whole = (bytes + alignment - 1) / alignment * alignment;
       data_ = std::aligned_alloc(alignment, whole);
       if (data_ == nullptr) throw std::bad_alloc();
-#if defined(__linux__)
-      if (alignment == kHugePage) madvise(data_, whole, MADV_HUGEPAGE);
-#endif
+      advise_huge_pages(data_, whole, 1);
       bytes_ = bytes;
     }
     return static_cast<T*>(data_);
   }
 
  private:
-  static constexpr size_t kHugePage = size_t{2} << 20;
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
