@@ -153,11 +153,11 @@ struct Chosen {
 };
 
 template <typename T>
-Chosen<T> choose(const Correlation& correlation, int64_t nnz) {
+Chosen<T> choose(const Correlation& correlation, int64_t nnz, bool summed) {
   Machine machine{8, 16};
   if constexpr (std::is_same_v<T, float>) machine = instruction_set().machine;
   const Blocking blocking =
-      choose_blocking(correlation, nnz, sizeof(T), machine, torch::stable::get_num_threads());
+      choose_blocking(correlation, nnz, sizeof(T), machine, torch::stable::get_num_threads(), summed);
   if constexpr (std::is_same_v<T, float>) return {blocking, instruction_set().kernels(blocking.width)};
   else return {blocking, double_kernels(blocking.width)};
 }
@@ -165,7 +165,7 @@ Chosen<T> choose(const Correlation& correlation, int64_t nnz) {
 template <typename T>
 void correlate(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
                const std::optional<Tensor>& bias, const Tensor& out) {
-  const Chosen<T> chosen = choose<T>(correlation, rows.nnz());
+  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), false);
   chosen.kernels->correlate(correlation, rows, chosen.blocking, in.const_data_ptr<T>(), values.const_data_ptr<T>(),
                             bias.has_value() ? bias->const_data_ptr<T>() : nullptr, out.mutable_data_ptr<T>(), parallel);
 }
@@ -224,7 +224,7 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
 template <typename T>
 void grad_weight_of(const Correlation& correlation, const SparseRows& rows, const Tensor& x, const Tensor& grad_out,
                     const Tensor& grad) {
-  const Chosen<T> chosen = choose<T>(correlation, rows.nnz());
+  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), true);
   chosen.kernels->grad_weight(correlation, rows, chosen.blocking, x.const_data_ptr<T>(),
                               grad_out.const_data_ptr<T>(), grad.mutable_data_ptr<T>(), parallel);
 }

@@ -22,6 +22,10 @@ constexpr double kLeastClipped = 0.2;
 constexpr int64_t kFewUses = 4;
 /// Output positions of a strip when lanes are pixels.
 constexpr int64_t kStripPixels = 256;
+/// Of the gradient of the weights, in all parts together. The more parts, the more threads, but each sums every value, and
+/// threads read what others have summed.
+constexpr int64_t kPartialSums = int64_t{1} << 17;
+constexpr int64_t kFewestParts = 4, kMostParts = 64;
 
 int64_t round_up(int64_t value, int64_t divisor) { return ceil_div(value, divisor) * divisor; }
 /// As few parts of `value` as have at most `most` each, and are all of a size.
@@ -89,7 +93,7 @@ bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
 }  // namespace
 
 Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size, const Machine& machine,
-                         int64_t threads) {
+                         int64_t threads, bool summed) {
   const bool contiguous = !c.in.channels_last && !c.out.channels_last;
   Blocking b{};
   b.width = machine.widest;
@@ -124,8 +128,11 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
   }
 
   const int64_t tasks = ceil_div(c.in.count, b.images()) * ceil_div(c.positions(0), b.strip);
-  const bool balanced = tasks >= 2 * threads || tasks % threads == 0;
-  const int64_t chunks = balanced ? 1 : ceil_div(threads, tasks) * (tasks > 1 ? 2 : 1);
+  // By the shapes alone, never by the number of threads: the same bits with any.
+  const int64_t sums = std::clamp(kPartialSums / std::max<int64_t>(nnz, 1), kFewestParts, kMostParts);
+  b.parts = summed ? std::min(tasks, sums) : tasks;
+  const bool balanced = b.parts >= 2 * threads || b.parts % threads == 0;
+  const int64_t chunks = balanced ? 1 : ceil_div(threads, b.parts) * (b.parts > 1 ? 2 : 1);
   b.channel_chunk = ceil_div(c.out.channels, std::min(chunks, c.out.channels));
   return b;
 }

@@ -12,10 +12,11 @@ struct Machine {
   int registers;  // of that length
 };
 
-/// How to compute `correlation` with `nnz` live weights whose elements are `element_size` bytes.
+/// How to compute `correlation` with `nnz` live weights whose elements are `element_size` bytes, or the gradient of these
+/// weights if `summed`.
 ///
 /// `threads` decides only into how many chunks of output channels the work is cut, which does not change the bits.
 Blocking choose_blocking(const Correlation& correlation, int64_t nnz, int64_t element_size, const Machine& machine,
-                         int64_t threads);
+                         int64_t threads, bool summed);
 
 }  // namespace lth_sparse

@@ -31,7 +31,7 @@ class Engine {
       return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
     }
     const Entries<T> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
-                             blocking.by_clip ? &scratch.clips() : nullptr,
+                             blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1,
                              ValueOf<T>{values, matrix.order, matrix.nnz()}, parallel);
     correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
   }
@@ -45,13 +45,11 @@ class Engine {
       return grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
     }
     const Entries<int32_t> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
-                                   blocking.by_clip ? &scratch.clips() : nullptr, PlaceOf{}, parallel);
+                                   blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1, PlaceOf{}, parallel);
     grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
   }
 
  private:
-  // Of grad_weight, as many as fit a cache: the more parts, the more threads, but each part sums every value.
-  static constexpr int64_t kPartialSums = int64_t{1} << 20;
   static constexpr int64_t kStreamFrom = int64_t{16} << 20;
 
   template <class Listed>
@@ -60,10 +58,9 @@ class Engine {
                              const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
-    const int64_t batches = ceil_div(c.in.count, blocking.images());
     const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
 
-    parallel(batches * scratch.strips() * chunks, [&](int64_t begin, int64_t end) {
+    parallel(blocking.parts * chunks, [&](int64_t begin, int64_t end) {
       static thread_local Arena in_arena, out_arena;
       const bool in_place = blocking.in_place;
       const T* in_scratch = in_place ? nullptr : in_arena.take<T>(scratch.in_size());
@@ -123,9 +120,7 @@ class Engine {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const int64_t tasks = ceil_div(c.in.count, blocking.images()) * scratch.strips();
-    // The sums are grouped by the shapes alone, never by the number of threads: the same bits with any.
-    const int64_t nnz = matrix.nnz();
-    const int64_t parts = std::min(tasks, std::clamp<int64_t>(kPartialSums / std::max<int64_t>(nnz, 1), 4, 64));
+    const int64_t nnz = matrix.nnz(), parts = blocking.parts;
     static thread_local Arena parts_arena;
     T* const partial = parts_arena.take<T>(parts * nnz);
 

@@ -13,6 +13,7 @@
 #include "correlation.h"
 #include "parallel.h"
 #include "scratch.h"
+#include "stream.h"
 
 namespace lth_sparse {
 
@@ -48,76 +49,53 @@ struct PlaceOf {
 
 /// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, clip).
 ///
-/// The run of (block, row, clip) begins at starts[block * block_step + row * row_step + clip], and ends where the next in
-/// `starts` begins. Kernels go through a block row by row, so block by block is the order in which they read; but a
-/// matrix of 1 x 1 taps stays as it is, row by row, for it has too few entries in a block to pay for sorting them.
+/// The runs of (block, row) begin at its `starts`, one after the other, and the last ends where one more would begin. The
+/// kernels go through a block row by row, so that is the order within a few rows: a few, so that no thread needs to know
+/// how many entries the rows of others have, and that what it sorts stays in L1.
 template <typename T>
 class Entries {
  public:
   /// `value(k)` gives what to keep of entry k of `matrix`. `offsets` is indexed by column. A column is a channel and one
-  /// of `taps`; `clips`, of each tap, asks for runs of one clip each, and may be null.
+  /// of `taps`; `clips`, of each tap, asks for runs of one clip each, and may be null. `shared`: every thread will read all
+  /// of them, not only those that it lists.
   template <typename Value>
   Entries(const SparseRows& matrix, const std::vector<int32_t>& offsets, int64_t block_columns, int64_t taps,
-          const std::vector<Clip>* clips, const Value& value, const Parallel& parallel)
-      : matrix_(matrix), columns_(static_cast<int64_t>(offsets.size())), block_columns_(block_columns) {
-    const int64_t blocks = ceil_div(columns_, block_columns);
-    const bool row_by_row = taps == 1 || blocks == 1;
-    const bool by_clip = clips != nullptr;
-    const int64_t runs = runs_ = by_clip ? kClips : 1;
-    row_step_ = row_by_row ? blocks * runs : runs;
-    block_step_ = row_by_row ? runs : matrix.rows * runs;
-    int32_t* const starts = starts_arena().take<int32_t>(matrix.rows * blocks * runs + 1);
-    Entry<T>* const entries = entries_arena().take<Entry<T>>(matrix.nnz());
-    std::vector<Clip> clip_of_column;
-    for (int64_t column = 0; column < columns_ && by_clip; column += taps)
-      clip_of_column.insert(clip_of_column.end(), clips->begin(), clips->end());
-    const Clip* const clip_of = clip_of_column.data();
-    const int32_t* const columns = matrix.columns;
-    const int32_t* const offset_of = offsets.data();
-    const auto count = [=](int32_t* of_run, int32_t first, int32_t last, int64_t group) {
-      if (!by_clip) {
-        *of_run = last - first;
-      } else {
-        std::fill_n(of_run, kClips, 0);
-        for (int32_t e = first; e < last; ++e) ++of_run[clip_of[group + columns[e]]];
-      }
-    };
-    const auto list = [=](const int32_t* of_run, int32_t first, int32_t last, int64_t group, int32_t* next) {
-      if (!by_clip) {
-        Entry<T>* to = entries + *of_run;
-        for (int32_t e = first; e < last; ++e) *to++ = {offset_of[group + columns[e]], value(e)};
-      } else {
-        std::copy_n(of_run, kClips, next);
-        for (int32_t e = first; e < last; ++e) {
-          const int64_t column = group + columns[e];
-          entries[next[clip_of[column]]++] = {offset_of[column], value(e)};
-        }
-      }
-    };
-    if (row_by_row && !by_clip) {
-      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
-        int32_t* const of_run = starts + block * block_step_ + row * row_step_;
-        *of_run = first;
-        list(of_run, first, last, group, nullptr);
-      });
-      starts[matrix.rows * blocks] = static_cast<int32_t>(matrix.nnz());
-    } else {
-      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
-        count(starts + block * block_step_ + row * row_step_ + 1, first, last, group);
-      });
-      starts[0] = 0;
-      for (int64_t run = 0; run < matrix.rows * blocks * runs; ++run) starts[run + 1] += starts[run];
-      for_each_run(parallel, [&](int64_t block, int64_t row, int32_t first, int32_t last, int64_t group) {
-        int32_t next[kClips];
-        list(starts + block * block_step_ + row * row_step_, first, last, group, next);
-      });
-    }
+          const std::vector<Clip>* clips, bool shared, const Value& value, const Parallel& parallel)
+      : matrix_(matrix),
+        offsets_(offsets),
+        block_columns_(block_columns),
+        blocks_(ceil_div(static_cast<int64_t>(offsets.size()), block_columns)),
+        runs_(clips == nullptr ? 1 : kClips) {
+    if (clips != nullptr)
+      for (size_t column = 0; column < offsets.size(); column += taps)
+        clip_of_column_.insert(clip_of_column_.end(), clips->begin(), clips->end());
+    static thread_local Arena starts_arena, entries_arena;
+    int32_t* const starts = starts_arena.take<int32_t>(blocks_ * block_step());
+    Entry<T>* const entries = entries_arena.take<Entry<T>>(matrix.nnz());
     starts_ = starts;
     entries_ = entries;
+    const int64_t few = std::max<int64_t>(1, kFewEntries * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
+    std::atomic<bool> damaged = false;
+    parallel(matrix.rows, [&](int64_t begin, int64_t end) {
+      const bool stream = shared && end - begin < matrix.rows;
+      for (int64_t row = begin; row < end; row += few) {
+        const Rows rows{row, std::min(row + few, end)};
+        const bool listed =
+            ascend(rows) &&
+            (stream ? list_and_stream(rows, value, starts, entries)
+                    : list(rows, value, starts + row * row_step(), block_step(), entries + matrix.row_offsets[row]));
+        if (!listed) {
+          damaged = true;
+          break;
+        }
+      }
+      stream_fence();
+    });
+    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
   }
 
-  const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step_ + row * row_step_; }
-  int64_t row_step() const { return row_step_; }
+  const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step() + row * row_step(); }
+  int64_t row_step() const { return runs_ + 1; }
   /// Of a row in a block.
   int64_t runs() const { return runs_; }
   int32_t offset(int64_t k) const { return entries_[k].offset; }
@@ -126,45 +104,113 @@ class Entries {
   const Entries& of_row(int64_t) const { return *this; }
 
  private:
-  /// Visits the entries of each row and block, as a range of the matrix. Columns ascend within a row, so they are one.
-  ///
-  /// Whatever the caller's indices are, nothing outside the offsets and the entries is touched.
-  template <typename Take>
-  void for_each_run(const Parallel& parallel, const Take& take) const {
-    std::atomic<bool> damaged = false;
-    parallel(matrix_.rows, [&](int64_t begin, int64_t end) {
-      for (int64_t row = begin; row < end; ++row) {
-        const int64_t group = row / matrix_.rows_per_group * matrix_.columns_per_group;
-        int32_t e = matrix_.row_offsets[row];
-        const int32_t last = matrix_.row_offsets[row + 1];
-        if (e < 0 || e > last || last > matrix_.nnz()) {
-          damaged = true;
-          return;
-        }
-        int64_t block = 0;
-        for (int64_t least = -group; least < columns_ - group; least += block_columns_, ++block) {
-          const int64_t limit = std::min(least + block_columns_, columns_ - group);
-          const int32_t first = e;
-          while (e < last && matrix_.columns[e] >= least && matrix_.columns[e] < limit) ++e;
-          take(block, row, first, e, group);
-        }
-        if (e != last) damaged = true;
-      }
-    });
-    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
+  /// 16 KB of them.
+  static constexpr int64_t kFewEntries = 2048;
+
+  struct Rows {
+    int64_t begin, end;
+    int64_t count() const { return end - begin; }
+  };
+
+  int64_t block_step() const { return matrix_.rows * row_step(); }
+  int64_t columns_before(int64_t row) const { return row / matrix_.rows_per_group * matrix_.columns_per_group; }
+
+  /// Lists them in memory of this thread's own first.
+  template <typename Value>
+  bool list_and_stream(const Rows& rows, const Value& value, int32_t* starts, Entry<T>* entries) const {
+    static thread_local Arena own_starts_arena, own_entries_arena;
+    const int32_t first = matrix_.row_offsets[rows.begin], count = matrix_.row_offsets[rows.end] - first;
+    const int64_t step = rows.count() * row_step();
+    int32_t* const own_starts = own_starts_arena.take<int32_t>(blocks_ * step);
+    Entry<T>* const own_entries = own_entries_arena.take<Entry<T>>(count);
+    if (!list(rows, value, own_starts, step, own_entries)) return false;
+    for (int64_t block = 0; block < blocks_; ++block)
+      stream_copy(starts + block * block_step() + rows.begin * row_step(), own_starts + block * step,
+                  step * sizeof(int32_t));
+    stream_copy(entries + first, own_entries, count * sizeof(Entry<T>));
+    return true;
   }
 
-  static Arena& starts_arena() {
-    static thread_local Arena arena;
-    return arena;
+  /// `starts` and `entries`: those of the first of the rows, whose offsets ascend. False, and nothing outside the offsets
+  /// and these is touched, if the columns are not a mask's.
+  template <typename Value>
+  bool list(const Rows& rows, const Value& value, int32_t* starts, int64_t block_step, Entry<T>* entries) const {
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      if (!count(row, starts + (row - rows.begin) * row_step(), block_step)) return false;
+    const int32_t first = matrix_.row_offsets[rows.begin];
+    int32_t next = first;
+    for (int64_t block = 0; block < blocks_; ++block)
+      for (int64_t row = 0; row < rows.count(); ++row) {
+        int32_t* const of_row = starts + block * block_step + row * row_step();
+        of_row[0] = next;
+        for (int64_t run = 1; run <= runs_; ++run) of_row[run] = next += of_row[run];
+      }
+    for (int64_t row = rows.begin; row < rows.end; ++row)
+      fill(row, value, starts + (row - rows.begin) * row_step(), block_step, first, entries);
+    return true;
   }
-  static Arena& entries_arena() {
-    static thread_local Arena arena;
-    return arena;
+
+  bool ascend(const Rows& rows) const {
+    const int32_t* const row_offsets = matrix_.row_offsets;
+    bool ascending = row_offsets[rows.begin] >= 0 && row_offsets[rows.end] <= matrix_.nnz();
+    for (int64_t row = rows.begin; row < rows.end; ++row) ascending &= row_offsets[row] <= row_offsets[row + 1];
+    return ascending;
+  }
+
+  /// Of each run in a row, where it will end: the number of its entries.
+  bool count(int64_t row, int32_t* starts, int64_t block_step) const {
+    const int64_t before = columns_before(row), limit = static_cast<int64_t>(offsets_.size()) - before;
+    const int32_t* const columns = matrix_.columns;
+    const Clip* const clip_of = clip_of_column_.data();
+    int32_t e = matrix_.row_offsets[row];
+    const int32_t last = matrix_.row_offsets[row + 1];
+    int64_t least = -before;
+    for (int64_t block = 0; block < blocks_; ++block, least += block_columns_) {
+      // Columns ascend within a row, so those of a block follow each other.
+      const int64_t greatest = std::min(least + block_columns_, limit);
+      const auto in_block = [=](int32_t k) { return k < last && columns[k] >= least && columns[k] < greatest; };
+      int32_t* const counts = starts + block * block_step + 1;
+      if (runs_ == 1) {
+        const int32_t first = e;
+        while (in_block(e)) ++e;
+        counts[0] = e - first;
+      } else {
+        std::fill_n(counts, kClips, 0);
+        for (; in_block(e); ++e) ++counts[clip_of[before + columns[e]]];
+      }
+    }
+    return e == last;
+  }
+
+  /// `entries` begins with entry `first`.
+  template <typename Value>
+  void fill(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, int32_t first,
+            Entry<T>* entries) const {
+    const int64_t before = columns_before(row);
+    const int32_t* const columns = matrix_.columns;
+    const int32_t* const offset_of = offsets_.data();
+    const Clip* const clip_of = clip_of_column_.data();
+    int32_t e = matrix_.row_offsets[row];
+    for (int64_t block = 0; block < blocks_; ++block) {
+      const int32_t* const of_run = starts + block * block_step;
+      const int32_t last = e + of_run[runs_] - of_run[0];
+      if (runs_ == 1) {
+        for (Entry<T>* to = entries + (of_run[0] - first); e < last; ++e) *to++ = {offset_of[before + columns[e]], value(e)};
+      } else {
+        int32_t next[kClips];
+        for (int run = 0; run < kClips; ++run) next[run] = of_run[run] - first;
+        for (; e < last; ++e) {
+          const int64_t column = before + columns[e];
+          entries[next[clip_of[column]]++] = {offset_of[column], value(e)};
+        }
+      }
+    }
   }
 
   const SparseRows& matrix_;
-  int64_t columns_, block_columns_, row_step_, block_step_, runs_;
+  const std::vector<int32_t>& offsets_;
+  const int64_t block_columns_, blocks_, runs_;
+  std::vector<Clip> clip_of_column_;
   const int32_t* starts_;
   const Entry<T>* entries_;
 };
