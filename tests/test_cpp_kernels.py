@@ -31,6 +31,8 @@ SHAPES = {
     "tiles of 1 x 16": (conv2d(5, 7), (16, 5, 5, 16)),
     "ragged tiles": (conv2d(5, 7), (16, 5, 7, 13)),
     "several strips": (conv2d(3, 70), (16, 3, 30, 33)),
+    "whole rows in strips": (conv2d(3, 300), (16, 3, 8, 8)),
+    "whole rows in strips, the last one shorter": (conv2d(3, 300), (16, 3, 6, 8)),
     "several blocks of channels": (conv2d(300, 8), (16, 300, 16, 16)),
     "padding left out of 4 x 4 images": (conv2d(80, 40), (33, 80, 4, 4)),
     "padding left out of 2 x 2 images": (conv2d(80, 40), (70, 80, 2, 2)),

@@ -63,12 +63,14 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
     b.tile_columns = static_cast<int>(b.groups * width);
     if (height >= 2 && b.tile_columns == (many ? 8 : 4)) b.tile_rows = 2;
   } else {
-    // Sixteen accumulators of 32 registers, eight of 16, in the shape that computes least beyond the image's edge.
+    // Sixteen accumulators of 32 registers, eight of 16, in the shape that computes least beyond the image's edge. Where two
+    // rows or more of the image are a tile, its pixels follow each other, and it can be stored without scratch.
     constexpr int shapes[][2] = {{4, 4}, {2, 8}, {1, 16}, {2, 4}, {1, 8}};
     int64_t least = INT64_MAX;
     for (const auto& [rows, columns] : shapes) {
       const int64_t padded = round_up(height, rows) * round_up(width, columns);
-      if ((rows * columns == 16) == many && padded < least) {
+      const bool better = padded < least || (padded == least && rows > 1 && columns == width);
+      if ((rows * columns == 16) == many && better) {
         least = padded;
         b.tile_rows = rows;
         b.tile_columns = columns;

@@ -59,6 +59,11 @@ class Engine {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
+    // Then a tile of the accumulators, transposed, is one vector of each image: see Rows::image.
+    const bool tiles_are_pixels = V::registers >= 32 && !blocking.lanes_are_pixels && blocking.groups == 1 &&
+                                  blocking.tile_rows * blocking.tile_columns == W && !c.out.channels_last &&
+                                  c.phases() == 1 && c.out.width == blocking.tile_columns &&
+                                  c.out.height % blocking.strip == 0 && blocking.strip % blocking.tile_rows == 0;
 
     parallel(blocking.parts * chunks, [&](int64_t begin, int64_t end) {
       static thread_local Arena in_arena, out_arena;
@@ -80,6 +85,9 @@ class Engine {
           out_placement = scratch.out(strip);
           placed = strip;
         }
+        T* const image = out + first_image * c.out.image_step() + first_channel * c.out.channel_step() +
+                         strip * blocking.strip * c.out.width;
+        const bool direct = tiles_are_pixels && first_image + W <= c.out.count;
         for (int64_t block = 0; block < blocks; ++block) {
           const int64_t first = block * blocking.channel_block;
           if (!in_place)
@@ -98,7 +106,11 @@ class Engine {
                                     out_scratch + tile.out + phase * blocking.channel_chunk * scratch.out_row_step(),
                                     scratch.out_row_step(),
                                     block == 0,
-                                    bias == nullptr ? nullptr : bias + first_channel};
+                                    bias == nullptr ? nullptr : bias + first_channel,
+                                    direct && block == blocks - 1 ? image + (&tile - scratch.tiles().data()) * W : nullptr,
+                                    c.out.channel_step(),
+                                    c.out.image_step(),
+                                    stream};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
                   Tiles<V>::template accumulate_tile<R, Q>(rows);
@@ -107,7 +119,7 @@ class Engine {
               });
             }
         }
-        if (!in_place)
+        if (!in_place && !direct)
           Transfer<V>::store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }
     });
@@ -181,13 +193,15 @@ class Engine {
         }
       }
     });
-    parallel(nnz, [&](int64_t begin, int64_t end) {
+    const bool ragged = scratch.ragged();
+    // By value, or they would be read again after each store.
+    parallel(nnz, [=, &c, &matrix, &entries](int64_t begin, int64_t end) {
       for (int64_t e = begin; e < end; ++e) {
         T sum = partial[e];
         for (int64_t part = 1; part < parts; ++part) sum += partial[part * nnz + e];
         const int32_t place = entries.value(e);
         // Positions beyond the output have a gradient of 0, but 0 x Inf is NaN: what is not finite is done again.
-        grad_values[place] = scratch.ragged() && !std::isfinite(sum) ? exact(c, matrix, in, grad_out, place) : sum;
+        grad_values[place] = ragged && !std::isfinite(sum) ? exact(c, matrix, in, grad_out, place) : sum;
       }
     });
   }

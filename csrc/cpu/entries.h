@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "correlation.h"
+#include "inline.h"
 #include "parallel.h"
 #include "scratch.h"
 #include "stream.h"
@@ -50,8 +51,9 @@ struct PlaceOf {
 /// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, clip).
 ///
 /// The runs of (block, row) begin at its `starts`, one after the other, and the last ends where one more would begin. The
-/// kernels go through a block row by row, so that is the order within a few rows: a few, so that no thread needs to know
-/// how many entries the rows of others have, and that what it sorts stays in L1.
+/// kernels go through a block row by row, so that is the order, but within a few rows only: so no thread needs to know how
+/// many entries the rows of others have, and what it sorts stays in its caches. A matrix of 1 x 1 taps stays as it is, row
+/// by row, for it has too few entries in a block to pay for sorting them.
 template <typename T>
 class Entries {
  public:
@@ -65,16 +67,19 @@ class Entries {
         offsets_(offsets),
         block_columns_(block_columns),
         blocks_(ceil_div(static_cast<int64_t>(offsets.size()), block_columns)),
-        runs_(clips == nullptr ? 1 : kClips) {
+        runs_(clips == nullptr ? 1 : kClips),
+        row_by_row_(runs_ == 1 && (taps == 1 || blocks_ == 1)),
+        row_step_((row_by_row_ ? blocks_ : 1) * (runs_ + 1)),
+        block_step_((row_by_row_ ? 1 : matrix.rows) * (runs_ + 1)) {
     if (clips != nullptr)
       for (size_t column = 0; column < offsets.size(); column += taps)
         clip_of_column_.insert(clip_of_column_.end(), clips->begin(), clips->end());
     static thread_local Arena starts_arena, entries_arena;
-    int32_t* const starts = starts_arena.take<int32_t>(blocks_ * block_step());
+    int32_t* const starts = starts_arena.take<int32_t>(matrix.rows * blocks_ * (runs_ + 1));
     Entry<T>* const entries = entries_arena.take<Entry<T>>(matrix.nnz());
     starts_ = starts;
     entries_ = entries;
-    const int64_t few = std::max<int64_t>(1, kFewEntries * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
+    const int64_t few = std::max<int64_t>(1, kInARow * blocks_ * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
     std::atomic<bool> damaged = false;
     parallel(matrix.rows, [&](int64_t begin, int64_t end) {
       const bool stream = shared && end - begin < matrix.rows;
@@ -83,7 +88,7 @@ class Entries {
         const bool listed =
             ascend(rows) &&
             (stream ? list_and_stream(rows, value, starts, entries)
-                    : list(rows, value, starts + row * row_step(), block_step(), entries + matrix.row_offsets[row]));
+                    : list(rows, value, starts + row * row_step_, block_step_, entries));
         if (!listed) {
           damaged = true;
           break;
@@ -94,8 +99,8 @@ class Entries {
     if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
   }
 
-  const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step() + row * row_step(); }
-  int64_t row_step() const { return runs_ + 1; }
+  const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step_ + row * row_step_; }
+  int64_t row_step() const { return row_step_; }
   /// Of a row in a block.
   int64_t runs() const { return runs_; }
   int32_t offset(int64_t k) const { return entries_[k].offset; }
@@ -104,15 +109,14 @@ class Entries {
   const Entries& of_row(int64_t) const { return *this; }
 
  private:
-  /// 16 KB of them.
-  static constexpr int64_t kFewEntries = 2048;
+  /// Entries of a block that follow each other: 8 KB, for with a quarter the processor fetched them too late.
+  static constexpr int64_t kInARow = 1024;
 
   struct Rows {
     int64_t begin, end;
     int64_t count() const { return end - begin; }
   };
 
-  int64_t block_step() const { return matrix_.rows * row_step(); }
   int64_t columns_before(int64_t row) const { return row / matrix_.rows_per_group * matrix_.columns_per_group; }
 
   /// Lists them in memory of this thread's own first.
@@ -120,33 +124,37 @@ class Entries {
   bool list_and_stream(const Rows& rows, const Value& value, int32_t* starts, Entry<T>* entries) const {
     static thread_local Arena own_starts_arena, own_entries_arena;
     const int32_t first = matrix_.row_offsets[rows.begin], count = matrix_.row_offsets[rows.end] - first;
-    const int64_t step = rows.count() * row_step();
-    int32_t* const own_starts = own_starts_arena.take<int32_t>(blocks_ * step);
+    const int64_t starts_count = rows.count() * row_step_, step = row_by_row_ ? block_step_ : starts_count;
+    int32_t* const own_starts = own_starts_arena.take<int32_t>(rows.count() * blocks_ * (runs_ + 1));
     Entry<T>* const own_entries = own_entries_arena.take<Entry<T>>(count);
-    if (!list(rows, value, own_starts, step, own_entries)) return false;
-    for (int64_t block = 0; block < blocks_; ++block)
-      stream_copy(starts + block * block_step() + rows.begin * row_step(), own_starts + block * step,
-                  step * sizeof(int32_t));
+    if (!list(rows, value, own_starts, step, own_entries - first)) return false;
+    for (int64_t block = 0; block < (row_by_row_ ? 1 : blocks_); ++block)
+      stream_copy(starts + block * block_step_ + rows.begin * row_step_, own_starts + block * step,
+                  starts_count * sizeof(int32_t));
     stream_copy(entries + first, own_entries, count * sizeof(Entry<T>));
     return true;
   }
 
-  /// `starts` and `entries`: those of the first of the rows, whose offsets ascend. False, and nothing outside the offsets
-  /// and these is touched, if the columns are not a mask's.
+  /// `starts` begin with the first of the rows, `entries` with the first of the matrix; the rows' offsets ascend. False, and
+  /// nothing outside the offsets and what is the rows' own is touched, if the columns are not a mask's.
   template <typename Value>
   bool list(const Rows& rows, const Value& value, int32_t* starts, int64_t block_step, Entry<T>* entries) const {
-    for (int64_t row = rows.begin; row < rows.end; ++row)
-      if (!count(row, starts + (row - rows.begin) * row_step(), block_step)) return false;
-    const int32_t first = matrix_.row_offsets[rows.begin];
-    int32_t next = first;
+    if (row_by_row_) {
+      for (int64_t row = 0; row < rows.count(); ++row)
+        if (!copy(rows.begin + row, value, starts + row * row_step_, entries)) return false;
+      return true;
+    }
+    for (int64_t row = 0; row < rows.count(); ++row)
+      if (!count(rows.begin + row, starts + row * row_step_, block_step)) return false;
+    int32_t next = matrix_.row_offsets[rows.begin];
     for (int64_t block = 0; block < blocks_; ++block)
       for (int64_t row = 0; row < rows.count(); ++row) {
-        int32_t* const of_row = starts + block * block_step + row * row_step();
+        int32_t* const of_row = starts + block * block_step + row * row_step_;
         of_row[0] = next;
         for (int64_t run = 1; run <= runs_; ++run) of_row[run] = next += of_row[run];
       }
-    for (int64_t row = rows.begin; row < rows.end; ++row)
-      fill(row, value, starts + (row - rows.begin) * row_step(), block_step, first, entries);
+    for (int64_t row = 0; row < rows.count(); ++row)
+      sort(rows.begin + row, value, starts + row * row_step_, block_step, entries);
     return true;
   }
 
@@ -157,18 +165,41 @@ class Entries {
     return ascending;
   }
 
-  /// Of each run in a row, where it will end: the number of its entries.
-  bool count(int64_t row, int32_t* starts, int64_t block_step) const {
+  /// Calls `take` with each block in turn, the first entry of the row that no block has taken, and a condition that holds
+  /// while an entry is in the block: columns ascend within a row. Returns whether all entries were taken.
+  template <typename Take>
+  LTH_SPARSE_INLINE bool for_each_block(int64_t row, const Take& take) const {
     const int64_t before = columns_before(row), limit = static_cast<int64_t>(offsets_.size()) - before;
     const int32_t* const columns = matrix_.columns;
-    const Clip* const clip_of = clip_of_column_.data();
     int32_t e = matrix_.row_offsets[row];
     const int32_t last = matrix_.row_offsets[row + 1];
     int64_t least = -before;
     for (int64_t block = 0; block < blocks_; ++block, least += block_columns_) {
-      // Columns ascend within a row, so those of a block follow each other.
       const int64_t greatest = std::min(least + block_columns_, limit);
-      const auto in_block = [=](int32_t k) { return k < last && columns[k] >= least && columns[k] < greatest; };
+      take(block, e, [=](int32_t k) { return k < last && columns[k] >= least && columns[k] < greatest; });
+    }
+    return e == last;
+  }
+
+  /// A row whose order stays as it is.
+  template <typename Value>
+  bool copy(int64_t row, const Value& value, int32_t* starts, Entry<T>* entries) const {
+    const int64_t before = columns_before(row);
+    const int32_t* const columns = matrix_.columns;
+    const int32_t* const offset_of = offsets_.data();
+    return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
+      starts[2 * block] = e;
+      for (; in_block(e); ++e) entries[e] = {offset_of[before + columns[e]], value(e)};
+      starts[2 * block + 1] = e;
+    });
+  }
+
+  /// Of each run in a row, where it will end: the number of its entries.
+  bool count(int64_t row, int32_t* starts, int64_t block_step) const {
+    const int64_t before = columns_before(row);
+    const int32_t* const columns = matrix_.columns;
+    const Clip* const clip_of = clip_of_column_.data();
+    return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
       int32_t* const counts = starts + block * block_step + 1;
       if (runs_ == 1) {
         const int32_t first = e;
@@ -178,14 +209,12 @@ class Entries {
         std::fill_n(counts, kClips, 0);
         for (; in_block(e); ++e) ++counts[clip_of[before + columns[e]]];
       }
-    }
-    return e == last;
+    });
   }
 
-  /// `entries` begins with entry `first`.
+  /// The entries of a row to where its runs begin.
   template <typename Value>
-  void fill(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, int32_t first,
-            Entry<T>* entries) const {
+  void sort(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, Entry<T>* entries) const {
     const int64_t before = columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const int32_t* const offset_of = offsets_.data();
@@ -195,10 +224,10 @@ class Entries {
       const int32_t* const of_run = starts + block * block_step;
       const int32_t last = e + of_run[runs_] - of_run[0];
       if (runs_ == 1) {
-        for (Entry<T>* to = entries + (of_run[0] - first); e < last; ++e) *to++ = {offset_of[before + columns[e]], value(e)};
+        for (Entry<T>* to = entries + of_run[0]; e < last; ++e) *to++ = {offset_of[before + columns[e]], value(e)};
       } else {
         int32_t next[kClips];
-        for (int run = 0; run < kClips; ++run) next[run] = of_run[run] - first;
+        std::copy_n(of_run, kClips, next);
         for (; e < last; ++e) {
           const int64_t column = before + columns[e];
           entries[next[clip_of[column]]++] = {offset_of[column], value(e)};
@@ -210,6 +239,8 @@ class Entries {
   const SparseRows& matrix_;
   const std::vector<int32_t>& offsets_;
   const int64_t block_columns_, blocks_, runs_;
+  const bool row_by_row_;
+  const int64_t row_step_, block_step_;
   std::vector<Clip> clip_of_column_;
   const int32_t* starts_;
   const Entry<T>* entries_;

@@ -65,11 +65,16 @@ class Tiles {
     int64_t out_row_step;
     bool first;            // the accumulators begin with the bias, not with what `out` holds
     const T* bias;         // or null
+    // Where what is complete goes, pixels and images transposed, or null to leave it in `out`: a tile of W pixels that follow
+    // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
+    T* image;
+    int64_t image_row_step, image_step;
+    bool stream;
   };
 
   template <int R, int Q, class Listed>
   static bool begin(const Rows<Listed>& rows, int64_t row, bool empty, V (&sum)[R][Q]) {
-    if (empty && !rows.first) return false;
+    if (empty && !rows.first && rows.image == nullptr) return false;
     if (rows.first) {
       const V bias = V::broadcast(rows.bias == nullptr ? T(0) : rows.bias[row]);
       for (int r = 0; r < R; ++r)
@@ -82,8 +87,25 @@ class Tiles {
     return true;
   }
 
+  /// Not inlined: what it needs in registers is not to be taken from the products.
+  template <class Listed>
+  __attribute__((noinline)) static void store_tile(const Rows<Listed>& rows, int64_t row, const T* tile) {
+    V pixels[W];
+    for (int k = 0; k < W; ++k) pixels[k] = V::load(tile + k * W);
+    V::transpose(pixels);
+    Transfer<V>::store_rows(pixels, rows.image + row * rows.image_row_step, rows.image_step, W, W, rows.stream);
+  }
+
   template <int R, int Q, class Listed>
   static void finish(const Rows<Listed>& rows, int64_t row, const V (&sum)[R][Q]) {
+    if constexpr (R * Q == W && V::registers >= 32) {
+      if (rows.image != nullptr) {
+        alignas(V) T tile[R * Q * W];
+        for (int r = 0; r < R; ++r)
+          for (int q = 0; q < Q; ++q) sum[r][q].store(tile + (r * Q + q) * W);
+        return store_tile(rows, row, tile);
+      }
+    }
     T* const out = rows.out + row * rows.out_row_step;
     for (int r = 0; r < R; ++r)
       for (int q = 0; q < Q; ++q) sum[r][q].store(out + (r * Q + q) * W);

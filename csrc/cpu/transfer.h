@@ -39,6 +39,18 @@ class Transfer {
       store_contiguous(images, to, count, channels, blocking.groups, place, scratch, stream);
   }
 
+  /// `run` elements of each of `count` images.
+  static void store_rows(const V (&rows)[W], T* to, int64_t image_step, int count, int run, bool stream) {
+    constexpr uintptr_t line = W * sizeof(T);
+    if (run == W && stream && reinterpret_cast<uintptr_t>(to) % line == 0 && image_step * sizeof(T) % line == 0) {
+      for (int k = 0; k < count; ++k) rows[k].stream(to + k * image_step);
+    } else if (run == W) {
+      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step);
+    } else {
+      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step, run);
+    }
+  }
+
  private:
   static void zero_padding(const Placement& place, int64_t groups, T* plane) {
     for (const int32_t at : place.padding)
@@ -137,17 +149,6 @@ class Transfer {
           store_rows(rows, target + channel, images.image_step(), here, run, stream);
         }
       }
-    }
-  }
-
-  static void store_rows(const V (&rows)[W], T* to, int64_t image_step, int count, int run, bool stream) {
-    constexpr uintptr_t line = W * sizeof(T);
-    if (run == W && stream && reinterpret_cast<uintptr_t>(to) % line == 0 && image_step * sizeof(T) % line == 0) {
-      for (int k = 0; k < count; ++k) rows[k].stream(to + k * image_step);
-    } else if (run == W) {
-      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step);
-    } else {
-      for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step, run);
     }
   }
 
