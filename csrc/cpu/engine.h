@@ -9,12 +9,15 @@
 // vector of output: moving it in and out of registers once for each block of input channels, and converting it between
 // tensor and scratch once. Blocks of input channels are as large as the caches allow, so that both stay small.
 //
-// Measured on two Zen 4 cores (bench/results, the 3x3 layers, batch 128), in GFLOP/s of live products: 108 to 149 at 50 %
-// sparsity, 99 to 108 at 90 %, 38 to 76 at 98 %, where dense PyTorch sustains 190 to 220 of all products (in the same run; up
-// to 155, 122, 85 and 255 in quieter hours). So the bound is met to two thirds at 50 % and to half at 90 %; beyond,
-// accumulators and conversions are the larger part, and on 64 channels of 32 x 32 memory is. On 4 x 4 images a live weight
-// of a block beyond L1 takes 23 cycles for 11 products (a copy of the loop, by itself), which is what L2 delivers, 32 bytes a
-// cycle; blocks that stay closer to L1 pay for nine ends of runs in each row instead. The block size is where both are least.
+// Measured on two Zen 4 cores (bench/results, the 3x3 layers, batch 128), in GFLOP/s of live products: 108 to 145 at 50 %
+// sparsity, 100 to 111 at 90 %, 38 to 79 at 98 %, where dense PyTorch sustains 182 to 214 of all products. So the bound is met
+// to two thirds at 50 % and to half at 90 %; beyond, accumulators and conversions are the larger part, and on 64 channels of
+// 32 x 32 memory is. On 4 x 4 images a live weight of a block beyond L1 takes 23 cycles for 11 products (a copy of the loop,
+// by itself), which is what L2 delivers, 32 bytes a cycle; blocks that stay closer to L1 pay for nine ends of runs in each row
+// instead. The block size is where both are least.
+//
+// What cores take from each other's caches counts too: a virtual machine's may lie where they share none. So threads share
+// the list of entries as entries.h and stream.h say, and grad_weight has few parts to add up.
 
 template <class V>
 class Engine {
