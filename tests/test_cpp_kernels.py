@@ -33,6 +33,7 @@ SHAPES = {
     "several strips": (conv2d(3, 70), (16, 3, 30, 33)),
     "whole rows in strips": (conv2d(3, 300), (16, 3, 8, 8)),
     "whole rows in strips, the last one shorter": (conv2d(3, 300), (16, 3, 6, 8)),
+    "whole rows, fewer images than lanes": (conv2d(5, 7), (31, 5, 8, 8)),
     "several blocks of channels": (conv2d(300, 8), (16, 300, 16, 16)),
     "padding left out of 4 x 4 images": (conv2d(80, 40), (33, 80, 4, 4)),
     "padding left out of 2 x 2 images": (conv2d(80, 40), (70, 80, 2, 2)),
@@ -146,13 +147,39 @@ def test_a_pruned_weight_keeps_an_infinity_out():
     assert output.item() == 6.0
 
 
+@pytest.mark.parametrize("size", [4, 8])
+def test_rows_without_weights_in_the_last_block_of_channels_are_stored(size):
+    backend, spec = registry.get("cpp"), conv2d(300, 8)
+    mask = torch.zeros(spec.weight_shape, dtype=torch.bool)
+    mask[:4, 0, 1, 1] = True
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    x, bias = torch.randn(32, 300, size, size), torch.randn(8)
+    expected = bias.view(-1, 1, 1).expand(32, 8, size, size).clone()
+    expected[:, :4] += 2 * x[:, :1]
+    full = torch.full_like(expected, torch.nan)  # What is freed comes back: an output that is not written shows it.
+    del full
+    torch.testing.assert_close(backend.forward(x, torch.full((4,), 2.0), plan, bias), expected)
+
+
+def test_an_output_that_is_streamed():
+    backend, spec = registry.get("cpp"), conv2d(2, 600)
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.1
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    x, values = torch.randn(512, 2, 4, 4), torch.randn(int(mask.sum()))
+    output = backend.forward(x, values, plan, None)
+    assert output.numel() * output.element_size() >= 16 << 20
+    torch.testing.assert_close(output, reference.forward(x, values, None, mask, spec), rtol=1e-4, atol=1e-4)
+
+
 LAYER = [2, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1]
+BATCHES = {"looked up": 1, "listed": 32}
+"""Weights are looked up one by one for a single image, and listed for many, by each thread for all."""
 
 
-def valid():
+def valid(batch=1):
     """Arguments of lth_sparse_cpu::forward that it takes."""
     return {
-        "x": torch.zeros(1, 2, 5, 5),
+        "x": torch.zeros(batch, 2, 5, 5),
         "values": torch.zeros(2),
         "bias": torch.zeros(3),
         "row_offsets": torch.tensor([0, 1, 1, 2], dtype=torch.int32),
@@ -161,10 +188,12 @@ def valid():
     }
 
 
-def test_the_operator_takes_valid_arguments():
-    assert torch.ops.lth_sparse_cpu.forward(**valid()).shape == (1, 3, 5, 5)
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_the_operator_takes_valid_arguments(batch):
+    assert torch.ops.lth_sparse_cpu.forward(**valid(batch)).shape == (batch, 3, 5, 5)
 
 
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 @pytest.mark.parametrize(
     ("argument", "value", "message"),
     [
@@ -187,24 +216,42 @@ def test_the_operator_takes_valid_arguments():
         ("layer", [2, 3, 9, 3, 1, 1, 1, 1, 1, 1, 1], "expected no less than the kernel"),
     ],
 )
-def test_the_operator_checks_what_it_indexes_with(argument, value, message):
+def test_the_operator_checks_what_it_indexes_with(argument, value, message, batch):
     with pytest.raises(RuntimeError, match=message):
-        torch.ops.lth_sparse_cpu.forward(**valid() | {argument: value})
+        torch.ops.lth_sparse_cpu.forward(**valid(batch) | {argument: value})
 
 
-def test_a_transposed_order_that_leads_outside_is_refused():
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+@pytest.mark.parametrize("columns", [[0, 9], [-9, 0]])
+def test_a_column_of_another_group_is_refused(columns, batch):
+    arguments = valid(batch) | {"columns": torch.tensor(columns, dtype=torch.int32)}
+    arguments |= {"layer": [2, 2, 3, 3, 1, 1, 1, 1, 1, 1, 2], "bias": torch.zeros(2)}
+    arguments |= {"row_offsets": torch.tensor([0, 1, 2], dtype=torch.int32)}
+    with pytest.raises(RuntimeError, match="not those of a mask of this layer"):
+        torch.ops.lth_sparse_cpu.forward(**arguments)
+
+
+@pytest.mark.parametrize(("row_offsets", "columns"), [([0, 1, 1, 2], [0, 1_000_000]), ([0, 5, 1, 2], [0, 1])])
+def test_packing_checks_what_it_indexes_with(row_offsets, columns):
+    integers = (torch.tensor(values, dtype=torch.int32) for values in (row_offsets, columns))
+    with pytest.raises(RuntimeError, match="not those of a mask of this layer"):
+        torch.ops.lth_sparse_cpu.pack(*integers, LAYER)
+
+
+@pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
+def test_a_transposed_order_that_leads_outside_is_refused(batch):
     plan = registry.get("cpp").pack(Pattern.from_mask(torch.ones(3, 2, 3, 3, dtype=torch.bool)), conv2d(2, 3))
     order = plan.transposed_order.clone()
     order[5] = 54
     with pytest.raises(RuntimeError, match="order: expected places among the values"):
         torch.ops.lth_sparse_cpu.grad_input(
-            torch.zeros(1, 3, 5, 5),
+            torch.zeros(batch, 3, 5, 5),
             torch.zeros(54),
             plan.transposed_row_offsets,
             plan.transposed_columns,
             order,
             LAYER,
-            [1, 2, 5, 5],
+            [batch, 2, 5, 5],
         )
 
 

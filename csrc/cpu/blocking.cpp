@@ -22,8 +22,9 @@ constexpr double kLeastClipped = 0.2;
 constexpr int64_t kFewUses = 4;
 /// Output positions of a strip when lanes are pixels.
 constexpr int64_t kStripPixels = 256;
-/// Of the gradient of the weights, in all parts together. The more parts, the more threads, but each sums every value, and
-/// threads read what others have summed.
+/// Of the gradient of the weights, in all parts together, unless these are the fewest. Each part sums every value, and threads
+/// read what others have summed; more threads than parts take chunks of the channels, and load the images once for each.
+/// Measured with two threads.
 constexpr int64_t kPartialSums = int64_t{1} << 17;
 constexpr int64_t kFewestParts = 4, kMostParts = 64;
 

@@ -68,7 +68,21 @@ struct SparseRows {
   int64_t rows_per_group, columns_per_group;
 
   int64_t nnz() const { return row_offsets[rows]; }
+  /// What a column of any row must be less than, if it is not less than `all` already.
+  int64_t column_limit(int64_t all) const { return columns_per_group > 0 ? columns_per_group : all; }
 };
+
+/// Whether any of indices[first, last) is not in [0, limit): then it is negative, or its distance from the greatest is. That
+/// is an `or` of sign bits; SSE2 has no unsigned comparison.
+inline bool any_outside(const int32_t* indices, int64_t first, int64_t last, int64_t limit) {
+  uint32_t bits = 0;
+  const uint32_t greatest = static_cast<uint32_t>(limit - 1);
+  for (int64_t e = first; e < last; ++e) {
+    const uint32_t index = static_cast<uint32_t>(indices[e]);
+    bits |= index | (greatest - index);
+  }
+  return bits >> 31 != 0;
+}
 
 /// x -> output.
 Correlation forward_correlation(const Convolution& layer, const Images& x, const Images& output);

@@ -18,6 +18,9 @@
 
 namespace lth_sparse {
 
+inline constexpr const char* kNoMask = "row_offsets, columns: not those of a mask of this layer";
+inline constexpr const char* kNoOrder = "order: expected places among the values";
+
 /// A live weight: where its operand lies relative to a tile, and its value or, for grad_weight, its place in the result.
 template <typename T>
 struct Entry {
@@ -35,17 +38,14 @@ struct ValueOf {
   const int32_t* order;  // or null
   int64_t nnz;
 
-  T operator()(int32_t e) const {
-    if (order == nullptr) return values[e];
-    const int32_t place = order[e];
-    if (place < 0 || place >= nnz) throw std::runtime_error("order: expected places among the values");
-    return values[place];
-  }
+  T operator()(int32_t e) const { return values[order == nullptr ? e : order[e]]; }
+  bool has(int32_t first, int32_t last) const { return order == nullptr || !any_outside(order, first, last, nnz); }
 };
 
 /// Its place among the values.
 struct PlaceOf {
   int32_t operator()(int32_t e) const { return e; }
+  bool has(int32_t, int32_t) const { return true; }
 };
 
 /// Entries in runs: those of (block of input channels, row) or, if asked for, of (block, row, clip).
@@ -80,23 +80,21 @@ class Entries {
     starts_ = starts;
     entries_ = entries;
     const int64_t few = std::max<int64_t>(1, kInARow * blocks_ * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
-    std::atomic<bool> damaged = false;
+    std::atomic<bool> damaged = false, order_damaged = false;
     parallel(matrix.rows, [&](int64_t begin, int64_t end) {
       const bool stream = shared && end - begin < matrix.rows;
       for (int64_t row = begin; row < end; row += few) {
-        const Rows rows{row, std::min(row + few, end)};
-        const bool listed =
-            ascend(rows) &&
-            (stream ? list_and_stream(rows, value, starts, entries)
-                    : list(rows, value, starts + row * row_step_, block_step_, entries));
-        if (!listed) {
-          damaged = true;
-          break;
-        }
+        const Range rows{row, std::min(row + few, end)};
+        if (!ascend(rows)) damaged = true;
+        else if (!value.has(matrix.row_offsets[rows.begin], matrix.row_offsets[rows.end])) order_damaged = true;
+        else if (stream ? !list_and_stream(rows, value, starts, entries)
+                        : !list(rows, value, starts + row * row_step_, block_step_, entries, 0)) damaged = true;
+        if (damaged || order_damaged) break;
       }
       stream_fence();
     });
-    if (damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
+    if (damaged) throw std::runtime_error(kNoMask);
+    if (order_damaged) throw std::runtime_error(kNoOrder);
   }
 
   const int32_t* starts(int64_t block, int64_t row) const { return starts_ + block * block_step_ + row * row_step_; }
@@ -112,7 +110,8 @@ class Entries {
   /// Entries of a block that follow each other: 8 KB, for with a quarter the processor fetched them too late.
   static constexpr int64_t kInARow = 1024;
 
-  struct Rows {
+  /// Of rows of the matrix.
+  struct Range {
     int64_t begin, end;
     int64_t count() const { return end - begin; }
   };
@@ -121,27 +120,28 @@ class Entries {
 
   /// Lists them in memory of this thread's own first.
   template <typename Value>
-  bool list_and_stream(const Rows& rows, const Value& value, int32_t* starts, Entry<T>* entries) const {
+  bool list_and_stream(const Range& rows, const Value& value, int32_t* starts, Entry<T>* entries) const {
     static thread_local Arena own_starts_arena, own_entries_arena;
     const int32_t first = matrix_.row_offsets[rows.begin], count = matrix_.row_offsets[rows.end] - first;
-    const int64_t starts_count = rows.count() * row_step_, step = row_by_row_ ? block_step_ : starts_count;
+    const int64_t step = rows.count() * row_step_;
     int32_t* const own_starts = own_starts_arena.take<int32_t>(rows.count() * blocks_ * (runs_ + 1));
     Entry<T>* const own_entries = own_entries_arena.take<Entry<T>>(count);
-    if (!list(rows, value, own_starts, step, own_entries - first)) return false;
+    if (!list(rows, value, own_starts, step, own_entries, first)) return false;
+    // Row by row the starts of all blocks lie together.
     for (int64_t block = 0; block < (row_by_row_ ? 1 : blocks_); ++block)
-      stream_copy(starts + block * block_step_ + rows.begin * row_step_, own_starts + block * step,
-                  starts_count * sizeof(int32_t));
-    stream_copy(entries + first, own_entries, count * sizeof(Entry<T>));
+      stream_copy(starts + block * block_step_ + rows.begin * row_step_, own_starts + block * step, step * sizeof(int32_t));
+    if (count > 0) stream_copy(entries + first, own_entries, count * sizeof(Entry<T>));
     return true;
   }
 
-  /// `starts` begin with the first of the rows, `entries` with the first of the matrix; the rows' offsets ascend. False, and
-  /// nothing outside the offsets and what is the rows' own is touched, if the columns are not a mask's.
+  /// `starts` begin with the first of the rows, `entries` with entry `origin` of the matrix; the rows' offsets ascend. False,
+  /// and nothing outside the offsets and what is the rows' own is touched, if the columns are not a mask's.
   template <typename Value>
-  bool list(const Rows& rows, const Value& value, int32_t* starts, int64_t block_step, Entry<T>* entries) const {
+  bool list(const Range& rows, const Value& value, int32_t* starts, int64_t block_step, Entry<T>* entries,
+            int32_t origin) const {
     if (row_by_row_) {
       for (int64_t row = 0; row < rows.count(); ++row)
-        if (!copy(rows.begin + row, value, starts + row * row_step_, entries)) return false;
+        if (!copy(rows.begin + row, value, starts + row * row_step_, entries, origin)) return false;
       return true;
     }
     for (int64_t row = 0; row < rows.count(); ++row)
@@ -154,11 +154,11 @@ class Entries {
         for (int64_t run = 1; run <= runs_; ++run) of_row[run] = next += of_row[run];
       }
     for (int64_t row = 0; row < rows.count(); ++row)
-      sort(rows.begin + row, value, starts + row * row_step_, block_step, entries);
+      sort(rows.begin + row, value, starts + row * row_step_, block_step, entries, origin);
     return true;
   }
 
-  bool ascend(const Rows& rows) const {
+  bool ascend(const Range& rows) const {
     const int32_t* const row_offsets = matrix_.row_offsets;
     bool ascending = row_offsets[rows.begin] >= 0 && row_offsets[rows.end] <= matrix_.nnz();
     for (int64_t row = rows.begin; row < rows.end; ++row) ascending &= row_offsets[row] <= row_offsets[row + 1];
@@ -169,32 +169,32 @@ class Entries {
   /// while an entry is in the block: columns ascend within a row. Returns whether all entries were taken.
   template <typename Take>
   LTH_SPARSE_INLINE bool for_each_block(int64_t row, const Take& take) const {
-    const int64_t before = columns_before(row), limit = static_cast<int64_t>(offsets_.size()) - before;
+    const int64_t before = columns_before(row), limit = matrix_.column_limit(static_cast<int64_t>(offsets_.size()));
     const int32_t* const columns = matrix_.columns;
     int32_t e = matrix_.row_offsets[row];
     const int32_t last = matrix_.row_offsets[row + 1];
     int64_t least = -before;
     for (int64_t block = 0; block < blocks_; ++block, least += block_columns_) {
-      const int64_t greatest = std::min(least + block_columns_, limit);
-      take(block, e, [=](int32_t k) { return k < last && columns[k] >= least && columns[k] < greatest; });
+      const int64_t first = std::max<int64_t>(least, 0), end = std::min(least + block_columns_, limit);
+      take(block, e, [=](int32_t k) { return k < last && columns[k] >= first && columns[k] < end; });
     }
     return e == last;
   }
 
   /// A row whose order stays as it is.
   template <typename Value>
-  bool copy(int64_t row, const Value& value, int32_t* starts, Entry<T>* entries) const {
+  bool copy(int64_t row, const Value& value, int32_t* starts, Entry<T>* entries, int32_t origin) const {
     const int64_t before = columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const int32_t* const offset_of = offsets_.data();
     return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
       starts[2 * block] = e;
-      for (; in_block(e); ++e) entries[e] = {offset_of[before + columns[e]], value(e)};
+      for (; in_block(e); ++e) entries[e - origin] = {offset_of[before + columns[e]], value(e)};
       starts[2 * block + 1] = e;
     });
   }
 
-  /// Of each run in a row, where it will end: the number of its entries.
+  /// The number of entries of each run in a row, where its end will be.
   bool count(int64_t row, int32_t* starts, int64_t block_step) const {
     const int64_t before = columns_before(row);
     const int32_t* const columns = matrix_.columns;
@@ -214,7 +214,8 @@ class Entries {
 
   /// The entries of a row to where its runs begin.
   template <typename Value>
-  void sort(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, Entry<T>* entries) const {
+  void sort(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, Entry<T>* entries,
+            int32_t origin) const {
     const int64_t before = columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const int32_t* const offset_of = offsets_.data();
@@ -222,12 +223,12 @@ class Entries {
     int32_t e = matrix_.row_offsets[row];
     for (int64_t block = 0; block < blocks_; ++block) {
       const int32_t* const of_run = starts + block * block_step;
-      const int32_t last = e + of_run[runs_] - of_run[0];
+      const int32_t last = e + (of_run[runs_] - of_run[0]);
       if (runs_ == 1) {
-        for (Entry<T>* to = entries + of_run[0]; e < last; ++e) *to++ = {offset_of[before + columns[e]], value(e)};
+        for (Entry<T>* to = entries + (of_run[0] - origin); e < last; ++e) *to++ = {offset_of[before + columns[e]], value(e)};
       } else {
         int32_t next[kClips];
-        std::copy_n(of_run, kClips, next);
+        for (int run = 0; run < kClips; ++run) next[run] = of_run[run] - origin;
         for (; e < last; ++e) {
           const int64_t column = before + columns[e];
           entries[next[clip_of[column]]++] = {offset_of[column], value(e)};
@@ -256,7 +257,7 @@ class Unlisted {
   Unlisted(const SparseRows& matrix, const std::vector<int32_t>& offsets, const T* values, const Parallel& parallel)
       : matrix_(matrix), values_(values), offsets_(offsets.data()) {
     const int64_t nnz = matrix.nnz();
-    const int64_t limit = matrix.columns_per_group > 0 ? matrix.columns_per_group : static_cast<int64_t>(offsets.size());
+    const int64_t limit = matrix.column_limit(static_cast<int64_t>(offsets.size()));
     bool rows_damaged = false;
     for (int64_t row = 0; row < matrix.rows; ++row)
       rows_damaged |= matrix.row_offsets[row] < 0 || matrix.row_offsets[row] > matrix.row_offsets[row + 1];
@@ -268,8 +269,8 @@ class Unlisted {
       if (any_outside(matrix.columns, begin * kPiece, last, limit)) columns_damaged = true;
       if (matrix.order != nullptr && any_outside(matrix.order, begin * kPiece, last, nnz)) order_damaged = true;
     });
-    if (columns_damaged) throw std::runtime_error("row_offsets, columns: not those of a mask of this layer");
-    if (order_damaged) throw std::runtime_error("order: expected places among the values");
+    if (columns_damaged) throw std::runtime_error(kNoMask);
+    if (order_damaged) throw std::runtime_error(kNoOrder);
   }
 
   const int32_t* starts(int64_t, int64_t row) const { return matrix_.row_offsets + row; }
@@ -287,18 +288,6 @@ class Unlisted {
   }
 
  private:
-  /// Whether any of values[first, last) is not in [0, limit): then it is negative, or its distance from the greatest is.
-  /// That is an `or` of sign bits; SSE2 has no unsigned comparison.
-  static bool any_outside(const int32_t* values, int64_t first, int64_t last, int64_t limit) {
-    uint32_t bits = 0;
-    const uint32_t greatest = static_cast<uint32_t>(limit - 1);
-    for (int64_t e = first; e < last; ++e) {
-      const uint32_t value = static_cast<uint32_t>(values[e]);
-      bits |= value | (greatest - value);
-    }
-    return bits >> 31 != 0;
-  }
-
   SparseRows matrix_;
   const T* values_;
   const int32_t* offsets_;

@@ -39,7 +39,8 @@ struct Blocking {
   int64_t strip;           // output rows of a task
   int64_t channel_block;   // input channels in scratch at a time
   int64_t channel_chunk;   // output channels of a task
-  int64_t parts;           // of the images and strips; each is a task or, where tasks add to one sum, one after the other
+  int64_t parts;           // of the images and strips: a task each or, for the gradient of the weights, several tasks that
+                           // add to one partial sum one after the other
   bool unlisted;           // look the matrix up entry by entry, for so little work that to list it would cost more
   bool by_clip;            // sort the entries by what they read from padding alone, and do not multiply it
 

@@ -1,6 +1,6 @@
 // The innermost loops, for any vector type: the rows of a sparse matrix against the tile that the registers hold.
 //
-// Include like engine.h, before it. A tile is R rows of Q vectors. `accumulate_*` keep a row's output in registers and add
+// Include like engine.h, before it and after transfer.h. A tile is R rows of Q vectors. `accumulate_*` keep a row's output in registers and add
 // each live weight times its operands; `multiply_*` keep the gradient of the output there and add up its products with the
 // operands of each live weight.
 
@@ -10,6 +10,9 @@ class Tiles {
   static constexpr int W = V::width;
 
  public:
+  /// Whether a tile of so many vectors is stored from the registers: see Rows::image. With 16 registers that was slower.
+  static constexpr bool stores_images(int vectors) { return vectors == W && V::registers >= 32; }
+
   /// Calls `use` with the number of each run of entries, which is a clip, and with the positions [R0, R1) x [Q0, Q1) of a
   /// tile that it leaves. A position is G vectors wide. Spelled out, for a branch on the clip of each run is mispredicted.
   template <int R, int Q, int G, class Use>
@@ -68,7 +71,7 @@ class Tiles {
     // Where what is complete goes, pixels and images transposed, or null to leave it in `out`: a tile of W pixels that follow
     // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
     T* image;
-    int64_t image_row_step, image_step;
+    int64_t image_channel_step, image_step;
     bool stream;
   };
 
@@ -93,12 +96,12 @@ class Tiles {
     V pixels[W];
     for (int k = 0; k < W; ++k) pixels[k] = V::load(tile + k * W);
     V::transpose(pixels);
-    Transfer<V>::store_rows(pixels, rows.image + row * rows.image_row_step, rows.image_step, W, W, rows.stream);
+    Transfer<V>::store_rows(pixels, rows.image + row * rows.image_channel_step, rows.image_step, W, W, rows.stream);
   }
 
   template <int R, int Q, class Listed>
   static void finish(const Rows<Listed>& rows, int64_t row, const V (&sum)[R][Q]) {
-    if constexpr (R * Q == W && V::registers >= 32) {
+    if constexpr (stores_images(R * Q)) {
       if (rows.image != nullptr) {
         alignas(V) T tile[R * Q * W];
         for (int r = 0; r < R; ++r)
