@@ -256,9 +256,8 @@ std::tuple<Tensor, Tensor, Tensor> pack(const Tensor& row_offsets, const Tensor&
                                         const std::vector<int64_t>& layer) {
   const Convolution c = convolution(layer);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
-  bool damaged = any_outside(rows.columns, 0, rows.nnz(), rows.columns_per_group);
-  for (int64_t row = 0; row < rows.rows; ++row) damaged |= rows.row_offsets[row] > rows.row_offsets[row + 1];
-  STD_TORCH_CHECK(!damaged, "row_offsets, columns: not those of a mask of this layer");
+  STD_TORCH_CHECK(rows.offsets_ascend(0, rows.rows) && !any_outside(rows.columns, 0, rows.nnz(), rows.columns_per_group),
+                  kNoMask);
   const auto integers = [](int64_t size) { return torch::stable::empty({size}, ScalarType::Int); };
   Tensor offsets = integers(c.phases() * c.in_channels + 1), transposed = integers(rows.nnz()), order = integers(rows.nnz());
   transpose(c, rows, offsets.mutable_data_ptr<int32_t>(), transposed.mutable_data_ptr<int32_t>(),

@@ -49,14 +49,14 @@ void transpose(const Convolution& layer, const SparseRows& forward, int32_t* row
   // A counting sort: visited row by row, the entries of a transposed row come out in ascending order.
   std::vector<int32_t> next(rows + 1, 0);
   for (int64_t row = 0; row < forward.rows; ++row) {
-    const int64_t first = row / forward.rows_per_group * forward.columns_per_group;
+    const int64_t first = forward.columns_before(row);
     for (int32_t e = forward.row_offsets[row]; e < forward.row_offsets[row + 1]; ++e)
       ++next[row_of_column[first + forward.columns[e]] + 1];
   }
   for (int64_t row = 0; row < rows; ++row) next[row + 1] += next[row];
   for (int64_t row = 0; row <= rows; ++row) row_offsets[row] = next[row];
   for (int64_t row = 0; row < forward.rows; ++row) {
-    const int64_t first = row / forward.rows_per_group * forward.columns_per_group;
+    const int64_t first = forward.columns_before(row);
     for (int32_t e = forward.row_offsets[row]; e < forward.row_offsets[row + 1]; ++e) {
       const int64_t column = first + forward.columns[e];
       const int32_t place = next[row_of_column[column]]++;

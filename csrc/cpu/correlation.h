@@ -68,9 +68,20 @@ struct SparseRows {
   int64_t rows_per_group, columns_per_group;
 
   int64_t nnz() const { return row_offsets[rows]; }
+  /// What the columns of a row count from.
+  int64_t columns_before(int64_t row) const { return row / rows_per_group * columns_per_group; }
+  /// Whether the offsets of rows [begin, end), and where the last one ends, ascend, within [0, nnz].
+  bool offsets_ascend(int64_t begin, int64_t end) const {
+    bool ascend = row_offsets[begin] >= 0 && row_offsets[end] <= nnz();
+    for (int64_t row = begin; row < end; ++row) ascend &= row_offsets[row] <= row_offsets[row + 1];
+    return ascend;
+  }
   /// What a column of any row must be less than, if it is not less than `all` already.
   int64_t column_limit(int64_t all) const { return columns_per_group > 0 ? columns_per_group : all; }
 };
+
+inline constexpr const char* kNoMask = "row_offsets, columns: not those of a mask of this layer";
+inline constexpr const char* kNoOrder = "order: expected places among the values";
 
 /// Whether any of indices[first, last) is not in [0, limit): then it is negative, or its distance from the greatest is. That
 /// is an `or` of sign bits; SSE2 has no unsigned comparison.

@@ -214,7 +214,7 @@ class Engine {
   static T exact(const Correlation& c, const SparseRows& matrix, const T* in, const T* grad_out, int32_t place) {
     const int64_t row = std::upper_bound(matrix.row_offsets, matrix.row_offsets + matrix.rows + 1, place) -
                         matrix.row_offsets - 1;
-    const int64_t column = row / matrix.rows_per_group * matrix.columns_per_group + matrix.columns[place];
+    const int64_t column = matrix.columns_before(row) + matrix.columns[place];
     const auto& shift = c.shifts[column % c.taps()];
     const T* const x = in + column / c.taps() * c.in.channel_step();
     const T* const gradient = grad_out + row * c.out.channel_step();

@@ -18,9 +18,6 @@
 
 namespace lth_sparse {
 
-inline constexpr const char* kNoMask = "row_offsets, columns: not those of a mask of this layer";
-inline constexpr const char* kNoOrder = "order: expected places among the values";
-
 /// A live weight: where its operand lies relative to a tile, and its value or, for grad_weight, its place in the result.
 template <typename T>
 struct Entry {
@@ -85,7 +82,7 @@ class Entries {
       const bool stream = shared && end - begin < matrix.rows;
       for (int64_t row = begin; row < end; row += few) {
         const Range rows{row, std::min(row + few, end)};
-        if (!ascend(rows)) damaged = true;
+        if (!matrix.offsets_ascend(rows.begin, rows.end)) damaged = true;
         else if (!value.has(matrix.row_offsets[rows.begin], matrix.row_offsets[rows.end])) order_damaged = true;
         else if (stream ? !list_and_stream(rows, value, starts, entries)
                         : !list(rows, value, starts + row * row_step_, block_step_, entries, 0)) damaged = true;
@@ -115,8 +112,6 @@ class Entries {
     int64_t begin, end;
     int64_t count() const { return end - begin; }
   };
-
-  int64_t columns_before(int64_t row) const { return row / matrix_.rows_per_group * matrix_.columns_per_group; }
 
   /// Lists them in memory of this thread's own first.
   template <typename Value>
@@ -158,18 +153,11 @@ class Entries {
     return true;
   }
 
-  bool ascend(const Range& rows) const {
-    const int32_t* const row_offsets = matrix_.row_offsets;
-    bool ascending = row_offsets[rows.begin] >= 0 && row_offsets[rows.end] <= matrix_.nnz();
-    for (int64_t row = rows.begin; row < rows.end; ++row) ascending &= row_offsets[row] <= row_offsets[row + 1];
-    return ascending;
-  }
-
   /// Calls `take` with each block in turn, the first entry of the row that no block has taken, and a condition that holds
   /// while an entry is in the block: columns ascend within a row. Returns whether all entries were taken.
   template <typename Take>
   LTH_SPARSE_INLINE bool for_each_block(int64_t row, const Take& take) const {
-    const int64_t before = columns_before(row), limit = matrix_.column_limit(static_cast<int64_t>(offsets_.size()));
+    const int64_t before = matrix_.columns_before(row), limit = matrix_.column_limit(static_cast<int64_t>(offsets_.size()));
     const int32_t* const columns = matrix_.columns;
     int32_t e = matrix_.row_offsets[row];
     const int32_t last = matrix_.row_offsets[row + 1];
@@ -184,7 +172,7 @@ class Entries {
   /// A row whose order stays as it is.
   template <typename Value>
   bool copy(int64_t row, const Value& value, int32_t* starts, Entry<T>* entries, int32_t origin) const {
-    const int64_t before = columns_before(row);
+    const int64_t before = matrix_.columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const int32_t* const offset_of = offsets_.data();
     return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
@@ -196,7 +184,7 @@ class Entries {
 
   /// The number of entries of each run in a row, where its end will be.
   bool count(int64_t row, int32_t* starts, int64_t block_step) const {
-    const int64_t before = columns_before(row);
+    const int64_t before = matrix_.columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const Clip* const clip_of = clip_of_column_.data();
     return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
@@ -216,7 +204,7 @@ class Entries {
   template <typename Value>
   void sort(int64_t row, const Value& value, const int32_t* starts, int64_t block_step, Entry<T>* entries,
             int32_t origin) const {
-    const int64_t before = columns_before(row);
+    const int64_t before = matrix_.columns_before(row);
     const int32_t* const columns = matrix_.columns;
     const int32_t* const offset_of = offsets_.data();
     const Clip* const clip_of = clip_of_column_.data();
@@ -258,10 +246,7 @@ class Unlisted {
       : matrix_(matrix), values_(values), offsets_(offsets.data()) {
     const int64_t nnz = matrix.nnz();
     const int64_t limit = matrix.column_limit(static_cast<int64_t>(offsets.size()));
-    bool rows_damaged = false;
-    for (int64_t row = 0; row < matrix.rows; ++row)
-      rows_damaged |= matrix.row_offsets[row] < 0 || matrix.row_offsets[row] > matrix.row_offsets[row + 1];
-    std::atomic<bool> columns_damaged = rows_damaged, order_damaged = false;
+    std::atomic<bool> columns_damaged = !matrix.offsets_ascend(0, matrix.rows), order_damaged = false;
     // In a few large pieces: a check of a few microseconds is not worth a thread.
     constexpr int64_t kPiece = 32768;
     parallel(ceil_div(nnz, kPiece), [&](int64_t begin, int64_t end) {
@@ -283,7 +268,7 @@ class Unlisted {
   }
   Unlisted of_row(int64_t row) const {
     Unlisted result = *this;
-    result.offsets_ += row / matrix_.rows_per_group * matrix_.columns_per_group;
+    result.offsets_ += matrix_.columns_before(row);
     return result;
   }
 

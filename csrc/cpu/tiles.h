@@ -1,8 +1,8 @@
 // The innermost loops, for any vector type: the rows of a sparse matrix against the tile that the registers hold.
 //
-// Include like engine.h, before it and after transfer.h. A tile is R rows of Q vectors. `accumulate_*` keep a row's output in registers and add
-// each live weight times its operands; `multiply_*` keep the gradient of the output there and add up its products with the
-// operands of each live weight.
+// Include like engine.h, before it and after transfer.h. A tile is R rows of Q vectors. `accumulate_*` keep a row's output in
+// registers and add each live weight times its operands; `multiply_*` keep the gradient of the output there and add up its
+// products with the operands of each live weight.
 
 template <class V>
 class Tiles {
