@@ -23,13 +23,13 @@ from unittest import mock
 import torch
 
 from bench.machine_code import kernels_in
-from lth_sparse import correlation
-from lth_sparse.backends.base import LayerSpec
 from lth_sparse.backends.triton import interpreted
-from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import block_shape
-from lth_sparse.messages import aligned
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans import correlation
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.messages import aligned
 
 SHARED_MEMORY = {"sm_80": 99 * 1024, "sm_90": 227 * 1024}
 """Bytes a program may have: of compute capability 8.6 for the Ampere row, which is less than the A100's."""

@@ -16,8 +16,9 @@ import torch
 import lth_sparse
 from bench import results_file, tables
 from bench.suite import Suite
-from lth_sparse import allocator, environment
 from lth_sparse.backends import extension
+from lth_sparse.storage import environment
+from lth_sparse.system import allocator
 
 OPTIONAL = ("full", "peers")
 """Markers of what runs only when it is asked for: by -m, or by --full."""

@@ -25,11 +25,11 @@ from bench.machine_code import kernels_in
 from bench.tickets import tickets
 from lth_sparse.backends import extension
 from lth_sparse.backends.triton import interpreted
-from lth_sparse.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks
-from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import block_shape
-from lth_sparse.messages import aligned
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.messages import aligned
 
 ARCHITECTURE = "sm_90"
 GPU = "H200, by its datasheet"

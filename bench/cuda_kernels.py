@@ -16,7 +16,7 @@ from pathlib import Path
 
 from bench.machine_code import Kernel, kernels_in
 from lth_sparse.backends import extension
-from lth_sparse.messages import aligned
+from lth_sparse.system.messages import aligned
 
 TITLES = ["gpu", "kernel", "arithmetic", "registers", "stack", "tensor cores", "copies", "instructions/fragment", ""]
 ARCHITECTURES = ("sm_80", "sm_90")

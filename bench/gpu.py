@@ -163,7 +163,7 @@ def measure_layer(
     from bench.gpu_timing import microseconds
     from bench.sides import sparse_layer
     from lth_sparse.backends import registry
-    from lth_sparse.pattern import Pattern
+    from lth_sparse.plans.pattern import Pattern
 
     dtype = set_precision(precision)
     spec, generator = layer.spec, torch.Generator().manual_seed(0)
@@ -263,8 +263,8 @@ def measure_step(results: Results, network: str, backends: Sequence[str], device
     from bench.gpu_timing import microseconds
     from bench.sides import random_masks
     from lth_sparse import models
-    from lth_sparse.masks import apply
     from lth_sparse.nn import sparsify
+    from lth_sparse.nn.masks import apply
     from lth_sparse.verification.training import training_step
 
     set_precision("tf32")
@@ -310,10 +310,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from bench.gpu_cases import BACKENDS, LAYERS, REHEARSED
     from bench.gpu_profile import profiled
     from bench.gpu_summary import summary
-    from lth_sparse import environment
     from lth_sparse.backends import registry
-    from lth_sparse.files import slug
     from lth_sparse.kernels.configurations import architecture, table
+    from lth_sparse.storage import environment
+    from lth_sparse.storage.files import slug
 
     layers = REHEARSED if chosen.rehearse else LAYERS
     here = environment.describe(device, lth_sparse.__version__) | {"triton": triton.__version__}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from bench.cases import Goal
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 SPARSITIES = (0.5, 0.8, 0.9, 0.95, 0.98, 0.99)
 BACKENDS = ("triton", "cuda")

@@ -20,7 +20,8 @@ import lth_sparse
 from bench import layers
 from bench.cases import LAYERS
 from bench.measure import Row
-from lth_sparse import allocator, environment
+from lth_sparse.storage import environment
+from lth_sparse.system import allocator
 
 RESULTS = Path(__file__).with_name("results")
 GUARDED = {"c64": 0.95, "c128": 0.9, "c256": 0.95, "linear": 0.9}

@@ -26,27 +26,30 @@ import torch
 
 from bench.training_state import measured
 from bench.turns import Turns
-from lth_sparse import __version__, allocator, config, data, environment, models
+from lth_sparse import __version__, data, models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
-from lth_sparse.command_line import device as device_called
-from lth_sparse.command_line import exit_status
-from lth_sparse.config import Config
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset, Split
-from lth_sparse.errors import InputError
-from lth_sparse.files import slug, write_entries
-from lth_sparse.lottery import Lottery
-from lth_sparse.masks import prunable
-from lth_sparse.messages import say
+from lth_sparse.lottery.progress import Progress
+from lth_sparse.lottery.rounds import Lottery
+from lth_sparse.lottery.training import Training, length
 from lth_sparse.nn import sparsify
-from lth_sparse.progress import Progress
-from lth_sparse.record import STEP, Record
+from lth_sparse.nn.masks import prunable
 from lth_sparse.run import make_deterministic, parser
-from lth_sparse.store import RunDirectory
-from lth_sparse.ticket import load_ticket, read_ticket
-from lth_sparse.timing import FEWEST_STEPS, MOST_STEPS
-from lth_sparse.train import Training, length
+from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
+from lth_sparse.storage import environment
+from lth_sparse.storage.files import slug, write_entries
+from lth_sparse.storage.record import STEP, Record
+from lth_sparse.storage.run_directory import RunDirectory
+from lth_sparse.storage.ticket import load_ticket, read_ticket
+from lth_sparse.system import allocator
+from lth_sparse.system.command_line import device as device_called
+from lth_sparse.system.command_line import exit_status
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.messages import say
+from lth_sparse.system.timing import FEWEST_STEPS, MOST_STEPS
 
 ROOT = Path(__file__).resolve().parent.parent
 PROGRAM = "python -m bench.lottery"

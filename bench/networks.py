@@ -20,10 +20,10 @@ from bench.layers import CPU, LAYOUTS, TOLERANCE, name_of
 from bench.measure import Contest, Findings, Side, Times
 from bench.operation import operation
 from bench.work import Work
-from lth_sparse import masks as masking
 from lth_sparse import models
-from lth_sparse.masks import Masks
 from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.nn import masks as masking
+from lth_sparse.nn.masks import Masks
 from lth_sparse.verification.judgement import relative
 from lth_sparse.verification.training import training_step
 

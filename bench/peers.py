@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bench.measure import Side
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 @dataclass(frozen=True)

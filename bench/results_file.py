@@ -9,7 +9,7 @@ from typing import Any
 
 from bench.ceilings import Ceilings
 from bench.measure import Findings
-from lth_sparse.files import slug, write_entries
+from lth_sparse.storage.files import slug, write_entries
 
 
 def write(

@@ -8,9 +8,10 @@ from torch import Tensor, nn
 
 from bench.measure import Side
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import LayerSpec, Plan
-from lth_sparse.masks import Masks, prunable
-from lth_sparse.pattern import Pattern
+from lth_sparse.backends.base import Plan
+from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 
 def dense_layer(spec: LayerSpec, x: Tensor, weight: Tensor, grad_out: Tensor) -> Side:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bench.ceilings import Ceilings
 from bench.measure import Row
 from bench.operation import Operation
-from lth_sparse.messages import aligned
+from lth_sparse.system.messages import aligned
 
 
 def ceilings(measured: dict[str, Ceilings]) -> list[str]:

@@ -20,12 +20,12 @@ from torch import nn
 
 from bench.suite import Suite
 from lth_sparse import models
-from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset, Split
 from lth_sparse.data.dataset import statistics as image_statistics
-from lth_sparse.masks import Masks, apply, prunable
-from lth_sparse.train import Training
+from lth_sparse.lottery.training import Training
+from lth_sparse.nn.masks import Masks, apply, prunable
+from lth_sparse.settings.config import TrainingConfig
 
 BATCH_SIZE = 128
 LEAST_RATIO = 0.95

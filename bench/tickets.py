@@ -11,12 +11,13 @@ from collections.abc import Sequence
 
 import torch
 
-from lth_sparse import data, models, proof, prune
-from lth_sparse import masks as masking
-from lth_sparse.config import DataConfig, PruningConfig, TrainingConfig
+from lth_sparse import data, models
 from lth_sparse.data.batches import Batches
-from lth_sparse.masks import Masks
-from lth_sparse.train import Training
+from lth_sparse.lottery import proof, pruning
+from lth_sparse.lottery.training import Training
+from lth_sparse.nn import masks as masking
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings.config import DataConfig, PruningConfig, TrainingConfig
 
 NETWORK = "conv6"
 ITERATIONS = 200
@@ -35,6 +36,6 @@ def tickets(sparsities: Sequence[float], device: torch.device, image_size: int) 
         batches = Batches(dataset, training.batch_size, "none", 0)
         Training(model, alive, dataset, batches, training, (len(found), "ticket")).run(lambda: None, lambda: None)
         keep = dict.fromkeys(alive, 1 - sparsity)
-        alive = prune.magnitude(masking.prunable(model), alive, keep, PruningConfig(), kinds)
+        alive = pruning.magnitude(masking.prunable(model), alive, keep, PruningConfig(), kinds)
         found[sparsity] = alive
     return found

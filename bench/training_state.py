@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from lth_sparse.masks import Masks
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn import SparseConv2d, SparseLinear
-from lth_sparse.train import Training
+from lth_sparse.nn.masks import Masks
 
 
 def held_bytes(training: Training, masks: Masks) -> int:

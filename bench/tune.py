@@ -21,10 +21,10 @@ from unittest import mock
 import torch
 
 from bench.gpu import compilers, say, set_precision
-from lth_sparse import environment
-from lth_sparse.backends.base import LayerSpec
 from lth_sparse.kernels import configurations
 from lth_sparse.kernels.configurations import BlockShape, Launch
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.storage import environment
 
 TUNED_IN = {"tf32": "tf32", "ieee": "float32", "half": "bfloat16"}
 """Precisions of the table that are tuned -> what is timed for them. Float64 is there for gradients to be checked."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bench.ceilings import Ceilings
 from lth_sparse import reference
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 FLOAT = 4
 """Bytes."""

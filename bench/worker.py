@@ -18,7 +18,7 @@ from bench import ceilings, layers, networks, selection
 from bench.cases import LAYERS, NETWORKS
 from bench.measure import Findings, Row
 from bench.operation import Operation
-from lth_sparse import allocator
+from lth_sparse.system import allocator
 
 AVX2 = {
     "LTH_SPARSE_CPU": "avx2",

@@ -1,6 +1,6 @@
 """Forward pass and grad_input: a correlation of a dense input with a sparse matrix in column blocks.
 
-Layout. Input and output are NCHW or channels_last, both as they are; the matrix is that of lth_sparse/column_blocks.py,
+Layout. Input and output are NCHW or channels_last, both as they are; the matrix is that of plans/column_blocks.py,
 made of the values at each call (packed_matrix.py): its weights as [columns, block_rows], its columns as codes.
 
 Tiling. A program computes BLOCK_POSITIONS positions, of any images, times the rows of one block. It goes through the
@@ -24,13 +24,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.correlation import Geometry
 from lth_sparse.kernels.configurations import launch_of
 from lth_sparse.kernels.geometry import locate
 from lth_sparse.kernels.packed_matrix import packed
 from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
 from lth_sparse.kernels.tf32 import rounded, rounding
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.correlation import Geometry
 
 
 # What differs from mask to mask is not specialised on, or every round of pruning would compile anew.

@@ -1,6 +1,6 @@
 """From slots to values: which value each slot of a packed weight holds, found without an index of its own.
 
-A word of `live` (lth_sparse/column_blocks.py) has one bit for each of 32 columns, so the entry of a slot is the word's
+A word of `live` (plans/column_blocks.py) has one bit for each of 32 columns, so the entry of a slot is the word's
 first one plus the number of bits that are set below its own. That is 1/16 of the memory that an int32 for each slot
 would take, and it is needed only where a layer's values are spread out, not where they are multiplied.
 """

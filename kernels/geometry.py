@@ -1,4 +1,4 @@
-"""Where a correlation (lth_sparse/correlation.py) reads its input: pixels, taps, and which of them meet."""
+"""Where a correlation (plans/correlation.py) reads its input: pixels, taps, and which of them meet."""
 
 from __future__ import annotations
 

@@ -25,14 +25,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.correlation import Geometry
 from lth_sparse.kernels.configurations import launch_of, moved_at_once, parts_of
 from lth_sparse.kernels.entries import entry_of
 from lth_sparse.kernels.geometry import locate, reach
 from lth_sparse.kernels.tensors import layout_of, multiplied_in, steps_of
 from lth_sparse.kernels.tf32 import INTERPRETED, rounded, rounding
-from lth_sparse.workspace import workspace
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.correlation import Geometry
+from lth_sparse.system.workspace import workspace
 
 
 # What differs from mask to mask is not specialised on, or every round of pruning would compile anew.

@@ -15,13 +15,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.correlation import Geometry
 from lth_sparse.kernels.configurations import moved_at_once
 from lth_sparse.kernels.entries import entry_of
 from lth_sparse.kernels.geometry import reach
 from lth_sparse.kernels.tf32 import INTERPRETED, rounded
-from lth_sparse.workspace import workspace
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.correlation import Geometry
+from lth_sparse.system.workspace import workspace
 
 
 @triton.jit(do_not_specialize=["slots", "phase_blocks"])

@@ -12,7 +12,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.nn import SparseConv2d, SparseLinear, densify, sparsify
-from lth_sparse.ticket import Ticket, load_ticket, read_ticket, save_ticket
+from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __version__ = "0.1.0"
 

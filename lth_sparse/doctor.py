@@ -10,9 +10,9 @@ from datetime import datetime, timezone
 
 import torch
 
-from lth_sparse import command_line, installation
-from lth_sparse.installation import Facts
-from lth_sparse.verification import selftest
+from lth_sparse.system import command_line
+from lth_sparse.verification import installation, selftest
+from lth_sparse.verification.installation import Facts
 from lth_sparse.verification.judgement import Row, because
 from lth_sparse.verification.table import verdict
 

@@ -21,9 +21,11 @@ from torch.autograd import Function
 from typing_extensions import Self
 
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import Backend, BackendError, LayerSpec, Plan, memory_format
+from lth_sparse.backends.base import Backend, Plan, memory_format
 from lth_sparse.backends.kept import Kept, keeping
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.errors import BackendError
 
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
 

@@ -14,23 +14,25 @@ from typing import Any
 
 import torch
 
-from lth_sparse import __version__, allocator, config, data, environment, models, report
+from lth_sparse import __version__, data, models, report
 from lth_sparse.backends import triton
 from lth_sparse.backends.auto import candidates
-from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import backends, get, resolve
-from lth_sparse.command_line import Parser, exit_status, fractions
-from lth_sparse.command_line import device as device_called
-from lth_sparse.config import Config
-from lth_sparse.errors import InputError
-from lth_sparse.lottery import Lottery
-from lth_sparse.masks import prunable
-from lth_sparse.messages import say
-from lth_sparse.presets import INTERPRETED, PRESETS
-from lth_sparse.progress import Progress, notice
-from lth_sparse.record import Record
-from lth_sparse.store import RunDirectory, numbered, read_choices
+from lth_sparse.lottery.progress import Progress, notice
+from lth_sparse.lottery.rounds import Lottery
+from lth_sparse.nn.masks import prunable
+from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
+from lth_sparse.settings.presets import INTERPRETED, PRESETS
+from lth_sparse.storage import environment
+from lth_sparse.storage.record import Record
+from lth_sparse.storage.run_directory import RunDirectory, numbered, read_choices
+from lth_sparse.system import allocator
+from lth_sparse.system.command_line import Parser, exit_status, fractions
+from lth_sparse.system.command_line import device as device_called
+from lth_sparse.system.errors import BackendError, InputError
+from lth_sparse.system.messages import say
 
 PROGRAM = "python -m lth_sparse.run"
 SECONDS_BETWEEN_REPORTS = 30.0
@@ -45,7 +47,7 @@ def _help(setting: Field[Any]) -> str:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line, made from the settings of `lth_sparse.config`."""
+    """The command line, made from the settings of `lth_sparse.settings.config`."""
     made = Parser(
         prog=PROGRAM,
         description="Finds lottery tickets: trains a network, prunes it, rewinds it, retrains it, round after round.",

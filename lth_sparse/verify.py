@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lth_sparse import __version__, allocator, command_line, environment, models
+from lth_sparse import __version__, models
 from lth_sparse.backends import triton
-from lth_sparse.backends.base import BackendError
 from lth_sparse.backends.registry import backends, get, resolve
-from lth_sparse.errors import InputError
-from lth_sparse.files import write_atomically, write_entries
-from lth_sparse.messages import say
 from lth_sparse.report.plots import png
-from lth_sparse.seeding import generator
+from lth_sparse.storage import environment
+from lth_sparse.storage.files import write_atomically, write_entries
+from lth_sparse.system import allocator, command_line
+from lth_sparse.system.errors import BackendError, InputError
+from lth_sparse.system.messages import say
+from lth_sparse.system.seeding import generator
 from lth_sparse.verification import layers, network, table
 from lth_sparse.verification.judgement import Row, because
 from lth_sparse.verification.plot import picture

@@ -17,7 +17,7 @@ if not torch.cuda.is_available():
 
 from lth_sparse import run
 from lth_sparse.data.dataset import Dataset, Split, statistics
-from lth_sparse.record import TIME_COLUMNS
+from lth_sparse.storage.record import TIME_COLUMNS
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Tiny layers that GPU kernels have to cut up in every way there is."""
 
-from lth_sparse.backends import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 def conv2d(in_channels, out_channels, size=3, **rest):

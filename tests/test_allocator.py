@@ -14,7 +14,7 @@ FEWEST_FAULTS, MOST_FAULTS, MOST_FAULTS_OF_GROWTH = 32, 8, 2000
 HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 SCRIPT = """
 import resource, torch, lth_sparse, lth_sparse.run
-from lth_sparse import allocator
+from lth_sparse.system import allocator
 
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -54,7 +54,7 @@ def test_large_tensors_cost_page_faults_until_the_program_says_otherwise() -> No
 
 
 def test_without_mallopt_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
-    from lth_sparse import allocator
+    from lth_sparse.system import allocator
 
     monkeypatch.setattr(allocator, "_kept", "")
     monkeypatch.setattr(ctypes, "CDLL", lambda name: object())

@@ -16,10 +16,11 @@ from torch import Tensor, nn
 import lth_sparse as lth
 from lth_sparse.backends import auto, registry
 from lth_sparse.backends.auto import AutoBackend, remembering
-from lth_sparse.backends.base import Backend, LayerSpec, Plan
+from lth_sparse.backends.base import Backend, Plan
 from lth_sparse.backends.choices import CLOSE, MOST_SIZES, Choice, Choices, Key
 from lth_sparse.backends.dense import DenseBackend
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 pytestmark = pytest.mark.alone
 PAUSE = 0.004

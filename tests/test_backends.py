@@ -9,8 +9,9 @@ from poison import poisoned_memory
 
 from lth_sparse import reference
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import BackendError, LayerSpec
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.errors import BackendError
 
 BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
 BACKENDS.append(cuda_on_host.NAME)

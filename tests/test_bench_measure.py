@@ -14,7 +14,7 @@ from bench.stopwatch import HostStopwatch
 from bench.work import Work, of_layer
 from lth_sparse import backends
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 TINY = Layer(
     "tiny", LayerSpec("conv2d", 6, 8, (3, 3), (2, 2), (1, 1)), (3, 6, 7, 7), {0.5: None, 0.9: None}, 0.01, packing=True

@@ -7,7 +7,7 @@ import torch
 
 from bench.peers import PEERS, Peer
 from lth_sparse import reference
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 @pytest.mark.parametrize("name", PEERS)

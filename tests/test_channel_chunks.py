@@ -7,10 +7,10 @@ import torch
 from hypothesis import given
 from test_column_blocks import GRID, decoded, layers
 
-from lth_sparse.backends.base import LayerSpec
-from lth_sparse.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks, chunk_channels
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks, chunk_channels
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 
 def both(pattern, spec):

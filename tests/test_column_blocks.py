@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lth_sparse.backends.base import LayerSpec
-from lth_sparse.column_blocks import WORD, ColumnBlocks
-from lth_sparse.pattern import Pattern
-from lth_sparse.row_clusters import clusters
+from lth_sparse.plans.column_blocks import WORD, ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.plans.row_clusters import clusters
 
 GRID = settings(max_examples=80, deadline=None, derandomize=True, database=None)
 LINEAR = LayerSpec("linear", 7, 5)

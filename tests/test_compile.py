@@ -8,7 +8,7 @@ from torch import nn
 
 import lth_sparse.nn as lth
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import BackendError
+from lth_sparse.system.errors import BackendError
 
 BACKENDS = [name for name, reason in registry.backends().items() if not reason]
 EVERY = pytest.mark.parametrize("name", BACKENDS)

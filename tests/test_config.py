@@ -2,10 +2,11 @@ import json
 
 import pytest
 
-from lth_sparse import config, models
-from lth_sparse.config import Config
-from lth_sparse.errors import InputError
-from lth_sparse.presets import PRESETS
+from lth_sparse import models
+from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
+from lth_sparse.settings.presets import PRESETS
+from lth_sparse.system.errors import InputError
 
 
 @pytest.mark.parametrize("preset", PRESETS)

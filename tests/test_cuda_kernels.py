@@ -18,11 +18,12 @@ from test_backends import outputs_of_reference, poisoned_memory
 from test_gpu import as_tf32
 
 import lth_sparse as lth
-from lth_sparse import correlation, staging
-from lth_sparse.backends import LayerSpec, auto, nvidia, registry
+from lth_sparse.backends import auto, nvidia, registry
 from lth_sparse.backends import cuda as cuda_backend
 from lth_sparse.backends.choices import Choices
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans import correlation, staging
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PRECISIONS = {

@@ -11,11 +11,11 @@ import torchvision.datasets as published
 from PIL import Image
 
 from lth_sparse import data
-from lth_sparse.config import DataConfig
 from lth_sparse.data import batches, dataset, folder
 from lth_sparse.data.dataset import Dataset, Split
-from lth_sparse.errors import InputError
-from lth_sparse.seeding import generator
+from lth_sparse.settings.config import DataConfig
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.seeding import generator
 
 
 def load(name: str, where: Path | str = "", **settings: object) -> Dataset:

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 
 import lth_sparse as lth
 from lth_sparse import reference
-from lth_sparse.backends import LayerSpec, registry
-from lth_sparse.pattern import Pattern
+from lth_sparse.backends import registry
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CUDA = torch.device("cuda")

@@ -16,15 +16,15 @@ import torch
 from conftest import rows
 from torch import nn
 
-from lth_sparse import models, train
+from lth_sparse import models
 from lth_sparse.backends import registry
-from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
-from lth_sparse.masks import apply, prunable
+from lth_sparse.lottery.step_graph import StepGraph
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn import sparsify
-from lth_sparse.step_graph import StepGraph
-from lth_sparse.train import Training
+from lth_sparse.nn.masks import apply, prunable
+from lth_sparse.settings.config import TrainingConfig
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CUDA = torch.device("cuda", 0)
@@ -90,7 +90,7 @@ def test_a_recorded_training_is_the_one_that_is_not(
     weights = trained(training)
     assert training.not_recorded == ""
     assert recorded(training)
-    monkeypatch.setattr(train, "StepGraph", Eager)
+    monkeypatch.setattr("lth_sparse.lottery.training.StepGraph", Eager)
     expected = make(tiny_data, config, name)
     torch.testing.assert_close(weights, trained(expected), **TOLERANCE)
     assert [point.iteration for point in training.curve] == [point.iteration for point in expected.curve]
@@ -102,7 +102,7 @@ def test_every_backend_is_recorded(tiny_data: Dataset, backend: str, monkeypatch
     weights = trained(training)
     assert training.not_recorded == ""
     assert recorded(training)
-    monkeypatch.setattr(train, "StepGraph", Eager)
+    monkeypatch.setattr("lth_sparse.lottery.training.StepGraph", Eager)
     torch.testing.assert_close(weights, trained(make(tiny_data, SGD, "resnet20", backend)), **TOLERANCE)
 
 
@@ -145,7 +145,7 @@ def test_a_step_that_waits_is_not_recorded(tiny_data: Dataset, monkeypatch: pyte
     training.model.register_forward_hook(reads_a_number)
     weights = trained(training)
     assert "waits for the GPU" in training.not_recorded
-    monkeypatch.setattr(train, "StepGraph", Eager)
+    monkeypatch.setattr("lth_sparse.lottery.training.StepGraph", Eager)
     torch.testing.assert_close(weights, trained(make(tiny_data, SGD)), **TOLERANCE)
 
 
@@ -160,7 +160,7 @@ def test_a_step_that_refuses_to_be_recorded_goes_on_as_it_is(
     training.model.register_forward_hook(refuse)
     weights = trained(training)
     assert training.not_recorded == "NotImplementedError: not in a graph"
-    monkeypatch.setattr(train, "StepGraph", Eager)
+    monkeypatch.setattr("lth_sparse.lottery.training.StepGraph", Eager)
     torch.testing.assert_close(weights, trained(make(tiny_data, SGD)), **TOLERANCE)
 
 

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from lth_sparse import models
-from lth_sparse.errors import InputError
-from lth_sparse.masks import kinds, prunable
+from lth_sparse.nn.masks import kinds, prunable
+from lth_sparse.system.errors import InputError
 
 CIFAR = (3, 32, 32)
 

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.utils import prune
 
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import BackendError
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
+from lth_sparse.system.errors import BackendError
 
 
 @pytest.fixture(autouse=True)

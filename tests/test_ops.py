@@ -7,8 +7,9 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from lth_sparse import ops
 from lth_sparse.backends import cpu_operators, registry
-from lth_sparse.backends.base import LayerSpec, Plan, memory_format
-from lth_sparse.pattern import Pattern
+from lth_sparse.backends.base import Plan, memory_format
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 BACKENDS = [name for name, reason in registry.backends().items() if not reason]
 CHANNELS_LAST = torch.channels_last

@@ -7,8 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lth_sparse.pattern import Pattern
-from lth_sparse.suggest import nearest
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.suggest import nearest
 
 
 def random_mask(shape, density, seed=0):

@@ -4,9 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from lth_sparse import masks as masking
-from lth_sparse import proof, sealed
-from lth_sparse.errors import ProofError
+from lth_sparse.lottery import proof
+from lth_sparse.nn import masks as masking
+from lth_sparse.storage import sealed
+from lth_sparse.system.errors import ProofError
 
 GRADIENT_OF_ONES = {"0": torch.ones(4, 6), "2": torch.ones(3, 4)}
 

@@ -5,10 +5,11 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lth_sparse import masks as masking
-from lth_sparse import models, prune
-from lth_sparse.config import PruningConfig
-from lth_sparse.errors import InputError
+from lth_sparse import models
+from lth_sparse.lottery import pruning
+from lth_sparse.nn import masks as masking
+from lth_sparse.settings.config import PruningConfig
+from lth_sparse.system.errors import InputError
 
 KINDS = {"a": "conv", "b": "fc", "c": "output"}
 SIZES = {"a": 1000, "b": 3000, "c": 200}
@@ -35,8 +36,8 @@ def test_rounds_keep_the_largest_and_never_revive(scope: str, rates: tuple[float
     masks = alive()
     for played in range(1, 4):
         trained = weights(10 * seed + played)
-        keep = prune.density_after(config, played, SIZES, KINDS)
-        after = prune.magnitude(trained, masks, keep, config, KINDS)
+        keep = pruning.density_after(config, played, SIZES, KINDS)
+        after = pruning.magnitude(trained, masks, keep, config, KINDS)
         for name in SIZES:
             assert not (after[name] & ~masks[name]).any()
         groups = [[name] for name in SIZES]
@@ -56,7 +57,7 @@ def test_rounds_keep_the_largest_and_never_revive(scope: str, rates: tuple[float
 
 def test_ties_keep_the_first_and_the_number_is_exact() -> None:
     config = PruningConfig(prune_rate=0.5)
-    masks = prune.magnitude(
+    masks = pruning.magnitude(
         {"a": torch.tensor([0.0, 1.0, -1.0, 1.0, 0.0, -1.0])},
         {"a": torch.ones(6, dtype=torch.bool)},
         {"a": 0.5},
@@ -68,7 +69,7 @@ def test_ties_keep_the_first_and_the_number_is_exact() -> None:
 
 def test_negative_weights_count_by_their_magnitude() -> None:
     """`weight < threshold` without abs prunes every negative weight first (rahulvigneswaran's LTH, issue 5)."""
-    masks = prune.magnitude(
+    masks = pruning.magnitude(
         {"a": torch.tensor([-3.0, 1.0, -2.0, 0.5])},
         {"a": torch.ones(4, dtype=torch.bool)},
         {"a": 0.5},
@@ -80,12 +81,12 @@ def test_negative_weights_count_by_their_magnitude() -> None:
 
 def test_a_layer_keeps_at_least_one_weight() -> None:
     config = PruningConfig(prune_rate=0.99)
-    masks = prune.magnitude({"a": torch.ones(5)}, {"a": torch.ones(5, dtype=torch.bool)}, {"a": 1e-9}, config, KINDS)
+    masks = pruning.magnitude({"a": torch.ones(5)}, {"a": torch.ones(5, dtype=torch.bool)}, {"a": 1e-9}, config, KINDS)
     assert int(masks["a"].sum()) == 1
 
 
 def test_rates_by_kind_fall_back_to_the_common_rate() -> None:
-    assert prune.rates(PruningConfig(prune_rate=0.2, output_rate=0.1), KINDS) == {
+    assert pruning.rates(PruningConfig(prune_rate=0.2, output_rate=0.1), KINDS) == {
         "a": 0.2,
         "b": 0.2,
         "c": 0.1,
@@ -94,13 +95,13 @@ def test_rates_by_kind_fall_back_to_the_common_rate() -> None:
 
 def test_the_schedule_of_the_paper_is_geometric() -> None:
     config = PruningConfig(conv_rate=0.1, fc_rate=0.2, output_rate=0.1)
-    assert prune.density_after(config, 3, SIZES, KINDS) == pytest.approx({"a": 0.729, "b": 0.512, "c": 0.729})
+    assert pruning.density_after(config, 3, SIZES, KINDS) == pytest.approx({"a": 0.729, "b": 0.512, "c": 0.729})
 
 
 @pytest.mark.parametrize("schedule", ["geometric", "seed", "one-shot"])
 def test_the_last_round_reaches_the_final_sparsity(schedule: str) -> None:
     config = PruningConfig(rounds=5, sparsity=0.9, schedule=schedule, conv_rate=0.1, fc_rate=0.2, output_rate=0.1)
-    keep = prune.density_after(config, 5, SIZES, KINDS)
+    keep = pruning.density_after(config, 5, SIZES, KINDS)
     total = sum(SIZES.values())
     assert sum(keep[name] * SIZES[name] for name in SIZES) / total == pytest.approx(0.1)
     assert keep["a"] > keep["b"]
@@ -110,23 +111,23 @@ def test_the_last_round_reaches_the_final_sparsity(schedule: str) -> None:
 def test_the_seeds_schedule() -> None:
     """Sparsity (100 s)^(r / R) / 100 after round r of R: for s = 0.5 and R = 5, about 2.2, 4.8, 10.5, 22.9, 50 %."""
     config = PruningConfig(rounds=5, sparsity=0.5, schedule="seed")
-    sparsities = [1 - prune.density_after(config, r, SIZES, KINDS)["a"] for r in range(6)]
+    sparsities = [1 - pruning.density_after(config, r, SIZES, KINDS)["a"] for r in range(6)]
     assert sparsities == pytest.approx([0, 0.02187, 0.04782, 0.10456, 0.22865, 0.5], abs=1e-5)
 
 
 def test_a_sparsity_that_the_rates_cannot_reach_is_refused() -> None:
     config = PruningConfig(rounds=2, sparsity=0.5, conv_rate=0.2, fc_rate=0.0)
     with pytest.raises(InputError, match=r"hold 71.43% of the weights, so no more than 28.57% can be pruned"):
-        prune.density_after(config, 2, SIZES, KINDS)
-    assert prune.density_after(replace(config, sparsity=0.1), 2, SIZES, KINDS)["b"] == 1.0
+        pruning.density_after(config, 2, SIZES, KINDS)
+    assert pruning.density_after(replace(config, sparsity=0.1), 2, SIZES, KINDS)["b"] == 1.0
 
 
 def test_the_random_control_has_as_many_weights_in_each_layer() -> None:
-    masks = prune.magnitude(weights(0), alive(), {"a": 0.3, "b": 0.1, "c": 0.5}, PruningConfig(), KINDS)
-    control = prune.random_like(masks, seed=1)
+    masks = pruning.magnitude(weights(0), alive(), {"a": 0.3, "b": 0.1, "c": 0.5}, PruningConfig(), KINDS)
+    control = pruning.random_like(masks, seed=1)
     assert {n: int(m.sum()) for n, m in control.items()} == {n: int(m.sum()) for n, m in masks.items()}
     assert all(not torch.equal(control[name], masks[name]) for name in masks)
-    assert all(torch.equal(control[name], prune.random_like(masks, seed=1)[name]) for name in masks)
+    assert all(torch.equal(control[name], pruning.random_like(masks, seed=1)[name]) for name in masks)
 
 
 def test_global_pruning_of_a_network_of_23_million_weights_takes_seconds() -> None:
@@ -134,5 +135,5 @@ def test_global_pruning_of_a_network_of_23_million_weights_takes_seconds() -> No
     config = PruningConfig(scope="global", prune_rate=0.8)
     masks = masking.all_alive(model)
     kinds = masking.kinds(model)
-    after = prune.magnitude(masking.prunable(model), masks, dict.fromkeys(masks, 0.2), config, kinds)
+    after = pruning.magnitude(masking.prunable(model), masks, dict.fromkeys(masks, 0.2), config, kinds)
     assert masking.density(after) == pytest.approx(0.2, abs=1e-6)

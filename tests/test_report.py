@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lth_sparse import report
-from lth_sparse.record import STEP, Chosen, CurvePoint, LayerCount, Proof, Record, Round
+from lth_sparse.storage.record import STEP, Chosen, CurvePoint, LayerCount, Proof, Record, Round
 
 PLOTS = ("accuracy", "loss", "layers", "early-stop", "confusion", "speedup")
 LAYERS = {"features.0": 144, "features.3": 4608, "fc1": 8192, "output": 320}

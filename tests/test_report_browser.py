@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from test_report import sample_info, sample_record
 
 from lth_sparse import report
-from lth_sparse.record import Record
 from lth_sparse.report import plots
+from lth_sparse.storage.record import Record
 
 pytestmark = pytest.mark.browser
 

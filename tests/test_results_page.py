@@ -21,7 +21,7 @@ from bench.page.charts import BREAK_EVEN, crossing, svg
 from bench.page.gpu import ratios
 from bench.page.losing import slower
 from bench.page.sources import PAGE, ROOT, Sources
-from lth_sparse import environment
+from lth_sparse.storage import environment
 
 AGAIN = "run `make results` and commit what it writes"
 

@@ -16,11 +16,11 @@ from conftest import error_line, rows
 from PIL import Image
 
 import lth_sparse as lth
-from lth_sparse import sealed
 from lth_sparse.backends import registry
 from lth_sparse.backends.dense import DenseBackend
-from lth_sparse.masks import prunable
-from lth_sparse.proof import Weights
+from lth_sparse.lottery.proof import Weights
+from lth_sparse.nn.masks import prunable
+from lth_sparse.storage import sealed
 
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (
@@ -239,7 +239,7 @@ def interrupted(
     arguments: tuple[object, ...] = SHORT,
 ) -> None:
     """Leaves a run under `out` that was stopped right after it had written `after` states."""
-    from lth_sparse.store import RunDirectory
+    from lth_sparse.storage.run_directory import RunDirectory
 
     written = []
     write_state = RunDirectory.write_state
@@ -369,7 +369,7 @@ def test_a_run_does_not_go_on_as_another_one(
 
 
 def test_two_processes_do_not_write_one_run(tmp_path: Path, lottery: Lottery) -> None:
-    from lth_sparse.store import RunDirectory
+    from lth_sparse.storage.run_directory import RunDirectory
 
     with RunDirectory(tmp_path / "run", print).held():
         status, error = lottery(*SHORT, "--out", tmp_path / "run")
@@ -437,7 +437,7 @@ def test_a_failed_proof_stops_the_run(tmp_path: Path, lottery: Lottery, monkeypa
     def alias(model: torch.nn.Module) -> Weights:
         return dict(model.state_dict())
 
-    monkeypatch.setattr("lth_sparse.proof.copy_of", alias)
+    monkeypatch.setattr("lth_sparse.lottery.proof.copy_of", alias)
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 2
     assert "the rewind is not proved: 'the saved weights are a copy'" in error
@@ -447,7 +447,7 @@ def test_a_failed_proof_stops_the_run(tmp_path: Path, lottery: Lottery, monkeypa
 def test_masks_not_applied_after_a_step_stop_the_run(
     tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lth_sparse.train.prunable", lambda model: dict.fromkeys(prunable(model)) and {})
+    monkeypatch.setattr("lth_sparse.lottery.training.prunable", lambda model: dict.fromkeys(prunable(model)) and {})
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 2
     assert "every pruned weight is exactly 0 after training" in error
@@ -558,7 +558,8 @@ def test_without_out_runs_are_numbered(tmp_path: Path, lottery: Lottery, monkeyp
 
 
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
-    from lth_sparse import config, run
+    from lth_sparse import run
+    from lth_sparse.settings import config
 
     with pytest.raises(SystemExit) as done:
         run.main(["--help"])

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lth_sparse import sealed
-from lth_sparse.files import write_atomically
+from lth_sparse.storage import sealed
+from lth_sparse.storage.files import write_atomically
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune
 
 import lth_sparse.nn as lth
-from lth_sparse.backends.base import BackendError
+from lth_sparse.system.errors import BackendError
 
 
 @pytest.fixture(autouse=True)

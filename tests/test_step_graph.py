@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from lth_sparse import lottery as playing
-from lth_sparse import models, progress, step_graph, train
-from lth_sparse.config import TrainingConfig
+from lth_sparse import models
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
-from lth_sparse.masks import Masks, apply, prunable
+from lth_sparse.lottery import progress, step_graph
+from lth_sparse.lottery import rounds as playing
+from lth_sparse.lottery.step_graph import WARM_UP_CALLS, StepGraph, recordable
+from lth_sparse.lottery.training import Training, learning_rate
 from lth_sparse.nn import densify, sparsify
-from lth_sparse.step_graph import WARM_UP_CALLS, StepGraph, recordable
-from lth_sparse.train import Training, learning_rate
+from lth_sparse.nn.masks import Masks, apply, prunable
+from lth_sparse.settings.config import TrainingConfig
 
 SGD = TrainingConfig(
     optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3, batch_size=16, epochs=4, warmup=5,
@@ -117,8 +118,8 @@ class Waiting(OnTheCpu):
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """Trainings on the CPU take the way that those on a GPU take."""
-    monkeypatch.setattr(train, "recordable", lambda device: True)
-    monkeypatch.setattr(train, "StepGraph", OnTheCpu)
+    monkeypatch.setattr("lth_sparse.lottery.training.recordable", lambda device: True)
+    monkeypatch.setattr("lth_sparse.lottery.training.StepGraph", OnTheCpu)
 
 
 def pruned(data: Dataset, name: str) -> tuple[nn.Module, Masks]:
@@ -283,8 +284,10 @@ def test_a_training_takes_its_graph_along_when_it_goes(tiny_data: Dataset) -> No
 def test_a_step_that_cannot_be_recorded_goes_on_as_it_is(
     tiny_data: Dataset, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], how: str
 ) -> None:
-    monkeypatch.setattr(train, "recordable", lambda device: True)
-    monkeypatch.setattr(train, "StepGraph", OnTheCpu if how == "fails while it is recorded" else Waiting)
+    monkeypatch.setattr("lth_sparse.lottery.training.recordable", lambda device: True)
+    monkeypatch.setattr(
+        "lth_sparse.lottery.training.StepGraph", OnTheCpu if how == "fails while it is recorded" else Waiting
+    )
     training = make(tiny_data, SGD)
     if how == "fails while it is recorded":
         training.model.register_forward_hook(reads_a_number)

@@ -9,10 +9,11 @@ from safetensors import safe_open
 from torch import nn
 
 import lth_sparse as lth
-from lth_sparse import models, sealed
-from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks, prunable
-from lth_sparse.ticket import pack, unpack
+from lth_sparse import models
+from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.storage import sealed
+from lth_sparse.storage.ticket import pack, unpack
+from lth_sparse.system.errors import InputError
 
 
 def network(name: str) -> tuple[models.Network, nn.Module, Masks]:

@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from lth_sparse import models
-from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
-from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks, all_alive, apply, prunable
-from lth_sparse.prune import random_like
-from lth_sparse.train import Training, learning_rate
+from lth_sparse.lottery.pruning import random_like
+from lth_sparse.lottery.training import Training, learning_rate
+from lth_sparse.nn.masks import Masks, all_alive, apply, prunable
+from lth_sparse.settings.config import TrainingConfig
+from lth_sparse.system.errors import InputError
 
 SGD = TrainingConfig(
     optimizer="sgd",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.backends import registry
-from lth_sparse.config import DataConfig, TrainingConfig
 from lth_sparse.data import load
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
-from lth_sparse.masks import Masks, apply, prunable
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn import sparsify
-from lth_sparse.train import Training
+from lth_sparse.nn.masks import Masks, apply, prunable
+from lth_sparse.settings.config import DataConfig, TrainingConfig
 
 OTHERS = [name for name, reason in registry.backends().items() if not reason and name != "dense"]
 STEPS = 50

@@ -17,9 +17,10 @@ from test_backends import BATCH_SIZES, DENSITIES, conv2d_cases, linear_cases, po
 
 import lth_sparse as lth
 from lth_sparse import reference
-from lth_sparse.backends import LayerSpec, registry
+from lth_sparse.backends import registry
 from lth_sparse.kernels import configurations
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 pytestmark = pytest.mark.skipif(
     bool(registry.backends()["triton"]), reason=f"triton cannot be used here: {registry.backends()['triton']}"

@@ -13,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 import lth_sparse as lth
-from lth_sparse import models, timing, verify
+from lth_sparse import models, verify
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import LayerSpec, Plan
+from lth_sparse.backends.base import Plan
 from lth_sparse.backends.dense import DenseBackend
-from lth_sparse.masks import Masks, prunable
+from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.system import timing
 from lth_sparse.verification.judgement import Judged
 from lth_sparse.verification.plot import picture
 

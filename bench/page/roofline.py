@@ -16,7 +16,7 @@ from typing import Any
 from bench.cases import LAYERS
 from bench.page import words
 from bench.page.charts import Chart, Line
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 PASSES = 3
 """The forward pass and both gradients: as many products each."""

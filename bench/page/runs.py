@@ -6,7 +6,7 @@ from bench.page import words
 from bench.page.charts import Chart, Line
 from bench.page.section import Section
 from bench.page.sources import Run
-from lth_sparse.record import Record
+from lth_sparse.storage.record import Record
 
 MOMENTS = {"adam": 2, "sgd": 1}
 """Numbers that the optimizer keeps for each parameter; sgd with momentum."""

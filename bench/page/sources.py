@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from lth_sparse.record import Round
+from lth_sparse.storage.record import Round
 
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED, PAGE = Path("bench/results"), Path("docs/results")

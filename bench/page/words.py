@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.cases import LAYERS
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 INSTRUCTION_SETS = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "no vector instructions"}
 

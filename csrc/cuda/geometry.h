@@ -1,5 +1,5 @@
-// What a launch is told: the correlation (lth_sparse/correlation.py), how it is cut up (lth_sparse/staging.py), and the
-// column blocks of its matrix (lth_sparse/channel_chunks.py). Python fills Geometry and Tiling field by field, in order.
+// What a launch is told: the correlation (plans/correlation.py), how it is cut up (plans/staging.py), and the
+// column blocks of its matrix (plans/channel_chunks.py). Python fills Geometry and Tiling field by field, in order.
 #pragma once
 
 #include <device.h>
@@ -29,7 +29,7 @@ struct Geometry {
   }
 };
 
-/// The fields of lth_sparse.staging.Tiling.
+/// The fields of lth_sparse.plans.staging.Tiling.
 struct Tiling {
   int32_t block_count, pixel_warps, column_warps, images, rows, columns, piece, gradient_piece, buffers, left, in_rows,
       in_columns, row_pitch, split_pitch, image_pitch, plane_pitch, gradient_pitch, first_row_shift, first_column_shift,

@@ -24,7 +24,7 @@
 namespace lth_sparse::cuda {
 namespace {
 
-constexpr int kMostEighths = 8;  // columns of a warp, in eights: lth_sparse/staging.py counts on it
+constexpr int kMostEighths = 8;  // columns of a warp, in eights: plans/staging.py counts on it
 
 /// The sums of a warp's 16 rows and its columns. `add` multiplies kPositions positions at once.
 template <typename A, bool = A::kTensorCores>

@@ -1,6 +1,6 @@
 // The operators of the CUDA kernels: schemas, checks of what Python gives, and which arithmetic is meant.
 //
-// `geometry` is a lth_sparse.correlation.Geometry as 16 integers, `tiling` a lth_sparse.staging.Tiling as 22, `grid` the
+// `geometry` is a lth_sparse.plans.correlation.Geometry as 16 integers, `tiling` a lth_sparse.staging.Tiling as 22, `grid` the
 // images and the tiles along images, rows and columns; `blocks` are the tensors of a ChunkedBlocks. What a call needs
 // while it runs comes as tensors too: whoever calls allocates.
 #include <torch/csrc/stable/library.h>

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import registry, triton
-from lth_sparse.backends.base import Backend, LayerSpec, Plan, float32_multiplied_in, memory_format
+from lth_sparse.backends.base import Backend, Plan, float32_multiplied_in, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.backends.kept import Kept, keeping, of_this_call
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 FEWEST_CALLS = 3
 MOST_CALLS = 50

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, get_args
 
 import torch
 
-from lth_sparse.backends.base import Kind, LayerSpec
+from lth_sparse.plans.layer_spec import Kind, LayerSpec
 
 OPERATIONS = ("forward", "grad_input", "grad_weight")
 

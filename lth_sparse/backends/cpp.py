@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import cpu_operators
-from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout
+from lth_sparse.backends.base import Plan, in_dense_layout
 from lth_sparse.backends.registry import register
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import extension
-from lth_sparse.backends.base import LayerSpec, memory_format
+from lth_sparse.backends.base import memory_format
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 def _load() -> str:

@@ -9,14 +9,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from lth_sparse import correlation, staging
 from lth_sparse.backends import extension, nvidia
-from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, in_dense_layout
+from lth_sparse.backends.base import Plan, float32_multiplied_in, in_dense_layout
 from lth_sparse.backends.registry import register
-from lth_sparse.channel_chunks import BLOCK_ROWS, ChunkedBlocks
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.pattern import Pattern
-from lth_sparse.workspace import workspace
+from lth_sparse.plans import correlation, staging
+from lth_sparse.plans.channel_chunks import BLOCK_ROWS, ChunkedBlocks
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.system.workspace import workspace
 
 THREAD_BLOCKS_WANTED = 2
 """Of grad_weight, for each multiprocessor."""

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lth_sparse.backends import cpu_operators
-from lth_sparse.backends.base import LayerSpec, Plan, in_dense_layout, memory_format
+from lth_sparse.backends.base import Plan, in_dense_layout, memory_format
 from lth_sparse.backends.kept import of_this_call
 from lth_sparse.backends.registry import register
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 from typing_extensions import Self
 
-from lth_sparse import correlation
-from lth_sparse.backends.base import LayerSpec, Plan, memory_format
-from lth_sparse.column_blocks import ColumnBlocks
-from lth_sparse.pattern import Pattern
+from lth_sparse.backends.base import Plan, memory_format
+from lth_sparse.plans import correlation
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 LEAST_CAPABILITY = (8, 0)
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)

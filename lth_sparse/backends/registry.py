@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
-from lth_sparse.backends.base import Backend, BackendError
-from lth_sparse.suggest import nearest
+from lth_sparse.backends.base import Backend
+from lth_sparse.system.errors import BackendError
+from lth_sparse.system.suggest import nearest
 
 _NAMES = ("auto", "dense", "cpp", "triton", "cuda")
 _registered: dict[str, Backend] = {}

@@ -9,13 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from lth_sparse import correlation
 from lth_sparse.backends import nvidia
-from lth_sparse.backends.base import LayerSpec, Plan, float32_multiplied_in, in_dense_layout
+from lth_sparse.backends.base import Plan, float32_multiplied_in, in_dense_layout
 from lth_sparse.backends.registry import register
-from lth_sparse.column_blocks import ColumnBlocks
 from lth_sparse.kernels.configurations import INTERPRETER, MOST_TAPS, architecture, block_shape
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans import correlation
+from lth_sparse.plans.column_blocks import ColumnBlocks
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 _INTERPRET = "TRITON_INTERPRET"
 

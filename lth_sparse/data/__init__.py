@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
-from lth_sparse.config import DataConfig
 from lth_sparse.data import digits, folder, published
 from lth_sparse.data.dataset import Dataset, Source, Split, resized, split_off_validation, statistics
 from lth_sparse.data.registry import Unavailable, loader, names, register
-from lth_sparse.errors import InputError
+from lth_sparse.settings.config import DataConfig
+from lth_sparse.system.errors import InputError
 
 __all__ = ["Dataset", "Split", "digits", "folder", "load", "names", "published", "register"]
 

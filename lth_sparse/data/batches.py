@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lth_sparse.data.dataset import Dataset, Split
-from lth_sparse.seeding import generator
+from lth_sparse.system.seeding import generator
 
 
 def padding_of(height: int) -> int:

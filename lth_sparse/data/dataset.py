@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from lth_sparse.errors import InputError
-from lth_sparse.sealed import digest
-from lth_sparse.seeding import generator
+from lth_sparse.storage.sealed import digest
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.seeding import generator
 
 VALIDATION_FRACTION = 10
 VALIDATION_LIMIT = 5000

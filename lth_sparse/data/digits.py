@@ -9,7 +9,7 @@ from sklearn.datasets import load_digits
 
 from lth_sparse.data.dataset import Source, Split
 from lth_sparse.data.registry import register
-from lth_sparse.seeding import generator
+from lth_sparse.system.seeding import generator
 
 TEST_FRACTION = 5
 LARGEST_VALUE = 16

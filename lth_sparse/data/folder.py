@@ -14,10 +14,10 @@ from torchvision.datasets import ImageFolder
 from torchvision.datasets.folder import default_loader
 from torchvision.transforms import functional
 
-from lth_sparse import sealed
 from lth_sparse.data.dataset import Source, Split
 from lth_sparse.data.registry import register
-from lth_sparse.errors import InputError
+from lth_sparse.storage import sealed
+from lth_sparse.system.errors import InputError
 
 
 def _listing(directory: Path) -> ImageFolder:

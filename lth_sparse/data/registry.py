@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lth_sparse.data.dataset import Source
-from lth_sparse.errors import InputError
-from lth_sparse.suggest import nearest
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.suggest import nearest
 
 Loader = Callable[[Path, int | None], Source]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from lth_sparse.errors import InputError
-from lth_sparse.suggest import nearest
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.suggest import nearest
 
 Builder = Callable[[tuple[int, int, int], int], nn.Module]
 

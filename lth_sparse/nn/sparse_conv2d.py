@@ -10,8 +10,8 @@ from torch.nn.common_types import _size_2_t
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.backends.base import LayerSpec
 from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
+from lth_sparse.plans.layer_spec import LayerSpec
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
 

@@ -11,8 +11,10 @@ from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import BackendError, LayerSpec, Plan
-from lth_sparse.pattern import Pattern, check_bool
+from lth_sparse.backends.base import Plan
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern, check_bool
+from lth_sparse.system.errors import BackendError
 
 
 class SparseLayer(nn.Module):

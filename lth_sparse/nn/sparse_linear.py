@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.backends.base import LayerSpec
 from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 class SparseLinear(SparseLayer):

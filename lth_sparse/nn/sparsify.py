@@ -10,7 +10,7 @@ from lth_sparse.backends import registry
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import check_mask, effective
 from lth_sparse.nn.sparse_linear import SparseLinear
-from lth_sparse.suggest import nearest
+from lth_sparse.system.suggest import nearest
 
 _COUNTERPART = {
     "weight": "values",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from lth_sparse.files import write_atomically
-from lth_sparse.record import Record
 from lth_sparse.report.gallery import pictures
 from lth_sparse.report.html import page
+from lth_sparse.storage.files import write_atomically
+from lth_sparse.storage.record import Record
 
 
 def write(out: Path, info: dict[str, Any], record: Record) -> None:

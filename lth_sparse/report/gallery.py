@@ -8,9 +8,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_sparse.record import Record
 from lth_sparse.report import matrices, plots
 from lth_sparse.report.words import TIMES, dataset_name, known, subject, weights_left
+from lth_sparse.storage.record import Record
 
 NOTHING_PRUNED = "Left out: no pruned round has finished yet."
 

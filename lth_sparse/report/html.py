@@ -9,7 +9,6 @@ from importlib.resources import files
 from string import Template
 from typing import Any
 
-from lth_sparse.record import Record
 from lth_sparse.report.gallery import Picture
 from lth_sparse.report.tables import choices_tables, explanations, facts, proofs_table, rounds_table
 from lth_sparse.report.words import (
@@ -24,6 +23,7 @@ from lth_sparse.report.words import (
     times,
     weights_left,
 )
+from lth_sparse.storage.record import Record
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">

@@ -10,8 +10,8 @@ from matplotlib.colors import LogNorm, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
-from lth_sparse.record import LayerCount
 from lth_sparse.report.plots import WIDTH, styled, title
+from lth_sparse.storage.record import LayerCount
 
 MOST_NUMBERED_ROUNDS = 9
 MOST_NAMED_CLASSES = 20

@@ -17,8 +17,8 @@ from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from lth_sparse.record import CurvePoint, Round
 from lth_sparse.report.words import TIMES
+from lth_sparse.storage.record import CurvePoint, Round
 
 WIDTH = 4.8
 LONGEST_TITLE = 40

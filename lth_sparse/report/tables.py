@@ -7,8 +7,8 @@ from html import escape
 from typing import Any
 
 from lth_sparse.backends.choices import OPERATIONS
-from lth_sparse.record import STEP, Chosen, Proof, Record, Round
 from lth_sparse.report.words import DASH, error, number, ranges, times, weights_left, wins
+from lth_sparse.storage.record import STEP, Chosen, Proof, Record, Round
 
 ARMS = {"ticket": "ticket", "random": "random mask"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lth_sparse.record import Record, Round
+from lth_sparse.storage.record import Record, Round
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"

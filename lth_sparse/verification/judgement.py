@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lth_sparse.backends.base import LayerSpec, float32_multiplied_in
+from lth_sparse.backends.base import float32_multiplied_in
+from lth_sparse.plans.layer_spec import LayerSpec
 
 TIMES_DENSE = 2.0
 """What an error may be of dense PyTorch's own."""

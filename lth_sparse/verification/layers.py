@@ -14,7 +14,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import OPERATIONS, Choices
 from lth_sparse.nn import SparseConv2d, SparseLinear
-from lth_sparse.seeding import generator
+from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, nothing_to_compare, relative, rounding
 from lth_sparse.verification.speed import medians
 from lth_sparse.verification.subject import Subject

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.backends.choices import OPERATIONS
-from lth_sparse.masks import weight_name
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
-from lth_sparse.seeding import generator
+from lth_sparse.nn.masks import weight_name
+from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import (
     TIMES_DENSE,
     Judged,

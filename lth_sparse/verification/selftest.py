@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from lth_sparse.backends.registry import backends, get
-from lth_sparse.seeding import generator
+from lth_sparse.system.seeding import generator
 from lth_sparse.verification import layers
 from lth_sparse.verification.judgement import Row
 from lth_sparse.verification.subject import Subject

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from lth_sparse import timing
-from lth_sparse.step_graph import StepGraph, recordable
+from lth_sparse.lottery.step_graph import StepGraph, recordable
+from lth_sparse.system import timing
 
 
 def medians(sides: Mapping[str, Callable[[], object]], device: torch.device) -> tuple[dict[str, float], list[str]]:

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from lth_sparse import masks as masking
-from lth_sparse import models, prune, ticket
-from lth_sparse.config import PruningConfig
-from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks
+from lth_sparse import models
+from lth_sparse.lottery import pruning
 from lth_sparse.nn import SparseConv2d, SparseLinear, densify, sparsify
+from lth_sparse.nn import masks as masking
+from lth_sparse.nn.masks import Masks
 from lth_sparse.nn.sparse_layer import check_dense
+from lth_sparse.settings.config import PruningConfig
+from lth_sparse.storage import ticket
+from lth_sparse.system.errors import InputError
 from lth_sparse.verification.judgement import because
 
 IMAGE_SHAPE = (3, 32, 32)
@@ -89,7 +91,7 @@ def _pruned(subject: Subject, sparsity: float) -> Subject:
     """The same with its layers cut to `sparsity`, the largest magnitudes kept; `subject.masks` prune nothing."""
     weights = {name: masking.prunable(subject.model)[name] for name in subject.masks}
     keep = dict.fromkeys(weights, 1 - sparsity)
-    chosen = prune.magnitude(
+    chosen = pruning.magnitude(
         weights, subject.masks, keep, PruningConfig(scope="layerwise"), masking.kinds(subject.model)
     )
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lth_sparse.backends.choices import OPERATIONS
-from lth_sparse.messages import aligned
+from lth_sparse.system.messages import aligned
 from lth_sparse.verification.judgement import Judged, Row
 
 TITLES = ("layer", "computed by", *OPERATIONS, "dense ms", "ours ms", "speedup", "")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lth_sparse.masks import Masks, prunable
-from lth_sparse.seeding import generator
+from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.system.seeding import generator
 
 
 def loss_of(output: Tensor, targets: Tensor) -> Tensor:

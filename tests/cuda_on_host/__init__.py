@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from lth_sparse import staging
-from lth_sparse.backends.base import LayerSpec
 from lth_sparse.backends.cuda import CudaBackend
+from lth_sparse.plans import staging
+from lth_sparse.plans.layer_spec import LayerSpec
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

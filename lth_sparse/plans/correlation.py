@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lth_sparse.backends.base import LayerSpec
+from lth_sparse.plans.layer_spec import LayerSpec
 
 
 class Geometry(NamedTuple):

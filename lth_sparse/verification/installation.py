@@ -13,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from lth_sparse import __version__, environment
+from lth_sparse import __version__
 from lth_sparse.backends import extension, triton
 from lth_sparse.backends.registry import backends
+from lth_sparse.storage import environment
 
 Facts = list[tuple[str, str]]
 
@@ -38,7 +39,7 @@ def versions() -> Facts:
     """Of this package, Python, the packages that it uses, and nvcc."""
     here = environment.describe(torch.device("cpu"), __version__)
     return [
-        ("lth_sparse", f"{__version__}, in {Path(__file__).resolve().parent}"),
+        ("lth_sparse", f"{__version__}, in {Path(__file__).resolve().parents[1]}"),
         ("commit", here["commit"] or "not known: this is no checkout"),
         ("python", f"{sys.version.split()[0]}, {sys.executable}"),
         ("torch", f"{torch.__version__}, built with {_torch_cuda()}"),

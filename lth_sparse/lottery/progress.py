@@ -7,9 +7,9 @@ import time
 
 from tqdm import tqdm
 
-from lth_sparse.messages import say
-from lth_sparse.record import Round
-from lth_sparse.train import Training
+from lth_sparse.lottery.training import Training
+from lth_sparse.storage.record import Round
+from lth_sparse.system.messages import say
 
 STEPS_BETWEEN_UPDATES = 10
 

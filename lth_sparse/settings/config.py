@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from lth_sparse.errors import InputError
-from lth_sparse.presets import PRESETS
-from lth_sparse.suggest import nearest
+from lth_sparse.settings.presets import PRESETS
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.suggest import nearest
 
 
 def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:

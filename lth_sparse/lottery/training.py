@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lth_sparse.config import TrainingConfig
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
-from lth_sparse.errors import InputError
-from lth_sparse.evaluate import evaluate
-from lth_sparse.masks import Masks, prunable
-from lth_sparse.record import CurvePoint
-from lth_sparse.step_graph import StepGraph, recordable
+from lth_sparse.lottery.evaluation import evaluate
+from lth_sparse.lottery.step_graph import StepGraph, recordable
+from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.settings.config import TrainingConfig
+from lth_sparse.storage.record import CurvePoint
+from lth_sparse.system.errors import InputError
 
 LEARNING_RATE_DROP = 10
 

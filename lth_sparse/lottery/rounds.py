@@ -16,27 +16,30 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from lth_sparse import masks as masking
-from lth_sparse import models, proof, prune, sealed
+from lth_sparse import models
 from lth_sparse.backends.auto import candidates, remembering
 from lth_sparse.backends.choices import Choice, Choices, StepKey
-from lth_sparse.choosing import chosen, layers_chosen, lines
-from lth_sparse.config import Config
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
-from lth_sparse.errors import InputError
-from lth_sparse.evaluate import evaluate, max_relative_error
-from lth_sparse.masks import Masks
-from lth_sparse.messages import say
+from lth_sparse.lottery import proof
+from lth_sparse.lottery.choosing import chosen, layers_chosen, lines
+from lth_sparse.lottery.evaluation import evaluate, max_relative_error
+from lth_sparse.lottery.progress import Progress
+from lth_sparse.lottery.proof import Weights
+from lth_sparse.lottery.pruning import density_after, magnitude, random_like
+from lth_sparse.lottery.training import Training, length
 from lth_sparse.nn import densify, sparsify
-from lth_sparse.progress import Progress
-from lth_sparse.proof import Weights
-from lth_sparse.record import STEP, TIME_COLUMNS, Chosen, LayerCount, Proof, Record, Round
-from lth_sparse.seeding import derive
-from lth_sparse.store import RunDirectory
-from lth_sparse.ticket import pack, save_ticket, unpack
-from lth_sparse.timing import side_by_side
-from lth_sparse.train import Training, length
+from lth_sparse.nn import masks as masking
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings.config import Config
+from lth_sparse.storage import sealed
+from lth_sparse.storage.record import STEP, TIME_COLUMNS, Chosen, LayerCount, Proof, Record, Round
+from lth_sparse.storage.run_directory import RunDirectory
+from lth_sparse.storage.ticket import pack, save_ticket, unpack
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.messages import say
+from lth_sparse.system.seeding import derive
+from lth_sparse.system.timing import side_by_side
 
 TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
 """What `Training.state` gives and `Training.restore` takes."""
@@ -117,7 +120,7 @@ class Lottery:
 
     def _density_after(self, round: int) -> dict[str, float]:
         sizes = {name: mask.numel() for name, mask in self._position.masks.items()}
-        return prune.density_after(self._config.pruning, round, sizes, self._kinds)
+        return density_after(self._config.pruning, round, sizes, self._kinds)
 
     def run(self, resume: bool) -> Record:
         """Plays every round that is still to be played, and gives the whole record.
@@ -159,7 +162,7 @@ class Lottery:
         one_shot = pruning.schedule == "one-shot"
         candidates = masking.all_alive(model) if one_shot else position.masks
         keep = self._density_after(position.round)
-        position.masks = prune.magnitude(masking.prunable(model), candidates, keep, pruning, self._kinds)
+        position.masks = magnitude(masking.prunable(model), candidates, keep, pruning, self._kinds)
         masking.apply(model, position.masks)
         if not one_shot:
             position.trained = {}
@@ -214,7 +217,7 @@ class Lottery:
     def _play_random(self, state: TrainingState | None) -> None:
         """Sends a random mask with as many live weights in each layer through the same training."""
         seed = derive(self._config.seed, "random mask", self._position.round)
-        self._play("random", prune.random_like(self._position.masks, seed), state)
+        self._play("random", random_like(self._position.masks, seed), state)
         self._position.found["accuracy_random"] = evaluate(self._model, self._data.test, self._data).accuracy
 
     def _play(self, arm: str, masks: Masks, state: TrainingState | None) -> Training:

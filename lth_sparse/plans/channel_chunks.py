@@ -5,7 +5,7 @@ cores, eight columns at once. So the columns of a block come chunk after chunk, 
 
 The four lanes of a tensor core's fragment that share a pixel read four columns in one instruction. Each reads eight
 neighbouring pixels with its neighbours, which are eight neighbouring banks of 32, so that four columns are read at once
-if they start eight banks apart. In the layout of lth_sparse/staging.py a column starts at bank 8 (channel + row of the
+if they start eight banks apart. In the layout of plans/staging.py a column starts at bank 8 (channel + row of the
 tap) + column of the tap, up to sign: columns of one tap column whose sums of channel and tap row differ modulo 4 do not
 collide, and that is how four columns are put together here, as far as they go.
 """
@@ -21,10 +21,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from lth_sparse import correlation
-from lth_sparse.backends.base import LayerSpec
-from lth_sparse.column_blocks import WORD, ColumnBlocks, Matrix, build, forward_matrix, grad_input_matrix
-from lth_sparse.pattern import Pattern
+from lth_sparse.plans import correlation
+from lth_sparse.plans.column_blocks import WORD, ColumnBlocks, Matrix, build, forward_matrix, grad_input_matrix
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
 
 BLOCK_ROWS = 16
 """Rows that a tensor core multiplies at once."""

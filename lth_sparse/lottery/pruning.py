@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from lth_sparse.config import PruningConfig
-from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks
-from lth_sparse.seeding import generator
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings.config import PruningConfig
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.seeding import generator
 
 BISECTION_STEPS = 200
 

@@ -7,3 +7,7 @@ class InputError(ValueError):
 
 class ProofError(RuntimeError):
     """The run could not prove its own rewind: its results would not be a lottery ticket's, so it stops."""
+
+
+class BackendError(ValueError):
+    """A backend that is not known, or that cannot be used here. The message says why in one sentence."""

@@ -12,9 +12,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from lth_sparse import sealed
-from lth_sparse.errors import ProofError
-from lth_sparse.masks import Masks, apply, prunable, weight_name
+from lth_sparse.nn.masks import Masks, apply, prunable, weight_name
+from lth_sparse.storage import sealed
+from lth_sparse.system.errors import ProofError
 
 Weights = dict[str, Tensor]
 """A state dict whose tensors share no memory with any model."""

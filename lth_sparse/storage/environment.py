@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lth_sparse import allocator
+from lth_sparse.system import allocator
 
 
 def _first_processor() -> dict[str, str]:
@@ -36,7 +36,7 @@ def _processor_family() -> str:
 
 def _commit() -> str:
     """The commit of the checkout that this package runs from, with "+changes" when it was edited; else ""."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return ""
     try:

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from lth_sparse.errors import InputError
-from lth_sparse.files import write_atomically
+from lth_sparse.storage.files import write_atomically
+from lth_sparse.system.errors import InputError
 
 ENTRY = "lth_sparse"
 """The one entry of the metadata: safetensors writes several in an order that changes from call to call."""

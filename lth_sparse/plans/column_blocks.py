@@ -3,7 +3,7 @@
 Rows that are alive in similar columns share a block. A block keeps the columns in which any of its rows is alive, and
 on those its part of the matrix is dense: what tensor cores can multiply.
 
-The matrix is that of a correlation (lth_sparse/correlation.py): a row is one output channel of the pass, in one phase
+The matrix is that of a correlation (plans/correlation.py): a row is one output channel of the pass, in one phase
 of its stride; a column is `input channel * taps + tap`, input channels counted over all groups.
 """
 
@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lth_sparse.backends.base import LayerSpec
-from lth_sparse.pattern import Pattern
-from lth_sparse.row_clusters import clusters
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.plans.pattern import Pattern
+from lth_sparse.plans.row_clusters import clusters
 
 WORD = 32
 """Columns whose liveness one integer of `live` holds. The columns of a step are a multiple of it."""

@@ -6,7 +6,7 @@ tile, with its halo, lies in shared memory as [channels of a chunk][images][rows
 time; with a stride, the columns of a row lie by their remainder, so that neighbouring positions read neighbouring
 elements.
 
-Pitches are such that the order of columns in lth_sparse/channel_chunks.py keeps their reads in different banks: a row
+Pitches are such that the order of columns in plans/channel_chunks.py keeps their reads in different banks: a row
 and a channel both move on by 8 banks of 32, or both by 24.
 """
 
@@ -16,8 +16,8 @@ import math
 from functools import lru_cache
 from typing import NamedTuple
 
-from lth_sparse.channel_chunks import BLOCK_ROWS, chunk_channels
-from lth_sparse.correlation import Geometry
+from lth_sparse.plans.channel_chunks import BLOCK_ROWS, chunk_channels
+from lth_sparse.plans.correlation import Geometry
 
 WARP_PIXELS = 64
 """Positions of a warp: eight times the eight that a tensor core multiplies at once."""

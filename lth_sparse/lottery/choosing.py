@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from lth_sparse.backends.choices import OPERATIONS, Choice, Choices
-from lth_sparse.messages import aligned
 from lth_sparse.nn import SparseConv2d, SparseLinear
-from lth_sparse.record import STEP, Chosen
+from lth_sparse.storage.record import STEP, Chosen
+from lth_sparse.system.messages import aligned
 
 
 def layers_chosen(model: nn.Module, step: Callable[[], None], choices: Choices, round: int) -> list[Chosen]:

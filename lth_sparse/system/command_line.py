@@ -13,10 +13,9 @@ from typing import NoReturn
 
 import torch
 
-from lth_sparse.backends.base import BackendError
-from lth_sparse.errors import InputError, ProofError
-from lth_sparse.messages import say
-from lth_sparse.suggest import nearest
+from lth_sparse.system.errors import BackendError, InputError, ProofError
+from lth_sparse.system.messages import say
+from lth_sparse.system.suggest import nearest
 
 UNEXPECTED = 1
 BAD_INPUT = 2

@@ -14,12 +14,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lth_sparse import sealed
 from lth_sparse.backends.choices import Choices
-from lth_sparse.errors import InputError
-from lth_sparse.files import write_atomically
-from lth_sparse.record import Record, table
-from lth_sparse.ticket import read_ticket
+from lth_sparse.storage import sealed
+from lth_sparse.storage.files import write_atomically
+from lth_sparse.storage.record import Record, table
+from lth_sparse.storage.ticket import read_ticket
+from lth_sparse.system.errors import InputError
 
 GENERATIONS = 2
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")

@@ -19,9 +19,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lth_sparse import models, sealed
-from lth_sparse.errors import InputError
-from lth_sparse.masks import Masks, prunable, weight_name
+from lth_sparse import models
+from lth_sparse.nn.masks import Masks, prunable, weight_name
+from lth_sparse.storage import sealed
+from lth_sparse.system.errors import InputError
 
 VERSION = 1
 

@@ -1,0 +1,1 @@
+"""The rounds of a lottery: train, prune, rewind, prove, train again."""

@@ -1,0 +1,1 @@
+"""What is worked out once from a mask, before any kernel runs."""

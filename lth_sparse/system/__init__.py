@@ -1,0 +1,1 @@
+"""What every part may use: messages, errors, seeds, clocks, the allocator."""
