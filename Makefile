@@ -71,7 +71,7 @@ tune:
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
 # instrumented: its leaks are not ours to report, and the runtime has to be there before it.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
-SANITIZED_TESTS ?= tests/test_cpp_kernels.py tests/test_dense_weight.py tests/test_backends.py
+SANITIZED_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py tests/backends/test_backends.py
 
 sanitize: $(VENV)/ready
 	rm -rf build/sanitized && mkdir -p build/sanitized

@@ -17,21 +17,21 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD_SECONDS = 150
 SUITES: dict[str, tuple[float, tuple[str, ...]]] = {
-    "cuda": (150, ("tests/test_gpu.py", "-k", "cuda")),
-    "triton": (150, ("tests/test_gpu.py", "-k", "not cuda")),
-    "training": (150, ("tests/test_gpu_training.py",)),
+    "cuda": (150, ("tests/gpu/test_gpu.py", "-k", "cuda")),
+    "triton": (150, ("tests/gpu/test_gpu.py", "-k", "not cuda")),
+    "training": (150, ("tests/gpu/test_gpu_training.py",)),
 }
 """Seconds and arguments of pytest, for what is tested before anything is measured. A backend has one of its name."""
-_KERNEL_TESTS = ("tests/test_triton_kernels.py", "tests/test_column_blocks.py")
+_KERNEL_TESTS = ("tests/kernels/test_triton_kernels.py", "tests/plans/test_column_blocks.py")
 LATE_SUITES: dict[str, tuple[float, tuple[str, ...]]] = {"kernels": (90, (*_KERNEL_TESTS, "-m", "not alone"))}
-REHEARSED_SUITES = {"cuda": SUITES["cuda"], "plan": (120.0, ("tests/test_column_blocks.py",))}
+REHEARSED_SUITES = {"cuda": SUITES["cuda"], "plan": (120.0, ("tests/plans/test_column_blocks.py",))}
 SANITIZER_SECONDS = 120
-SANITIZED = ("tests/test_gpu.py", "-k", "cuda and errors and (strided or linear)")
+SANITIZED = ("tests/gpu/test_gpu.py", "-k", "cuda and errors and (strided or linear)")
 """Of the CUDA kernels, whose memory and barriers are their own affair: Triton's compiler would take all the time."""
 VERIFY_SECONDS = 60
 _WORKERS = "4"
 """Processes of a suite, where pytest-xdist is there: they compile."""
-_NEEDS = {"tests/test_triton_kernels.py": "hypothesis", "tests/test_column_blocks.py": "hypothesis"}
+_NEEDS = {"tests/kernels/test_triton_kernels.py": "hypothesis", "tests/plans/test_column_blocks.py": "hypothesis"}
 _BROKEN = re.compile("CUDA error|illegal memory access|misaligned address|unspecified launch failure")
 
 

@@ -1,8 +1,8 @@
 """The proof of the rewind: what has to hold before and after a ticket is trained, checked at every round.
 
-Each check stands for a mistake that was found in published code, and tests/test_proof.py makes every one: initial
-weights that alias the trained ones, masks that are not applied after a step, `w < eps` without `abs`, which freezes
-every negative weight, an optimizer whose momentum crosses rounds.
+Each check stands for a mistake that was found in published code, and tests/lottery/test_proof.py makes every one:
+initial weights that alias the trained ones, masks that are not applied after a step, `w < eps` without `abs`, which
+freezes every negative weight, an optimizer whose momentum crosses rounds.
 """
 
 from __future__ import annotations

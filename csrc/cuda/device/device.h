@@ -1,5 +1,5 @@
 // Everything that the kernels ask of the GPU beyond plain C++: indices, shared memory, barriers, asynchronous copies,
-// tensor cores, launches. tests/cuda_on_host/device.h is its twin, which runs the same kernels on a CPU.
+// tensor cores, launches. tests/csrc/cuda_on_host/device.h is its twin, which runs the same kernels on a CPU.
 #pragma once
 
 #include <cuda_bf16.h>

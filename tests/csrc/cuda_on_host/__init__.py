@@ -22,7 +22,7 @@ from lth_sparse.plans import staging
 from lth_sparse.plans.layer_spec import LayerSpec
 
 HERE = Path(__file__).parent
-ROOT = HERE.parent.parent
+ROOT = HERE.parents[2]
 SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
 NAME = "cuda_on_host"
 SANITIZE = "LTH_SPARSE_SANITIZE"

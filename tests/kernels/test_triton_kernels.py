@@ -1,7 +1,7 @@
 """The Triton kernels: every way in which they cut a layer up, their precisions, and what they refuse.
 
-Without a GPU they run in Triton's interpreter; tests/test_backends.py holds them to its grid, too. What only a GPU can
-show is in tests/test_gpu.py.
+Without a GPU they run in Triton's interpreter; tests/backends/test_backends.py holds them to its grid, too. What only a
+GPU can show is in tests/gpu/test_gpu.py.
 """
 
 import os
@@ -12,8 +12,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from layer_shapes import SHAPES, conv2d
-from test_backends import BATCH_SIZES, DENSITIES, conv2d_cases, linear_cases, poisoned_memory
 
 import lth_sparse as lth
 from lth_sparse import reference
@@ -21,6 +19,8 @@ from lth_sparse.backends import registry
 from lth_sparse.kernels import configurations
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from tests.backends.test_backends import BATCH_SIZES, DENSITIES, conv2d_cases, linear_cases, poisoned_memory
+from tests.layer_shapes import SHAPES, conv2d
 
 pytestmark = pytest.mark.skipif(
     bool(registry.backends()["triton"]), reason=f"triton cannot be used here: {registry.backends()['triton']}"

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import error_line, rows
 from PIL import Image
 
 import lth_sparse as lth
@@ -21,6 +20,7 @@ from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.nn.masks import prunable
 from lth_sparse.storage import sealed
+from tests.conftest import error_line, rows
 
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (
@@ -48,7 +48,7 @@ def command(*arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        cwd=Path(__file__).parent.parent,
+        cwd=Path(__file__).parents[2],
     )
 
 

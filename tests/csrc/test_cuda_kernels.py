@@ -1,6 +1,6 @@
 """The CUDA kernels, run on the host: every way in which they cut a layer up, their precisions, their memory.
 
-tests/test_backends.py holds them to its grid, too. What only a GPU can show is in tests/test_gpu.py.
+tests/backends/test_backends.py holds them to its grid, too. What only a GPU can show is in tests/gpu/test_gpu.py.
 """
 
 import copy
@@ -10,12 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cuda_on_host
 import pytest
 import torch
-from layer_shapes import SHAPES, conv2d
-from test_backends import outputs_of_reference, poisoned_memory
-from test_gpu import as_tf32
 
 import lth_sparse as lth
 from lth_sparse.backends import auto, nvidia, registry
@@ -24,6 +20,10 @@ from lth_sparse.backends.choices import Choices
 from lth_sparse.plans import correlation, staging
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from tests.backends.test_backends import outputs_of_reference, poisoned_memory
+from tests.csrc import cuda_on_host
+from tests.gpu.test_gpu import as_tf32
+from tests.layer_shapes import SHAPES, conv2d
 
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 PRECISIONS = {
@@ -373,7 +373,7 @@ def test_under_the_address_sanitizer():
     tests = "(every_way and (tf32 or float16 or float64)) or densities or start_anywhere or may_hold"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", __file__, "-k", tests],
-        env=environment, cwd=Path(__file__).parent.parent, capture_output=True, text=True,
+        env=environment, cwd=Path(__file__).parents[2], capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, (done.stdout + done.stderr)[-5000:]
     assert " passed" in done.stdout

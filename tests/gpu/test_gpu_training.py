@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import rows
 from torch import nn
 
 from lth_sparse import models
@@ -25,6 +24,7 @@ from lth_sparse.lottery.training import Training
 from lth_sparse.nn import sparsify
 from lth_sparse.nn.masks import apply, prunable
 from lth_sparse.settings.config import TrainingConfig
+from tests.conftest import rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
 CUDA = torch.device("cuda", 0)

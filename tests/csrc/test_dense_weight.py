@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from poison import poisoned_memory
 
 from lth_sparse.backends import auto, cpu_operators, dense, registry
 from lth_sparse.backends.choices import Choice, Choices
 from lth_sparse.nn import SparseConv2d
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from tests.poison import poisoned_memory
 
 needs_operators = pytest.mark.skipif(
     bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"

@@ -5,12 +5,12 @@ import itertools
 import pytest
 import torch
 from hypothesis import given
-from test_column_blocks import GRID, decoded, layers
 
 from lth_sparse.plans.channel_chunks import BLOCK_ROWS, DEPTH, ChunkedBlocks, chunk_channels
 from lth_sparse.plans.column_blocks import ColumnBlocks
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from tests.plans.test_column_blocks import GRID, decoded, layers
 
 
 def both(pattern, spec):

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 import torch
-from poison import poisoned_memory
 
 from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from tests.poison import poisoned_memory
 
 pytestmark = pytest.mark.skipif(
     bool(registry.backends()["cpp"]), reason=f"cpp cannot be used here: {registry.backends()['cpp']}"

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import conftest
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,6 +21,7 @@ from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.system import timing
 from lth_sparse.verification.judgement import Judged
 from lth_sparse.verification.plot import picture
+from tests import conftest
 
 MODEL = """
 import torch

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import error_line, rows
 
 from lth_sparse.settings import config
 from lth_sparse.settings.presets import INTERPRETED
+from tests.conftest import error_line, rows
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing is interpreted")
 TINY = ("--dataset", "folder", "--iterations", 3, "--evaluate-every", 3, "--rounds", 1, "--batch-size", 8)

@@ -38,7 +38,7 @@ print(imported, kept, grown, said, allocator.describe(), sep="|")
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "mallopt"), reason="this C library has no mallopt")
 def test_large_tensors_cost_page_faults_until_the_program_says_otherwise() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=Path(__file__).parent.parent, check=True
+        [sys.executable, "-c", SCRIPT], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=True
     )
     imported, kept, grown, *said = done.stdout.strip().split("|")
     assert float(imported) >= FEWEST_FAULTS

@@ -15,7 +15,7 @@ from bench import selection
 from bench.peers import PEERS
 from lth_sparse import backends
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def collected(*options: str) -> list[str]:

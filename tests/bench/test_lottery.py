@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import rows
 
 from bench import lottery as command
 from bench.lottery import with_fewer
 from bench.page import build, lotteries, readme, sources
 from bench.turns import Turns
 from lth_sparse.data.dataset import Dataset, Split
+from tests.conftest import rows
 
 TINY = ("--dataset", "digits", "--iterations", "8", "--rounds", "2", "--prune-rate", "0.7", "--rehearse")
 

@@ -1,17 +1,17 @@
 """Every backend that works here against the specification, and the registry that hands them out."""
 
-import cuda_on_host
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from poison import poisoned_memory
 
 from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.system.errors import BackendError
+from tests.csrc import cuda_on_host
+from tests.poison import poisoned_memory
 
 BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
 BACKENDS.append(cuda_on_host.NAME)

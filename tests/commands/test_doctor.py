@@ -9,7 +9,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import conftest
 import pytest
 import torch
 from torch import Tensor
@@ -19,8 +18,9 @@ from lth_sparse import doctor
 from lth_sparse.backends import extension, registry
 from lth_sparse.backends.base import Plan
 from lth_sparse.backends.dense import DenseBackend
+from tests import conftest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 SECTIONS = ["versions", "processor", "GPU", "environment variables", "backends"]
 WITHOUT = """
 import runpy, sys

@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import error_line, rows
-from test_run import interrupted
 from torch import Tensor
 
 from lth_sparse import run
@@ -20,6 +18,8 @@ from lth_sparse.backends.base import Plan
 from lth_sparse.backends.choices import Choice
 from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.report import words
+from tests.commands.test_run import interrupted
+from tests.conftest import error_line, rows
 
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (

@@ -17,11 +17,11 @@ from pathlib import Path
 
 import pytest
 from matplotlib.figure import Figure
-from test_report import sample_info, sample_record
 
 from lth_sparse import report
 from lth_sparse.report import plots
 from lth_sparse.storage.record import Record
+from tests.report.test_report import sample_info, sample_record
 
 pytestmark = pytest.mark.browser
 

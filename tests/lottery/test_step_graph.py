@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import rows
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -28,6 +27,7 @@ from lth_sparse.lottery.training import Training, learning_rate
 from lth_sparse.nn import densify, sparsify
 from lth_sparse.nn.masks import Masks, apply, prunable
 from lth_sparse.settings.config import TrainingConfig
+from tests.conftest import rows
 
 SGD = TrainingConfig(
     optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3, batch_size=16, epochs=4, warmup=5,
