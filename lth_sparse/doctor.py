@@ -27,28 +27,35 @@ SECTIONS: dict[str, Callable[[], Facts]] = {
 }
 
 
-def parser() -> command_line.Parser:
+EXAMPLES = (
+    ("", "what works here"),
+    ("> doctor.txt", "the same, kept for a bug report"),
+    ("&& echo all well", "exit status 0 means that all that should work does"),
+)
+
+
+def parser(program: str = PROGRAM) -> command_line.Parser:
     """The command line, which has no options."""
     return command_line.Parser(
-        prog=PROGRAM,
-        description="Says what is installed, which backends work here and why the others do not, and tests those that "
-        "do on small layers. Exit status 1 when one of them fails. Paste what it prints into a bug report.",
-        allow_abbrev=False,
+        program,
+        "Says what is installed, which backends work here and why the others do not, and tests those that do on small "
+        "layers. Exit status 1 when one of them fails. Paste what it prints into a bug report.",
+        EXAMPLES,
     )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line; gives its exit status: 0 all that should work does, 1 something fails, 2 bad input."""
 
     def work() -> int:
-        parser().parse_args(sys.argv[1:] if arguments is None else list(arguments))
-        return _examine()
+        parser(program).parse_args(sys.argv[1:] if arguments is None else list(arguments))
+        return _examine(program)
 
-    return command_line.exit_status(PROGRAM, work, smaller="free some memory")
+    return command_line.exit_status(program, work, smaller="free some memory")
 
 
-def _examine() -> int:
-    print(f"{PROGRAM}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC")
+def _examine(program: str) -> int:
+    print(f"{program}, {datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC")
     for title, section in SECTIONS.items():
         _print(title, _found(section))
     began = time.perf_counter()

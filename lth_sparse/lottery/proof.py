@@ -8,6 +8,7 @@ freezes every negative weight, an optimizer whose momentum crosses rounds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +20,15 @@ from lth_sparse.system.errors import ProofError
 Weights = dict[str, Tensor]
 """A state dict whose tensors share no memory with any model."""
 
+
+@dataclass(frozen=True)
+class Saved:
+    """The rewind weights of a run, and their SHA-256 as the run's record has it."""
+
+    weights: Weights
+    sha256: str
+
+
 NEGLIGIBLE_GRADIENT = 1e-4
 """Of the weight itself: a gradient below this may move it by less than float32 resolves."""
 
@@ -28,9 +38,9 @@ def copy_of(model: nn.Module) -> Weights:
     return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
 
 
-def rewind(model: nn.Module, saved: Weights, masks: Masks) -> None:
-    """Puts the saved weights and buffers back into `model`, with the pruned weights exactly zero."""
-    model.load_state_dict(saved)
+def rewind(model: nn.Module, weights: Weights, masks: Masks) -> None:
+    """Puts saved weights and buffers back into `model`, with the pruned weights exactly zero."""
+    model.load_state_dict(weights)
     apply(model, masks)
 
 
@@ -41,29 +51,32 @@ def _require(holds: bool, statement: str, detail: str) -> tuple[str, str]:
 
 
 def before_training(
-    model: nn.Module, masks: Masks, saved: Weights, saved_sha256: str, optimizer: torch.optim.Optimizer
+    model: nn.Module, masks: Masks, saved: Saved, start: Weights, optimizer: torch.optim.Optimizer
 ) -> list[tuple[str, str]]:
-    """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails."""
-    now = sealed.digest(saved)
+    """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails.
+
+    `start`: the weights that the network was given, before its mask: the saved ones for a ticket.
+    """
+    now = sealed.digest(saved.weights)
     state = model.state_dict()
     weight_of = {weight_name(name): mask for name, mask in masks.items()}
-    shared = [name for name in saved if saved[name].data_ptr() == state[name].data_ptr()]
+    shared = [name for name, tensor in saved.weights.items() if tensor.data_ptr() == state[name].data_ptr()]
     differing = []
-    for name, tensor in saved.items():
+    for name, tensor in start.items():
         expected = tensor.masked_fill(~weight_of[name], 0) if name in weight_of else tensor
         if not _same_bits(state[name], expected):
             differing.append(name)
     pruned = sum(int((~mask).sum()) for mask in masks.values())
     return [
         _require(
-            now == saved_sha256,
+            now == saved.sha256,
             "the saved weights are those of the record",
-            f"SHA-256 {now}, recorded {saved_sha256}",
+            f"SHA-256 {now}, recorded {saved.sha256}",
         ),
         _require(
             not shared,
             "the saved weights are a copy",
-            f"{len(saved) - len(shared)} of {len(saved)} tensors apart",
+            f"{len(state) - len(shared)} of {len(state)} tensors apart",
         ),
         _require(
             not differing,
@@ -79,13 +92,13 @@ def before_training(
 
 
 def after_training(
-    model: nn.Module, masks: Masks, saved: Weights, gradient_at_start: Callable[[], dict[str, Tensor]]
+    model: nn.Module, masks: Masks, start: Weights, gradient_at_start: Callable[[], dict[str, Tensor]]
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a trained ticket; raises ProofError for the first that fails.
 
-    `gradient_at_start()` gives the gradient of the loss at the rewound weights, by layer. It is asked only when the
-    live weights of one sign in some layer all stood still, to tell a ticket that is cut off from its output there from
-    a mistake in the masking.
+    `start`: as for `before_training`. `gradient_at_start()` gives the gradient of the loss there, by layer. It is
+    asked only when the live weights of one sign in some layer all stood still, to tell a ticket that is cut off from
+    its output there from a mistake in the masking.
     """
     weights = prunable(model)
     revived = sum(int((weight[~masks[name]] != 0).sum()) for name, weight in weights.items())
@@ -98,13 +111,13 @@ def after_training(
         frozen: list[str] = []
         unreached: list[str] = []
         for name, weight in weights.items():
-            start = saved[weight_name(name)]
-            chosen = masks[name] & (direction * start > 0)
-            moved_here = int((weight[chosen] != start[chosen]).sum())
+            began = start[weight_name(name)]
+            chosen = masks[name] & (direction * began > 0)
+            moved_here = int((weight[chosen] != began[chosen]).sum())
             alive, moved = alive + int(chosen.sum()), moved + moved_here
             if not moved_here and bool(chosen.any()):
                 gradient = gradient_at_start() if gradient is None else gradient
-                reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * start[chosen].abs()
+                reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * began[chosen].abs()
                 (frozen if bool(reached.any()) else unreached).append(name)
         detail = f"{moved} of {alive} moved"
         detail += f"; none in {', '.join(frozen)}" if frozen else ""

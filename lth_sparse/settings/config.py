@@ -108,31 +108,54 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Config:
         """The settings that `to_json` wrote."""
-        flat: dict[str, Any] = {}
-        for name, value in data.items():
-            flat |= value if isinstance(value, Mapping) else {name: value}
-        return _assemble(flat)
+        return _assemble(flat(data))
 
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}
 
 
-def settings() -> Iterator[tuple[Field[Any], type, bool]]:
-    """Every setting of a run: its field, the type of its value, and whether None is allowed."""
+Setting = tuple[Field[Any], type, bool]
+"""A setting's field, the type of its value, and whether None is allowed."""
+
+
+def settings() -> Iterator[Setting]:
+    """Every setting of a run."""
     for section in (Config, *SECTIONS.values()):
-        hints = get_type_hints(section)
-        for setting in fields(section):
-            if setting.name in SECTIONS:
-                continue
-            hint = hints[setting.name]
-            optional = get_origin(hint) in (Union, types.UnionType)
-            if optional:
-                hint = get_args(hint)[0]
-            yield setting, get_origin(hint) or hint, optional
+        yield from _settings_of(section)
 
 
-def _assemble(flat: Mapping[str, Any]) -> Config:
-    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in flat.items()}
+def by_subject() -> dict[str, list[Setting]]:
+    """The same, by the words for what they are about."""
+    return {
+        "what is run, and on what": list(_settings_of(Config)),
+        "images": list(_settings_of(DataConfig)),
+        "each training": list(_settings_of(TrainingConfig)),
+        "pruning and rewinding": list(_settings_of(PruningConfig)),
+    }
+
+
+def _settings_of(section: type) -> Iterator[Setting]:
+    hints = get_type_hints(section)
+    for setting in fields(section):
+        if setting.name in SECTIONS:
+            continue
+        hint = hints[setting.name]
+        optional = get_origin(hint) in (Union, types.UnionType)
+        if optional:
+            hint = get_args(hint)[0]
+        yield setting, get_origin(hint) or hint, optional
+
+
+def flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What `Config.to_json` gave, its sections opened: every setting by its name."""
+    opened: dict[str, Any] = {}
+    for name, value in settings.items():
+        opened |= value if isinstance(value, Mapping) else {name: value}
+    return opened
+
+
+def _assemble(named: Mapping[str, Any]) -> Config:
+    values: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in named.items()}
     sections: dict[str, Any] = {
         name: section(**{f.name: values.pop(f.name) for f in fields(section) if f.name in values})
         for name, section in SECTIONS.items()
@@ -186,9 +209,7 @@ def flag(name: str) -> str:
 
 def check(config: Config) -> None:
     """Raises InputError, naming the option, for the first setting whose value cannot be used."""
-    values = asdict(config)
-    for section in SECTIONS:
-        values |= values.pop(section)
+    values = flat(config.to_json())
     for setting, kind, _ in settings():
         value = values[setting.name]
         choices = setting.metadata["choices"]

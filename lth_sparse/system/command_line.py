@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import tempfile
+import textwrap
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 
@@ -23,7 +25,23 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """Raises InputError for what it does not understand, with the nearest option."""
+    """Raises InputError for what it does not understand, with the nearest option.
+
+    `examples`: (options, what they are for), shown at the end of the help.
+    """
+
+    def __init__(self, program: str, description: str, examples: Sequence[tuple[str, str]] = (), **others: Any) -> None:
+        width = shutil.get_terminal_size().columns - 2
+        shown = [f"  {what}:\n    {f'{program} {options}'.rstrip()}" for options, what in examples]
+        super().__init__(
+            prog=program,
+            usage=f"{program} [options]",
+            description=textwrap.fill(description, width),
+            epilog="\n".join(["examples:", *shown]) if shown else None,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+            **others,
+        )
 
     def error(self, message: str) -> NoReturn:
         """As argparse calls it."""
@@ -39,6 +57,22 @@ def fractions(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.75, given {text}") from error
+
+
+def sizes(text: str) -> tuple[int, ...]:
+    """From "3,32,32". Raises argparse.ArgumentTypeError."""
+    try:
+        found = tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected sizes such as 3,32,32, given {text}") from error
+    if min(found) < 1:
+        raise argparse.ArgumentTypeError(f"expected sizes of at least 1, given {text}")
+    return found
+
+
+def names(text: str) -> tuple[str, ...]:
+    """From "cpp,triton", each once."""
+    return tuple(dict.fromkeys(part for part in text.split(",") if part))
 
 
 def device(name: str) -> torch.device:

@@ -60,3 +60,12 @@ def verdict(row: Row) -> str:
 
 def _words(judged: Judged | None) -> str:
     return "-" if judged is None else f"{judged.error:.1e} of {judged.bound:.1e}"
+
+
+def closing(rows: Sequence[Row]) -> str:
+    """The sentence that all rows come to."""
+    beyond = [row for row in rows if not row.holds]
+    if not beyond:
+        return f"all of {len(rows)} rows are within their bounds"
+    named = "; ".join(f"{row.part} ({row.backend}, {row.sparsity:.1%}): {verdict(row)}" for row in beyond)
+    return f"{len(beyond)} of {len(rows)} rows are not within their bounds: {named}"

@@ -60,7 +60,7 @@ def test_a_machine_without_triton_says_what_to_install(lottery, monkeypatch, tmp
 
 def test_the_cpu_backend_is_refused_on_a_gpu(lottery, monkeypatch, image_folder, tmp_path):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("lth_sparse.run.make_deterministic", lambda: None)
+    monkeypatch.setattr("lth_sparse.lottery.playing.make_deterministic", lambda: None)
     status, said = lottery(
         *TINY, "--data-dir", image_folder, "--backend", "cpp", "--device", "cuda:0", "--out", tmp_path / "run"
     )

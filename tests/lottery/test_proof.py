@@ -34,7 +34,8 @@ def before(
     if stepped:
         model(torch.randn(5, 6)).sum().backward()
         optimizer.step()
-    return proof.before_training(model, masks, saved, sha256 or sealed.digest(saved), optimizer)
+    recorded = proof.Saved(saved, sha256 or sealed.digest(saved))
+    return proof.before_training(model, masks, recorded, saved, optimizer)
 
 
 def test_a_sound_rewind_is_proved(model: nn.Module, masks: masking.Masks) -> None:
@@ -95,7 +96,7 @@ def test_an_optimizer_that_crosses_rounds_is_caught(model: nn.Module, masks: mas
     optimizer.step()
     proof.rewind(model, saved, masks)
     with pytest.raises(ProofError, match="the optimizer starts empty"):
-        proof.before_training(model, masks, saved, sealed.digest(saved), optimizer)
+        proof.before_training(model, masks, proof.Saved(saved, sealed.digest(saved)), saved, optimizer)
 
 
 def test_a_revived_weight_is_caught(model: nn.Module, masks: masking.Masks) -> None:

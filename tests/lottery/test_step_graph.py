@@ -21,7 +21,6 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery import progress, step_graph
-from lth_sparse.lottery import rounds as playing
 from lth_sparse.lottery.step_graph import WARM_UP_CALLS, StepGraph, recordable
 from lth_sparse.lottery.training import Training, learning_rate
 from lth_sparse.nn import densify, sparsify
@@ -313,7 +312,7 @@ def test_a_lottery_compares_recorded_steps(
         timed.extend(step.__self__._graph.settled for step in steps)
         return [1.0, 2.0]
 
-    monkeypatch.setattr(playing, "side_by_side", side_by_side)
+    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", side_by_side)
     options = "--dataset digits --model lenet-300-100 --backend cpp --iterations 12 --rounds 1 --evaluate-every 6"
     status, error = lottery(*options.split(), "--out", tmp_path / "run")
     assert status == 0, error

@@ -1,0 +1,92 @@
+"""What `config.json` says of a run, and what an interrupted one has to find unchanged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from lth_sparse import __version__, models
+from lth_sparse.data import Dataset
+from lth_sparse.nn.masks import prunable
+from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
+from lth_sparse.storage import environment
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.messages import say
+
+
+def describe(
+    settings: Config, command: str, backend: str, dataset: Dataset, network: models.Network, device: torch.device
+) -> dict[str, Any]:
+    """Everything that decides what the run computes, and what it runs on, JSON-ready: enough to run it again."""
+    with torch.device("meta"):  # Only counted, so without memory for its weights.
+        model = models.build(network, seed=0)
+    return {
+        "command": command,
+        "config": settings.to_json(),
+        "backend": backend,
+        "dataset": {
+            "name": dataset.name,
+            "notice": dataset.notice,
+            "sha256": dataset.sha256(),
+            "train": len(dataset.train),
+            "validation": len(dataset.validation),
+            "test": len(dataset.test),
+            "image_shape": list(dataset.image_shape),
+            "classes": list(dataset.classes),
+        },
+        "network": {
+            "name": network.name,
+            "weights": sum(weight.numel() for weight in prunable(model).values()),
+            "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        },
+        "rewind": None,
+        "environment": environment.describe(device, __version__),
+    }
+
+
+def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
+    """The settings of an interrupted run. Raises InputError where something in `given` does not match them."""
+    try:
+        settings = Config.from_json(described["config"])
+        config.check(settings)
+        # "auto" was settled when the run began, and may come out differently today.
+        resumed = replace(settings, data=replace(settings.data, dataset=str(described["dataset"]["name"])))
+    except (TypeError, KeyError, AttributeError, InputError) as error:
+        raise InputError(
+            f"config.json of this run was changed, or is of another version of lth_sparse ({error}); this run cannot "
+            "go on, start another"
+        ) from error
+    recorded = config.flat(settings.to_json())
+    for name, value in given.items():
+        if value != recorded[name]:
+            raise InputError(
+                f"{config.flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
+                "as it is, leave the option out or start another run"
+            )
+    return resumed
+
+
+def refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises InputError when what an interrupted run began with is not what it would go on with; says it where that
+    may only change the last bits."""
+    for section, key, what in (
+        ("dataset", "sha256", "the images (their SHA-256)"),
+        ("network", "weights", "the number of weights"),
+        ("environment", "device", "the device"),
+    ):
+        began, goes_on = before.get(section, {}).get(key), now[section][key]
+        if began != goes_on:
+            raise InputError(
+                f"--resume: {what} was {began} when the run began and is {goes_on} now; the rest would not be "
+                "the same run, start another"
+            )
+    for key in ("torch", "threads", "processor"):
+        if before["environment"].get(key) != now["environment"][key]:
+            say(
+                f"{key} was {before['environment'].get(key)} when the run began and is {now['environment'][key]} now: "
+                "results may differ in their last bits"
+            )

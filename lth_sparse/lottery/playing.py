@@ -1,0 +1,154 @@
+"""A whole run, as `python -m lth_sparse.run` asks for one: begun or gone on with, played, reported."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lth_sparse import data, models, report
+from lth_sparse.backends import triton
+from lth_sparse.backends.auto import candidates
+from lth_sparse.backends.choices import Choices
+from lth_sparse.backends.registry import get, resolve
+from lth_sparse.lottery.choosing import Chooser, choices_of
+from lth_sparse.lottery.description import describe, refuse_if_changed, settings_of
+from lth_sparse.lottery.progress import notice
+from lth_sparse.lottery.rounds import Callbacks, Lottery
+from lth_sparse.lottery.task import Task
+from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
+from lth_sparse.settings.presets import INTERPRETED
+from lth_sparse.storage.record import Record
+from lth_sparse.storage.run_directory import RunDirectory, numbered
+from lth_sparse.system import command_line
+from lth_sparse.system.determinism import make_deterministic
+from lth_sparse.system.errors import BackendError, InputError
+from lth_sparse.system.messages import say
+
+SECONDS_BETWEEN_REPORTS = 30.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """`given`: settings by name, as the command line had them. `command`: that line. `out`: where to write, None for
+    a new place under runs/. `choices`: the choices.json whose choices are taken over."""
+
+    given: Mapping[str, Any]
+    command: str
+    out: Path | None = None
+    resume: bool = False
+    choices: Path | None = None
+
+
+def play(request: Request) -> tuple[RunDirectory, Record]:
+    """Plays what is still to be played, and leaves the whole run and its report in the directory that it gives.
+
+    Raises InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
+    """
+    store = RunDirectory(request.out, say) if request.out is not None else None
+    before: dict[str, Any] | None = None
+    if store is not None and request.resume and store.holds_a_run():
+        before = store.read_info()
+        settings = settings_of(before, request.given)
+        _interpret_if_needed(settings)
+    else:
+        settings = config.build(request.given)
+        if _interpret_if_needed(settings):
+            settings = config.build(request.given, INTERPRETED)
+        if store is not None:
+            store.refuse_if_taken()
+        if request.resume:
+            say(f"there is no run under {request.out} yet: starting it")
+    device = command_line.device(settings.device)
+    if device.type == "cuda":
+        make_deterministic()
+    backend = resolve(settings.backend)
+    if reason := get(backend).refuses(device):
+        raise BackendError(f'backend "{backend}" cannot be used for this run: {reason}')
+    choices = choices_of(request.choices, backend, device) if request.choices is not None else Choices()
+    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
+    network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
+    info = describe(settings, request.command, backend, dataset, network, device)
+    settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
+    if before is not None:
+        refuse_if_changed(before, info)
+        info = before
+    if info["dataset"]["notice"]:
+        notice(info["dataset"]["notice"])
+    if store is None:
+        store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
+    with store.held():
+        record = _finished_record(store, settings) if before is not None else None
+        if record is None:
+            if before is not None and store.choices_path.exists():
+                choices = _kept_choices(store, choices, backend, device)
+            task = Task(settings, dataset, network, device)
+            record = _play(task, Chooser(task, backend, choices, store), store, info, resume=before is not None)
+        report.write(store.path, info, record)
+        store.drop_states()
+    return store, record
+
+
+def _interpret_if_needed(settings: Config) -> bool:
+    """Whether this run's kernels are Triton's and its device the CPU: then Triton's interpreter runs them."""
+    if settings.backend != "triton" or command_line.device(settings.device).type != "cpu":
+        return False
+    triton.interpret()
+    return True
+
+
+def _finished_record(store: RunDirectory, settings: Config) -> Record | None:
+    """The record of an earlier run that has nothing left to play."""
+    if store.has_states():
+        return None
+    record = store.read_record()
+    if len(record.rounds) <= settings.pruning.rounds:
+        return None
+    say(f"the run under {store.path} is finished already")
+    return record
+
+
+def _kept_choices(store: RunDirectory, given: Choices, backend: str, device: torch.device) -> Choices:
+    kept = choices_of(store.choices_path, backend, device)
+    if not kept.include(given):
+        raise InputError(
+            f"--choices: the run under {store.path} has other choices in its choices.json; --resume goes on with a "
+            "run as it is, leave the option out or start another run"
+        )
+    return kept
+
+
+def _play(task: Task, chooser: Chooser, store: RunDirectory, info: dict[str, Any], *, resume: bool) -> Record:
+    """The whole record of the run, every round of it played, now or before."""
+    settings, reported = task.config, time.monotonic()
+
+    def on_rewind_saved(sha256: str) -> None:
+        info["rewind"] = {"iteration": settings.pruning.rewind_iteration, "sha256": sha256}
+        store.write_info(info)
+
+    def on_round(record: Record) -> None:
+        nonlocal reported
+        if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
+            report.write(store.path, info, record)
+            reported = time.monotonic()
+
+    lottery = Lottery(task, chooser, store, Callbacks(on_rewind_saved, on_round))
+    if not resume:
+        store.write_info(info)
+    backend = chooser.backend
+    of = f" (of {', '.join(candidates())})" if backend == "auto" else ""
+    say(f"{settings.model} on {task.data.name}, backend {backend}{of}, {task.device}; writing to {store.path}")
+    if backend == "triton" and triton.interpreted():
+        training = settings.training
+        size = f"{training.iterations} steps" if training.iterations else f"{training.epochs} epochs"
+        say(
+            "Triton's interpreter runs the kernels on the CPU, thousands of times slower: that shows whether they are "
+            f"right, not how fast they are. The run has {size} a training and {settings.pruning.rounds} rounds "
+            "(--iterations, --rounds)"
+        )
+    return lottery.run(resume)

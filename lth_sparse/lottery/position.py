@@ -1,0 +1,66 @@
+"""How far a lottery has come, and the state file that an interrupted one goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lth_sparse.lottery.proof import Weights
+from lth_sparse.lottery.training import Training
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings.config import Config
+from lth_sparse.storage.record import Record
+from lth_sparse.storage.ticket import pack, unpack
+
+TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
+"""What `Training.state` gives and `Training.restore` takes."""
+
+
+@dataclass
+class Position:
+    """`arm`: "" between rounds, else the name of the arm in training, which the backend called `trained_by` computes.
+
+    `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
+    round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
+    ticket is still to be trained.
+    """
+
+    masks: Masks
+    record: Record = field(default_factory=Record)
+    round: int = 0
+    arm: str = ""
+    found: dict[str, Any] = field(default_factory=dict)
+    trained: Weights = field(default_factory=dict)
+    trained_by: str = ""
+
+    def to_state(self, training: Training, saved_sha256: str, config: Config) -> TrainingState:
+        """(tensors, JSON-ready data) of a run in the middle of `training`, after an epoch."""
+        tensors, progress = training.state()
+        tensors |= {f"mask/{name}": pack(mask) for name, mask in self.masks.items()}
+        tensors |= {f"trained/{name}": value for name, value in self.trained.items()}
+        return tensors, {
+            "round": self.round,
+            "arm": self.arm,
+            "trained_by": self.trained_by,
+            "found": self.found,
+            "record": self.record.to_json(),
+            "training": progress,
+            "saved_sha256": saved_sha256,
+            "config": config.to_json(),
+        }
+
+    def at(self, tensors: dict[str, Tensor], state: dict[str, Any], device: torch.device) -> Position:
+        """The position that `to_state` wrote, on `device`; its masks have the shapes of those here."""
+        masks = {
+            name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(device) for name, mask in self.masks.items()
+        }
+        trained = {
+            name.removeprefix("trained/"): value.to(device)
+            for name, value in tensors.items()
+            if name.startswith("trained/")
+        }
+        record = Record.from_json(state["record"])
+        return Position(masks, record, state["round"], state["arm"], state["found"], trained, state["trained_by"])
