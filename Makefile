@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench bench-full guard lottery results kernels model gpu tune sanitize clean
+.PHONY: run test lint dist bench bench-full guard lottery results kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -22,7 +22,13 @@ test: $(VENV)/ready
 	if [ $$together != 0 ] && [ $$together != 5 ]; then exit $$together; fi; \
 	exit $$alone
 
+SCHEMA := $(VENV)/bin/check-jsonschema --builtin-schema
+
 lint: $(VENV)/ready
+	$(SCHEMA) vendor.citation-file-format CITATION.cff
+	$(SCHEMA) vendor.github-workflows .github/workflows/*.yml
+	$(SCHEMA) vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/feature.yml
+	$(SCHEMA) vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
@@ -80,6 +86,12 @@ sanitize: $(VENV)/ready
 	  $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
 	cd build/sanitized && LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+
+# A source distribution, and the wheel that is built from it against the PyTorch of the environment.
+dist: $(VENV)/ready
+	rm -rf dist
+	$(VENV)/bin/python -m build --no-isolation $(ARGS)
+	$(VENV)/bin/python -m twine check --strict dist/*
 
 # Requirements first: with them in place, setup.py can build csrc/ against the very torch that will load it.
 $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml

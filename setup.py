@@ -120,6 +120,6 @@ def extensions() -> dict[str, Any]:
 setup(
     packages=[*find_packages(include=["lth_sparse", "lth_sparse.*"]), "lth_sparse.kernels"],
     package_dir={"lth_sparse.kernels": "kernels"},
-    package_data={"lth_sparse.report": ["*.css"], "lth_sparse.kernels": ["*.json"]},
+    package_data={"lth_sparse": ["py.typed"], "lth_sparse.report": ["*.css"], "lth_sparse.kernels": ["*.json"]},
     **extensions(),
 )

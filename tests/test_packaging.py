@@ -1,4 +1,5 @@
-"""The package imports from a bare checkout, an editable install and a wheel; csrc/ is built when it can be."""
+"""The package imports from a bare checkout, an editable install and a wheel that is built from the source distribution;
+csrc/ is built when it can be."""
 
 import os
 import shlex
@@ -6,6 +7,8 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -33,12 +36,12 @@ def python(*arguments: str, cwd: Path, **environment: str) -> str:
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of this checkout, without what git ignores."""
     copy = tmp_path_factory.mktemp("checkout") / "lth_sparse_repository"
-    ignored = shutil.ignore_patterns(".git", ".venv", "build", "*.egg-info", "*.so", "__pycache__", ".*_cache", "runs")
-    shutil.copytree(ROOT, copy, ignore=ignored)
+    ignored = (".git", ".venv", "build", "dist", "*.egg-info", "*.so", "__pycache__", ".*_cache", "runs")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*ignored))
     return copy
 
 
-# A wheel and an editable install give the compiler the very same commands, but for where the object goes.
+# A wheel and an editable install give the compiler the very same commands, but for where csrc/ and the object lie.
 REMEMBERING = """#!/usr/bin/env python3
 import hashlib, os, pathlib, shutil, sys
 
@@ -46,7 +49,9 @@ compiler, *arguments = {compiler!r} + sys.argv[1:]
 if "-c" not in arguments or "-o" not in arguments:
     os.execvp(compiler, [compiler, *arguments])
 at = arguments.index("-o") + 1
-target, question = arguments[at], [os.getcwd(), compiler, *arguments[:at], *arguments[at + 1 :]]
+target, question = arguments[at], [compiler, *arguments[:at], *arguments[at + 1 :]]
+for source in sorted(path for path in pathlib.Path("csrc").rglob("*") if path.is_file()):
+    question += [str(source), source.read_bytes()]
 known = pathlib.Path({folder!r}) / hashlib.sha256(repr(question).encode()).hexdigest()
 if not known.exists():
     if status := os.spawnvp(os.P_WAIT, compiler, [compiler, *arguments]):
@@ -58,7 +63,7 @@ shutil.copyfile(known, target)
 
 @pytest.fixture(scope="module")
 def remembering_compiler(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The path of a C++ compiler that, asked again in `checkout`, gives the object that it made before."""
+    """The path of a C++ compiler that, asked again about an equal csrc/, gives the object that it made before."""
     folder = tmp_path_factory.mktemp("objects")
     path = folder / "c++"
     path.write_text(REMEMBERING.format(compiler=shlex.split(os.environ.get("CXX", "c++")), folder=str(folder)))
@@ -77,25 +82,55 @@ def test_a_bare_checkout(checkout: Path) -> None:
     assert imported_from(output, checkout)
 
 
-def test_a_wheel(checkout: Path, remembering_compiler: str, tmp_path: Path) -> None:
-    arguments = (
-        "-m",
-        "pip",
-        "wheel",
-        "--quiet",
-        "--no-deps",
-        "--no-build-isolation",
-        "-w",
-        str(tmp_path),
-        ".",
-    )
-    python(*arguments, cwd=checkout, CXX=remembering_compiler)
-    (wheel,) = tmp_path.glob("*.whl")
+@pytest.fixture(scope="module")
+def distributions(checkout: Path, remembering_compiler: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where `python -m build` put a source distribution of `checkout`, and the wheel that it built from that."""
+    folder = tmp_path_factory.mktemp("distributions")
+    arguments = ("--no-isolation", "--outdir", str(folder))
+    python("-m", "build", *arguments, cwd=checkout, CXX=remembering_compiler)
+    return folder
+
+
+def test_a_source_distribution_holds_what_builds_and_nothing_else(checkout: Path, distributions: Path) -> None:
+    (path,) = distributions.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        found = {name.split("/", 1)[1] for name in archive.getnames() if archive.getmember(name).isfile()}
+    written_by_setuptools = {name for name in found if name.startswith("lth_sparse.egg-info/")}
+    sources = {
+        path.relative_to(checkout).as_posix()
+        for folder in ("csrc", "kernels", "lth_sparse")
+        for path in (checkout / folder).rglob("*")
+        if path.is_file() and path.suffix not in (".pyc", ".so")
+    }
+    top = {
+        "CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "SECURITY.md",
+        "pyproject.toml", "requirements-dev.txt", "requirements-peers.txt", "requirements.txt", "setup.cfg", "setup.py",
+    }  # fmt: skip
+    assert found - written_by_setuptools == sources | top
+
+
+def test_distributions_have_whole_metadata(distributions: Path) -> None:
+    files = [str(path) for path in distributions.iterdir()]
+    assert len(files) == 2
+    python("-m", "twine", "check", "--strict", *files, cwd=distributions)
+
+
+def test_a_wheel(distributions: Path, tmp_path: Path) -> None:
+    (wheel,) = distributions.glob("*.whl")
+    assert "-cp310-abi3-" in wheel.name
+    with zipfile.ZipFile(wheel) as archive:
+        assert any(name.endswith(".dist-info/licenses/LICENSE") for name in archive.namelist())
     target = tmp_path / "installed"
     python("-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), str(wheel), cwd=tmp_path)
     assert not (target / "kernels").exists()
     assert (target / "lth_sparse" / "report" / "style.css").is_file()
-    assert imported_from(python("-c", IMPORT, cwd=tmp_path, PYTHONPATH=str(target)), target)
+    assert (target / "lth_sparse" / "py.typed").is_file()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert imported_from(python("-c", IMPORT, cwd=empty, PYTHONPATH=str(target)), target)
+    lottery = ("--iterations=40", "--evaluate-every=20", "--rounds=1", "--dataset=digits", "--backend=cpp", "--out=out")
+    python("-m", "lth_sparse.run", *lottery, cwd=empty, PYTHONPATH=str(target))
+    assert (empty / "out" / "report.html").is_file()
 
 
 def test_an_editable_install(checkout: Path, remembering_compiler: str, tmp_path: Path) -> None:
