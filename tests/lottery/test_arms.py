@@ -9,6 +9,7 @@ import torch
 
 from lth_sparse.lottery.arms import CONTROLS, RANDOM, TICKET, arms_of
 from lth_sparse.nn.masks import Masks
+from lth_sparse.report.tables import ARMS
 from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage.record import Round
 
@@ -36,6 +37,10 @@ def test_every_arm_has_a_column_of_its_own() -> None:
     columns = [arm.accuracy for arm in (TICKET, *CONTROLS.values())]
     assert len(set(columns)) == len(columns)
     assert set(columns) <= {column.name for column in fields(Round)}
+
+
+def test_the_report_has_words_for_every_arm() -> None:
+    assert set(ARMS) == {arm.name for arm in (TICKET, *CONTROLS.values())}
 
 
 def test_the_ticket_is_trained_with_its_masks(masks: Masks) -> None:
