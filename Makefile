@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint dist bench bench-full guard lottery results kernels model gpu tune sanitize clean
+.PHONY: run test lint dist bench bench-full guard lottery results kernels model gpu tune sanitize clang clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -74,10 +74,11 @@ gpu:
 tune:
 	$(PYTHON) -m bench.tune $(ARGS)
 
+KERNEL_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py tests/backends/test_backends.py
+
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
 # instrumented: its leaks are not ours to report, and the runtime has to be there before it.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
-SANITIZED_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py tests/backends/test_backends.py
 
 sanitize: $(VENV)/ready
 	rm -rf build/sanitized && mkdir -p build/sanitized
@@ -85,7 +86,16 @@ sanitize: $(VENV)/ready
 	cd build/sanitized && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
 	  $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
 	cd build/sanitized && LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(KERNEL_TESTS) $(ARGS)
+
+# The C++ kernels as clang builds them, in a copy of the tree too. CLANG=clang++-19 for another one.
+CLANG ?= clang++
+
+clang: $(VENV)/ready
+	rm -rf build/clang && mkdir -p build/clang
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t build/clang
+	cd build/clang && CXX="$(CLANG)" LTH_SPARSE_CUDA=0 $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
+	cd build/clang && $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(KERNEL_TESTS) $(ARGS)
 
 # A source distribution, and the wheel that is built from it against the PyTorch of the environment.
 dist: $(VENV)/ready

@@ -95,7 +95,7 @@ def cuda_extension() -> tuple[Any, str]:
 def extensions() -> dict[str, Any]:
     """The arguments of setup() that build csrc/, or none of them, with the reason said."""
     if compiler() is None:
-        say("there is no C++ compiler (set CXX, or install g++): installed without the C++ and CUDA kernels")
+        say("there is no C++ compiler (set CXX, or install g++ or clang): installed without the C++ and CUDA kernels")
         return {}
     try:
         cuda, reason = cuda_extension()

@@ -1,7 +1,7 @@
 // The kernels, for any vector type: forward, grad_input (both are correlations) and grad_weight. The loops over tasks are
 // here, the loads and stores in transfer.h, the products in tiles.h.
 //
-// Include inside the target pragma of an instruction set, after every other header, so that nothing outside it is
+// Include inside the target of an instruction set (target.h), after every other header, so that nothing outside it is
 // compiled for that set. See scratch.h for the layouts.
 //
 // What bounds them. A live weight costs, for each vector of output, one fused multiply-add whose operand comes from L1:

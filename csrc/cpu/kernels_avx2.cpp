@@ -9,9 +9,9 @@
 
 #include "entries.h"
 #include "inline.h"
+#include "target.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx2,fma")
+LTH_SPARSE_PUSH_TARGET("avx2,fma")
 #define VECTOR_NAMESPACE avx2
 #include "vector_avx2.h"
 namespace lth_sparse::avx2 {
@@ -19,7 +19,7 @@ namespace lth_sparse::avx2 {
 #include "tiles.h"
 #include "engine.h"
 }
-#pragma GCC pop_options
+LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
 const Kernels<float>* avx2_kernels(int) { return avx2::kernels_of<avx2::Float8<16>>(); }

@@ -2,9 +2,11 @@
 #include "kernels.h"
 
 #if defined(__x86_64__)
+#if !defined(__clang__)
 // GCC 12 warns of its own undefined operands in <immintrin.h> (its bug 105593).
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
 #include <immintrin.h>
 
 #include <algorithm>
@@ -12,9 +14,9 @@
 
 #include "entries.h"
 #include "inline.h"
+#include "target.h"
 
-#pragma GCC push_options
-#pragma GCC target("avx512f,avx512vl,avx512dq,avx2,fma")
+LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx2,fma")
 #define VECTOR_NAMESPACE avx512
 #include "vector_avx2.h"
 #include "vector_avx512.h"
@@ -23,7 +25,7 @@ namespace lth_sparse::avx512 {
 #include "tiles.h"
 #include "engine.h"
 }
-#pragma GCC pop_options
+LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
 const Kernels<float>* avx512_kernels(int width) {

@@ -1,6 +1,6 @@
 // Vectors of eight floats: AVX2 with FMA.
 //
-// Include after <immintrin.h> and a target pragma that admits avx2 and fma. With AVX-512VL as well, the compiler has
+// Include after <immintrin.h> and a target (target.h) that admits avx2 and fma. With AVX-512VL as well, the compiler has
 // 32 registers for the same code, which is what `Registers` says.
 #pragma once
 

@@ -1,6 +1,6 @@
 // Vectors of AVX-512: sixteen floats, or eight in the same instruction set's shorter registers.
 //
-// Include after <immintrin.h> and a target pragma that admits avx512f, avx512vl and avx512dq.
+// Include after <immintrin.h> and a target (target.h) that admits avx512f, avx512vl and avx512dq.
 #pragma once
 
 #include "inline.h"

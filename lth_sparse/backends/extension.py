@@ -26,7 +26,9 @@ def load(name: str, what_to_do: str) -> str:
 def compiler(name: str) -> str:
     """What the compiler wrote about itself into the one called `name`; "" when that is not built, or says nothing."""
     path = built(name)
-    found = re.search(rb"GCC: \([^)]*\) [\d.]+|clang version [\d.]+", path.read_bytes()) if path else None
+    content = path.read_bytes() if path else b""
+    # What clang built has GCC's words in it too, from the startup files of the C library.
+    found = re.search(rb"clang version [\d.]+", content) or re.search(rb"GCC: \([^)]*\) [\d.]+", content)
     return found[0].decode() if found else ""
 
 
