@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from bench.cases import LAYERS
 from lth_sparse.plans.layer_spec import LayerSpec
 
+_HOME = re.compile(r"/root/|/home/[^/ ]+/")
 INSTRUCTION_SETS = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "no vector instructions"}
 
 
@@ -51,7 +53,7 @@ def provenance(about: dict[str, Any]) -> list[str]:
         f"- Machine: {', '.join(machine)}; {here['platform']}; {here['allocator']}",
         f"- Versions: {', '.join(versions)}, lth_sparse {here['lth_sparse']}",
         f"- Commit: `{here['commit'] or 'unknown'}`, {about['date']}",
-        f"- Command: `{about['command']}`",
+        f"- Command: `{_HOME.sub('~/', about['command'])}`",
     ]
 
 
