@@ -18,8 +18,9 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "repository_links"]
 exclude_patterns = ["results/*/*.md"]  # Comments on the runs, which results/README.md repeats.
 html_theme = "furo"
 html_static_path = ["_static"]
-html_css_files = ["tables.css"]
+html_css_files = ["layout.css"]
 html_show_copyright = False
+smartquotes = False
 
 # Pages are read in a browser of the repository too, so their anchors are those that GitHub makes of headings.
 myst_heading_anchors = 4

@@ -16,7 +16,7 @@ import lth_sparse
 from bench import gpu as gpu_command
 from bench.cost_model import random_masks
 from bench.gpu_cases import REHEARSED
-from bench.page import blocks, build, sources
+from bench.page import blocks, build, front, sources
 from bench.page.charts import BREAK_EVEN, crossing, svg
 from bench.page.gpu import ratios
 from bench.page.losing import slower
@@ -104,6 +104,21 @@ def test_another_time_makes_another_page_other_figures_and_another_chart(measure
     assert figures(measured) != before_figures
     after = {chart.name: chart.digest for chart in build.charts(build.sections(measured))}
     assert [name for name in after if after[name] != before[name]] == ["cpu-amd-epyc-speedup-batch-128"]
+
+
+def test_the_front_page_says_that_the_gpu_loses_while_it_does(measured: Sources) -> None:
+    def third() -> str:
+        return front.numbers(measured, blocks.processor(measured))[2]
+
+    assert "so slower" in third()
+    for found in measured.gpu.values():
+        for step in found["steps"]:
+            step["microseconds"] = {
+                side: value if "dense" in side else 1.0 for side, value in step["microseconds"].items()
+            }
+    assert "so slower" not in third()
+    measured.gpu.clear()
+    assert "not yet run on a gpu" in third().lower()
 
 
 def test_a_row_that_loses_is_among_the_losing_ones(measured: Sources) -> None:
