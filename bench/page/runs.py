@@ -31,7 +31,7 @@ def section(run: Run) -> Section:
         f"- Machine: {here['processor']}, {here['threads']} threads, {here['device']}; {here['platform']}",
         f"- Versions: torch {here['torch']}, Python {here['python']}, lth_sparse {here['lth_sparse']}",
         f"- Commit: `{here['commit']}`",
-        f"- Command: `{info['command']}`",
+        f"- Command: `{words.command(info['command'])}`",
     )
     made.say(run.about)
     made.say(*rounds_table(run))

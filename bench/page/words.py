@@ -39,6 +39,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]
 
 
+def command(text: str) -> str:
+    """As it was given, its home directory as `~`."""
+    return _HOME.sub("~/", text)
+
+
 def provenance(about: dict[str, Any]) -> list[str]:
     """What a file was measured on, when, and by which command, as a list."""
     here = about["measured_on"]
@@ -53,7 +58,7 @@ def provenance(about: dict[str, Any]) -> list[str]:
         f"- Machine: {', '.join(machine)}; {here['platform']}; {here['allocator']}",
         f"- Versions: {', '.join(versions)}, lth_sparse {here['lth_sparse']}",
         f"- Commit: `{here['commit'] or 'unknown'}`, {about['date']}",
-        f"- Command: `{_HOME.sub('~/', about['command'])}`",
+        f"- Command: `{command(about['command'])}`",
     ]
 
 
