@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import lth_sparse
-from bench import results_file, tables
-from bench.suite import Suite
+from bench.suite import results_file, tables
+from bench.suite.run import Suite
 from lth_sparse.backends import extension
 from lth_sparse.storage import environment
 from lth_sparse.system import allocator

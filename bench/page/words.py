@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cases import LAYERS
+from bench.cases.layers import LAYERS
 from lth_sparse.plans.layer_spec import LayerSpec
 
 INSTRUCTION_SETS = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "no vector instructions"}
@@ -56,7 +56,7 @@ def provenance(about: dict[str, Any]) -> list[str]:
 
 
 def layer(name: str) -> str:
-    """What the case called `name` is, in words, or its name where it is none of bench/cases.py."""
+    """What the case called `name` is, in words, or its name where it is none of bench/cases/layers.py."""
     cases = {layer.name: layer for layer in LAYERS}
     if name not in cases:
         return name
