@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
 import time
 from collections.abc import Sequence
@@ -28,7 +27,7 @@ from lth_sparse.settings.presets import INTERPRETED, PRESETS
 from lth_sparse.storage import environment
 from lth_sparse.storage.record import Record
 from lth_sparse.storage.run_directory import RunDirectory, numbered, read_choices
-from lth_sparse.system import allocator
+from lth_sparse.system import allocator, home
 from lth_sparse.system.command_line import Parser, exit_status, fractions
 from lth_sparse.system.command_line import device as device_called
 from lth_sparse.system.errors import BackendError, InputError
@@ -58,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     for setting, kind, _ in config.settings():
         made.add_argument(
             config.flag(setting.name),
-            type=fractions if kind is tuple else kind,
+            type=fractions if kind is tuple else home.from_home if setting.name == "data_dir" else kind,
             metavar=setting.name.upper() if kind is not tuple else "FRACTIONS",
             help=_help(setting),
         )
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
-        _run(vars(parser().parse_args(given)), shlex.join([*PROGRAM.split(), *given]))
+        _run(vars(parser().parse_args(given)), home.command(PROGRAM, given))
         return 0
 
     return exit_status(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -19,7 +18,7 @@ from lth_sparse.backends.registry import backends, get, resolve
 from lth_sparse.report.plots import png
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import write_atomically, write_entries
-from lth_sparse.system import allocator, command_line
+from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.errors import BackendError, InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.seeding import generator
@@ -91,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allocator.keep_freed_memory()
     return command_line.exit_status(
         PROGRAM,
-        lambda: _verify(parser().parse_args(given), shlex.join([*PROGRAM.split(), *given])),
+        lambda: _verify(parser().parse_args(given), home.command(PROGRAM, given)),
         smaller="lower --batch-size or choose a smaller model",
     )
 

@@ -37,8 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     # Not before: it imports lth_sparse, and with it the kernels that were built just now.
     from bench.gpu import run
+    from lth_sparse.system import home
 
-    command = "python -m bench.gpu " + " ".join(sys.argv[1:] if arguments is None else arguments)
+    command = home.command("python -m bench.gpu", sys.argv[1:] if arguments is None else arguments)
     return run.run(chosen.out, command, chosen.rehearse, build_failed, began)
 
 

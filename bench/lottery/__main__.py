@@ -12,7 +12,6 @@ number of steps that the settings ask for. Nothing but steps is in it, and no ac
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -32,7 +31,7 @@ from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import slug, write_entries
-from lth_sparse.system import allocator
+from lth_sparse.system import allocator, home
 from lth_sparse.system.command_line import device as device_called
 from lth_sparse.system.command_line import exit_status
 from lth_sparse.system.errors import InputError
@@ -68,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allocator.keep_freed_memory()
     return exit_status(
         PROGRAM,
-        lambda: _play(chosen, rest, shlex.join([*PROGRAM.split(), *given])),
+        lambda: _play(chosen, rest, home.command(PROGRAM, given)),
         smaller="lower --batch-size or choose a smaller model",
     )
 
