@@ -6,7 +6,6 @@ The allocator is set up as the command line sets it up, so that no side pays for
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ import pytest
 import torch
 
 import lth_sparse
-from bench import results_file, tables
-from bench.suite import Suite
+from bench.suite import results_file, tables
+from bench.suite.run import Suite
 from lth_sparse.backends import extension
 from lth_sparse.storage import environment
-from lth_sparse.system import allocator
+from lth_sparse.system import allocator, home
 
 OPTIONAL = ("full", "peers")
 """Markers of what runs only when it is asked for: by -m, or by --full."""
@@ -81,7 +80,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     ):
         lines += ["", f"{title}: {len(chosen)} of {len(rows)} rows", *tables.rows(chosen)[1:]]
     if directory := config.getoption("--results"):
-        command = "python -m pytest " + shlex.join(config.invocation_params.args)
+        command = home.command("python -m pytest", map(str, config.invocation_params.args))
         path = results_file.write(directory, here, command, suite.measured.get("cpu"), suite.found)
         lines += ["", f"written to {path}"]
     for line in lines:

@@ -9,18 +9,17 @@ is 1 when something of that does not hold, 2 when there is no extension.
 from __future__ import annotations
 
 import argparse
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench.machine_code import Kernel, kernels_in
+from bench.compilers.cuda_kernels import GATHERING, per_fragment, readable
+from bench.compilers.machine_code import Kernel, kernels_in
 from lth_sparse.backends import extension
 from lth_sparse.system.messages import aligned
 
 TITLES = ["gpu", "kernel", "arithmetic", "registers", "stack", "tensor cores", "copies", "instructions/fragment", ""]
 ARCHITECTURES = ("sm_80", "sm_90")
-GATHERING = ("correlation_kernel", "grad_weight_kernel")
 MOST_REGISTERS = {True: 128, False: 255}
 """For kernels that multiply on tensor cores, of which a multiprocessor is to have two thread blocks; for others."""
 
@@ -45,23 +44,6 @@ def row_of(kernel: Kernel) -> list[str]:
         kernel.architecture, name, arithmetic, str(kernel.registers), str(kernel.stack), str(products or ""),
         str(copies or ""), f"{each:.1f}" if each else "", ", ".join(wrong),
     ]  # fmt: skip
-
-
-def readable(mangled: str) -> tuple[str, str]:
-    """(name, arithmetic) of a kernel: "correlation_kernel" and "Tf32"."""
-    name = re.search(r"\d+([a-z]+(?:_[a-z]+)*_kernel)", mangled)
-    exact = re.search(r"ExactI([fd])E", mangled)
-    other = re.search(r"_kernelINS0_(6PairedINS0_)?\d+(Tf32|Float16|Bfloat16)E", mangled)
-    pairs = ", pairs" if other and other[1] else ""
-    arithmetic = {"f": "float32", "d": "float64"}[exact[1]] if exact else other[2] + pairs if other else ""
-    return name[1] if name else mangled, arithmetic
-
-
-def per_fragment(kernel: Kernel) -> float:
-    """Instructions of an innermost loop for each fragment: a product in TF32 takes one, in half precision two."""
-    loops = [loop for loop in kernel.loops() if loop.count("HMMA")]
-    fragments = {loop: loop.count("HMMA") * (2 if loop.count("HMMA.16816") else 1) for loop in loops}
-    return min((len(loop.instructions) / fragments[loop] for loop in loops), default=0.0)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

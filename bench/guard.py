@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 import lth_sparse
-from bench import layers
-from bench.cases import LAYERS
-from bench.measure import Row
+from bench.cases.layers import LAYERS
+from bench.contests import layers
+from bench.timing.row import Row
 from lth_sparse.storage import environment
 from lth_sparse.system import allocator
 

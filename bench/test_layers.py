@@ -9,13 +9,15 @@ import pytest
 import torch
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import layers, selection, worker
-from bench.cases import LAYERS, Layer
-from bench.measure import Findings
-from bench.peers import PEERS
-from bench.replay import CLOCK
-from bench.selection import Place
-from bench.suite import Suite
+from bench import worker
+from bench.cases.layers import LAYERS, Layer
+from bench.contests import layers
+from bench.sides.peers import PEERS
+from bench.suite import selection
+from bench.suite.replay import CLOCK
+from bench.suite.run import Suite
+from bench.suite.selection import Place
+from bench.timing.row import Findings
 
 pytestmark = pytest.mark.layer
 

@@ -11,12 +11,16 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench import networks, selection, worker
-from bench.cases import DENSE_SPARSITY, NETWORKS, SMALLER_MEMORY, Network
-from bench.measure import Findings, memory
-from bench.replay import CLOCK
-from bench.selection import Place
-from bench.suite import Suite
+from bench import worker
+from bench.cases.goals import DENSE_SPARSITY, SMALLER_MEMORY
+from bench.cases.networks import NETWORKS, Network
+from bench.contests import networks
+from bench.contests.memory import memory
+from bench.suite import selection
+from bench.suite.replay import CLOCK
+from bench.suite.run import Suite
+from bench.suite.selection import Place
+from bench.timing.row import Findings
 
 pytestmark = pytest.mark.e2e
 

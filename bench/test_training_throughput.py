@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench.suite import Suite
+from bench.suite.run import Suite
 from lth_sparse import models
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset, Split

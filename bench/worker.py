@@ -14,10 +14,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from bench import ceilings, layers, networks, selection
-from bench.cases import LAYERS, NETWORKS
-from bench.measure import Findings, Row
-from bench.operation import Operation
+from bench.cases.layers import LAYERS
+from bench.cases.networks import NETWORKS
+from bench.contests import layers
+from bench.contests.memory import peak_memory
+from bench.suite import selection
+from bench.timing import ceilings
+from bench.timing.operation import Operation
+from bench.timing.row import Findings, Row
 from lth_sparse.system import allocator
 
 AVX2 = {
@@ -60,7 +64,7 @@ def main() -> None:
         found = dataclasses.asdict(layers.findings(timed, ceilings.measure(layers.CPU)))
     else:
         (network,) = [network for network in NETWORKS if network.name == name]
-        found = networks.peak_memory(network, *rest)
+        found = peak_memory(network, *rest)
     print(json.dumps(found))
 
 

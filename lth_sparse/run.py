@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import Field
@@ -14,8 +13,8 @@ from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.settings import config
-from lth_sparse.system import allocator
-from lth_sparse.system.command_line import Parser, exit_status, fractions
+from lth_sparse.system import allocator, home
+from lth_sparse.system.command_line import Parser, exit_status
 from lth_sparse.system.errors import InputError
 
 PROGRAM = "python -m lth_sparse.run"
@@ -48,7 +47,7 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         for setting, kind, _ in settings:
             group.add_argument(
                 config.flag(setting.name),
-                type=fractions if kind is tuple else kind,
+                type=setting.metadata["parse"] or kind,
                 metavar=setting.name.upper() if kind is not tuple else "FRACTIONS",
                 help=_help(setting),
             )
@@ -71,7 +70,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         options = vars(parser(program).parse_args(given))
-        request = _request(options, shlex.join([*program.split(), *given]))
+        request = _request(options, home.command(program, given))
         store, record = play(request)
         best, dense = record.best_ticket(), record.rounds[0]
         print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -16,7 +15,7 @@ from lth_sparse.backends.registry import backends
 from lth_sparse.report.plots import png
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import write_atomically, write_entries
-from lth_sparse.system import allocator, command_line
+from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.errors import InputError
 from lth_sparse.verification import table
 from lth_sparse.verification.contenders import ALL, contenders
@@ -84,7 +83,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
     return command_line.exit_status(
         program,
-        lambda: _verify(parser(program).parse_args(given), shlex.join([*program.split(), *given])),
+        lambda: _verify(parser(program).parse_args(given), home.command(program, given)),
         smaller="lower --batch-size or choose a smaller model",
     )
 

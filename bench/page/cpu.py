@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from bench.cases import NETWORKS
+from bench.cases.networks import NETWORKS
 from bench.page import words
 from bench.page.charts import Chart, Line, crossing
 from bench.page.roofline import reached_on_a_cpu, roofline
@@ -15,7 +15,7 @@ Row = dict[str, Any]
 SWEPT = 3
 """Sparsities from which a case is a line of the charts, and a line of the first table."""
 LEGEND = "minimum over minimum, in brackets median over median"
-MISSED = "\\* below the floor that was set for it (`bench/cases.py`)"
+MISSED = "\\* below the floor that was set for it (`bench/cases/`)"
 
 
 def section(name: str, found: dict[str, Any]) -> Section:

@@ -1,4 +1,4 @@
-"""The GPU kernels: the files that bench/gpu.py writes, one for each GPU."""
+"""The GPU kernels: the files that bench/gpu/ writes, one for each GPU."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
 
-from bench.gpu_cases import LAYERS
+from bench.cases.gpu import LAYERS
 from bench.page import words
 from bench.page.charts import Chart, Line
 from bench.page.cpu import break_even
@@ -83,7 +83,8 @@ def _section(name: str, found: dict[str, Any]) -> Section:
     measured = ratios(found)
     made.say(
         "Forward pass and both gradients, each operation captured in a CUDA graph, against dense PyTorch in the same",
-        "precision; each in its better layout. Tickets are those of a conv6 trained on digits (`bench/tickets.py`).",
+        "precision; each in its better layout. Tickets are those of a conv6 trained on digits",
+        "(`bench/cases/tickets.py`).",
     )
     made.say(*layers_table(measured))
     for backend, precision in dict.fromkeys((row.backend, row.precision) for row in measured):

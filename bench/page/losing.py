@@ -16,7 +16,7 @@ def section(sources: Sources) -> Section:
     for name, found in sources.cpu.items():
         made.say(f"`bench/results/{name}`: slower or larger")
         made.say(*slower_table(found))
-        made.say(f"`bench/results/{name}`: short of the floor that was set (`bench/cases.py`)")
+        made.say(f"`bench/results/{name}`: short of the floor that was set (`bench/cases/`)")
         made.say(*missed_table(found))
     for name, found in sources.gpu.items():
         made.say(f"`bench/results/{name}`: slower than dense in the same precision")

@@ -1,4 +1,4 @@
-"""Whole lotteries, auto against masked dense PyTorch: the files that bench/lottery.py writes."""
+"""Whole lotteries, auto against masked dense PyTorch: the files that bench/lottery/ writes."""
 
 from __future__ import annotations
 

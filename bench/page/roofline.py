@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.cases import LAYERS
+from bench.cases.layers import LAYERS
 from bench.page import words
 from bench.page.charts import Chart, Line
 from lth_sparse.plans.layer_spec import LayerSpec

@@ -30,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `gpu`, `lotteries`: the files that `pytest bench/`, bench/gpu.py and bench/lottery.py wrote, by name.
+    """`cpu`, `gpu`, `lotteries`: the files that `pytest bench/`, bench/gpu/ and bench/lottery/ wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from bench.cases import LAYERS
+from bench.cases.layers import LAYERS
 from lth_sparse.plans.layer_spec import LayerSpec
 
 _HOME = re.compile(r"/root/|/home/[^/ ]+/")
@@ -63,7 +63,7 @@ def provenance(about: dict[str, Any]) -> list[str]:
 
 
 def layer(name: str) -> str:
-    """What the case called `name` is, in words, or its name where it is none of bench/cases.py."""
+    """What the case called `name` is, in words, or its name where it is none of bench/cases/layers.py."""
     cases = {layer.name: layer for layer in LAYERS}
     if name not in cases:
         return name

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lth_sparse.data.dataset import Source, Split
 from lth_sparse.data.registry import Unavailable, register
+from lth_sparse.system.home import from_home
 
 # Without a limit, a network that swallows packets would hold the run up for many minutes before it falls back.
 NETWORK_PATIENCE_SECONDS = 20.0
@@ -48,8 +49,9 @@ def _open(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> list[
         if not was_there and data_dir.is_dir() and not any(path.is_file() for path in data_dir.rglob("*")):
             shutil.rmtree(data_dir)  # torchvision makes its folders before it fetches anything.
         reason = " ".join(str(error).split()) or type(error).__name__
+        where = from_home(str(data_dir))  # A run that falls back to digits records this message.
         raise Unavailable(
-            f"data set {name!r} is not whole under {data_dir} and could not be read or fetched ({reason}); put it "
+            f"data set {name!r} is not whole under {where} and could not be read or fetched ({reason}); put it "
             "there, name another folder with --data-dir, or choose --dataset digits, which needs no network"
         ) from error
 

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lth_sparse.settings.presets import PRESETS
+from lth_sparse.system.command_line import fractions
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.home import from_home
 from lth_sparse.system.suggest import nearest
 
 
-def option(default: Any, help: str, choices: tuple[str, ...] | None = None) -> Any:
-    """A field with its default, the sentence that explains it, and the values that it may take."""
-    return field(default=default, metadata={"help": help, "choices": choices})
+def option(
+    default: Any,
+    help: str,
+    choices: tuple[str, ...] | None = None,
+    *,
+    parse: Callable[[str], Any] | None = None,
+) -> Any:
+    """A field with its default, the sentence that explains it, the values that it may take, and how the command line
+    is read where the type of the value does not say it."""
+    return field(default=default, metadata={"help": help, "choices": choices, "parse": parse})
 
 
 @dataclass(frozen=True)
@@ -22,7 +31,7 @@ class DataConfig:
     """Which images, and how they are presented to the network."""
 
     dataset: str = option("auto", "data set; auto: CIFAR-10 if it is on disk or can be fetched, else digits")
-    data_dir: str = option("~/.cache/lth_sparse", "folder that holds the data set, or receives it")
+    data_dir: str = option("~/.cache/lth_sparse", "folder that holds the data set, or receives it", parse=from_home)
     image_size: int | None = option(None, "resize images to a square of this many pixels (default: as they are)")
     normalization: str = option(
         "dataset",
@@ -48,7 +57,7 @@ class TrainingConfig:
     epochs: int | None = option(None, "length of each training run in epochs")
     iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
     milestones: tuple[float, ...] = option(
-        (), "fractions of the run, such as 0.5,0.75, at which the learning rate falls tenfold"
+        (), "fractions of the run, such as 0.5,0.75, at which the learning rate falls tenfold", parse=fractions
     )
     warmup: int = option(0, "steps over which the learning rate rises linearly to its value")
     evaluate_every: int = option(100, "steps between evaluations on the validation set")

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from bench import guard
-from bench.cases import LAYERS
-from bench.measure import Row
+from bench.cases.layers import LAYERS
+from bench.timing.row import Row
 
 HERE = {"processor_family": "AuthenticAMD family 25 model 17", "instruction_set": "avx512", "threads": 2}
 OURS = "cpp at 90%, contiguous"

@@ -87,6 +87,34 @@ def test_the_configuration_is_enough_to_run_it_again(finished: Path) -> None:
     assert len(info["rewind"]["sha256"]) == 64
 
 
+def test_what_is_recorded_names_no_home(
+    image_folder: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(image_folder.parent))
+    out = image_folder.parent / "run"
+    given = ("--model", "small", "--rounds", 1, "--iterations", 3, *of_folder(image_folder), "--out", out)
+    status, error = lottery(*given)
+    assert status == 0, error
+    info = json.loads((out / "config.json").read_text())
+    assert info["config"]["data"]["data_dir"] == f"~/{image_folder.name}"
+    assert f"--data-dir ~/{image_folder.name} " in info["command"]
+    for name in ("config.json", "report.html", "record.json", "rounds.csv"):
+        assert str(image_folder.parent) not in (out / name).read_text()
+    for ticket in (out / "tickets").iterdir():
+        assert str(image_folder.parent).encode() not in ticket.read_bytes()
+    assert lottery(*given, "--resume")[0] == 0
+
+
+def test_a_notice_names_no_home(
+    tmp_path: Path, lottery: Lottery, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    given = ("--rounds", 0, "--iterations", 1, "--data-dir", tmp_path / "data", "--out", tmp_path / "run")
+    status, error = lottery(*given)
+    assert status == 0, error
+    assert "not whole under ~/data" in json.loads((tmp_path / "run" / "config.json").read_text())["dataset"]["notice"]
+
+
 def test_tickets_hold_the_recorded_rewind_weights(finished: Path) -> None:
     info = json.loads((finished / "config.json").read_text())
     dense = lth.read_ticket(finished / "tickets" / "round-00.safetensors")

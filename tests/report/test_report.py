@@ -38,7 +38,7 @@ def sample_info(**dataset: Any) -> dict[str, Any]:
             "training": {"optimizer": "adam", "learning_rate": 0.002, "milestones": [0.5, 0.75]},
             "pruning": {"rounds": 6, "conv_rate": 0.2, "schedule": "geometric", "control": "random"},
         },
-        "command": "python -m lth_sparse.run --preset quick --out runs/a --data-dir '/tmp/<b>&c'",
+        "command": "python -m lth_sparse.run --preset quick --out runs/a --data-dir '/data/<b>&c'",
         "backend": "dense",
         "dataset": {
             "name": "digits",
@@ -213,7 +213,7 @@ def test_what_comes_from_outside_is_escaped(tmp_path: Path) -> None:
         assert tag not in page
     assert "&lt;script&gt;alert(1)&lt;/script&gt; taken for a&quot;b (9×)" in page  # noqa: RUF001 (times sign)
     assert "&lt;b&gt;not&lt;/b&gt; &amp; CIFAR-10" in page
-    assert "--data-dir &#x27;/tmp/&lt;b&gt;&amp;c&#x27;" in page
+    assert "--data-dir &#x27;/data/&lt;b&gt;&amp;c&#x27;" in page
 
 
 def test_what_was_not_measured_is_a_dash(tmp_path: Path) -> None:

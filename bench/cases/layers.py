@@ -1,0 +1,92 @@
+"""The layers that `pytest bench/` times, with what each figure of theirs has to reach."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.cases.goals import Goal, goals
+from lth_sparse.plans.layer_spec import LayerSpec
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer and what it is given; `goals` by sparsity, for the cpp backend, None where none was set.
+
+    `packing`: packing a mask is timed too. `avx2`: both sides are limited to AVX2. `seconds`: about how long the timed
+    part takes. `full`: timed only when the full table is asked for.
+    """
+
+    name: str
+    spec: LayerSpec
+    input_shape: tuple[int, ...]
+    goals: dict[float, Goal | None]
+    seconds: float
+    packing: bool = False
+    avx2: bool = False
+    full: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def _conv(channels: int, filters: int, kernel: int = 3, stride: int = 1) -> LayerSpec:
+    return LayerSpec("conv2d", channels, filters, (kernel,) * 2, (stride,) * 2, (kernel // 2,) * 2)
+
+
+# Name -> (channels, height and width).
+_SQUARE = {"c64": (64, 32), "c128": (128, 16), "c256": (256, 8), "c512": (512, 4)}
+_BATCH_128 = {
+    "c64": goals((0.5, 1.0, 1.25), (0.8, 1.8, 2.5), (0.9, 2.4, 4), (0.95, 3.0, 6), (0.98, 4.0, 9)),
+    "c128": goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 3.1, 5), (0.95, 4.2, 7.5), (0.98, 7.0, 11)),
+    "c256": goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 3.3, 5.5), (0.95, 5.2, 8), (0.98, 9.0, 14)),
+    "c512": goals((0.5, 1.0, 1.25), (0.8, 2.1, 2.5), (0.9, 5.0, 8), (0.95, 9.5, 15), (0.98, 20, 30)),
+}
+_BATCH_1 = goals((0.9, 1.8, 3), (0.95, 3.3, 4.5), (0.98, 4.6, 7))
+_AVX2 = goals((0.9, 3.8, 5), (0.95, 6, 8), (0.98, 10, 14))
+_LINEAR = goals((0.9, 2.6, 4), (0.95, 3.7, 6.5), (0.98, 4.5, 11))
+_POINTWISE = goals((0.9, 1.15, 2.5), (0.95, 1.3, 3.5), (0.98, 1.35, 4))
+_NO_GOAL: dict[float, Goal | None] = {0.9: None}
+# The 3x3 layers of a ResNet-50, at a batch size that its images allow: (channels, filters, stride, height and width).
+_RESNET = [
+    (64, 64, 1, 56),
+    (128, 128, 1, 28),
+    (256, 256, 1, 14),
+    (512, 512, 1, 7),
+    (128, 128, 2, 56),
+    (256, 256, 2, 28),
+    (512, 512, 2, 14),
+]
+
+LAYERS = [
+    *(
+        Layer(name, _conv(channels, channels), (128, channels, size, size), _BATCH_128[name], 15, packing=True)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    Layer("linear", LayerSpec("linear", 4096, 256), (128, 4096), _LINEAR, 3, packing=True),
+    Layer("1x1", _conv(64, 256, kernel=1), (128, 64, 16, 16), _POINTWISE, 8, packing=True),
+    *(
+        Layer(f"{name}-batch-1", _conv(channels, channels), (1, channels, size, size), _BATCH_1, 2, full=True)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    *(
+        Layer(f"{name}-avx2", _conv(channels, channels), (128, channels, size, size), _AVX2, 6, avx2=True, full=True)
+        for name, (channels, size) in _SQUARE.items()
+        if name != "c64"
+    ),
+    *(
+        Layer(f"{name}-batch-{batch}", _conv(channels, channels), (batch, channels, size, size), _NO_GOAL, 2, full=True)
+        for batch in (8, 33)
+        for name, (channels, size) in _SQUARE.items()
+    ),
+    *(
+        Layer(
+            f"c{channels}-{size}x{size}" + ("-stride-2" if stride == 2 else ""),
+            _conv(channels, filters, stride=stride),
+            (32, channels, size, size),
+            _NO_GOAL,
+            4,
+            full=True,
+        )
+        for channels, filters, stride, size in _RESNET
+    ),
+]

@@ -1,0 +1,155 @@
+"""One network: whole training steps, masked dense and ours, timed in turn and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+import lth_sparse as lth
+from bench.cases.goals import DENSE_SPARSITY, NEVER_SLOWER
+from bench.cases.layouts import LAYOUTS
+from bench.cases.networks import Network
+from bench.contests.layers import CPU, TOLERANCE, name_of
+from bench.sides import steps
+from bench.timing import stopwatch, work
+from bench.timing.ceilings import Ceilings
+from bench.timing.contest import Contest, Times
+from bench.timing.operation import operation
+from bench.timing.row import Findings
+from bench.timing.work import Work
+from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.verification.judgement import relative
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A contest that is over, and how far the logits of each side are from float64 at each sparsity."""
+
+    network: Network
+    device: torch.device
+    times: Times
+    errors: dict[tuple[str, float], float]
+    works: dict[float, list[Work]]
+
+
+def measure(network: Network, device: torch.device, sparsities: Sequence[float], backends: Sequence[str]) -> Timed:
+    """All of them in turn: at a sparsity with a goal every one of `backends`, elsewhere auto alone.
+
+    Raises AssertionError when a side does not agree with float64.
+    """
+    fixed = steps.command_line_layout(network)
+    ours = [
+        (backend, sparsity, layout)
+        for sparsity in sparsities
+        for backend in backends
+        for layout in ([fixed] if backend == "auto" else LAYOUTS)
+        if backend == "auto" or sparsity in network.goals
+    ]
+    errors = {}
+    for sparsity in sparsities:
+        exact = _exact(network, sparsity, device)
+        for layout in LAYOUTS if sparsity else [fixed]:
+            errors[_dense(sparsity, layout), sparsity] = _error(network, "dense", sparsity, layout, exact)
+        for backend, at, layout in ours:
+            if at == sparsity:
+                errors[name_of(backend, at, layout), at] = _error(network, backend, at, layout, exact)
+    found = {
+        _dense(DENSE_SPARSITY, layout): steps.step(network, "dense", DENSE_SPARSITY, layout, device)
+        for layout in LAYOUTS
+    }
+    if 0.0 in sparsities:
+        found[_dense(0.0, fixed)] = steps.step(network, "dense", 0.0, fixed, device)
+    found |= {name_of(*choice): steps.step(network, *choice, device) for choice in ours}
+    works = {sparsity: _works(network, sparsity) for sparsity in sparsities}
+    times = Contest(network.name, found, stopwatch.of(device)).run(network.seconds)
+    return Timed(network, device, times, errors, works)
+
+
+def findings(timed: Timed, ceilings: Ceilings) -> Findings:
+    """The step of every side, and on the CPU the rows: cpp in its better layout, auto in the command line's."""
+    operations = []
+    rows = []
+    for sparsity in timed.works:
+        against = timed.times.best(_dense(sparsity, layout) for layout in LAYOUTS)
+        layout = against.rpartition(", ")[2] if sparsity else steps.command_line_layout(timed.network)
+        shown = {("dense", layout): against} | _ours(timed, sparsity)
+        for (backend, layout), side in shown.items():
+            operations.append(
+                operation(
+                    (str(timed.device), timed.network.name, sparsity, "step"),
+                    (backend, layout),
+                    timed.times.of(side),
+                    timed.times.of(against),
+                    timed.works[sparsity],
+                    ceilings,
+                    timed.errors[side, sparsity],
+                )
+            )
+            if timed.device.type == "cpu" and backend == "auto":
+                rows.append(timed.times.row(side, against, sparsity, NEVER_SLOWER))
+            if timed.device.type == "cpu" and backend == "cpp":
+                names = {layout: name_of("cpp", sparsity, layout) for layout in LAYOUTS}
+                each = {layout: timed.times.row(name, against, sparsity) for layout, name in names.items()}
+                note = ", ".join(f"{layout} {row.by_minimum:.2f}" for layout, row in each.items())
+                rows.append(timed.times.row(side, against, sparsity, timed.network.goals[sparsity], note))
+    return Findings(rows, timed.times.summary() if timed.device.type == "cpu" else [], operations)
+
+
+def _ours(timed: Timed, sparsity: float) -> dict[tuple[str, str], str]:
+    """(backend, layout) -> side, of each backend in the layout that it is faster in."""
+    found: dict[str, list[str]] = {}
+    for side, at in timed.errors:
+        if at == sparsity and " at " in side:
+            found.setdefault(side.partition(" at ")[0], []).append(side)
+    best = {backend: timed.times.best(sides) for backend, sides in found.items()}
+    return {(backend, side.rpartition(", ")[2]): side for backend, side in best.items()}
+
+
+def _dense(sparsity: float, layout: str) -> str:
+    """The time of masked dense does not depend on the mask; what is not pruned is not masked, in one layout."""
+    return f"masked dense, {layout}" if sparsity else "dense"
+
+
+def _exact(network: Network, sparsity: float, device: torch.device) -> Tensor:
+    """The logits in float64, of masked dense PyTorch."""
+    images, _ = steps.batch(network, "contiguous", device)
+    model, _ = steps.pruned(network, sparsity, "contiguous", device)
+    with torch.no_grad():
+        exact: Tensor = model.double()(images.double())
+    return exact
+
+
+def _error(network: Network, backend: str, sparsity: float, layout: str, exact: Tensor) -> float:
+    images, _ = steps.batch(network, layout, exact.device)
+    model, masks = steps.pruned(network, sparsity, layout, exact.device)
+    if backend != "dense":
+        model = lth.sparsify(model, masks, backend)
+    with torch.no_grad():
+        error = relative(model(images), exact)
+    # The last layers are linear, the others convolutions: the coarser arithmetic of the two counts.
+    bound = TOLERANCE["tf32" if exact.is_cuda else "ieee"]
+    assert error < bound, f"{network.name}, {backend} at {sparsity:.0%}: relative error {error:.2g} against float64"
+    return error
+
+
+def _works(network: Network, sparsity: float) -> list[Work]:
+    """Of the convolutions and linear layers in a step; the images need no gradient."""
+    model, masks = steps.pruned(network, sparsity, "contiguous", CPU)
+    works: list[dict[str, Work]] = []
+
+    def note(layer: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
+        assert isinstance(layer, SparseConv2d | SparseLinear)
+        works.append(work.of_layer(layer.spec, layer.mask, tuple(given[0].shape)))
+
+    for layer in lth.sparsify(model, masks, "dense").modules():
+        if isinstance(layer, SparseConv2d | SparseLinear):
+            layer.register_forward_hook(note)
+    images, _ = steps.batch(network, "contiguous", CPU)
+    with torch.no_grad():
+        model(images)
+    first, *others = works
+    del first["grad_input"]
+    return [each for of in (first, *others) for each in of.values()]

@@ -1,0 +1,1 @@
+"""A whole iterative lottery under `auto` against masked dense PyTorch: `python -m bench.lottery`."""
