@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench bench-full guard lottery results kernels model gpu tune sanitize clean
+.PHONY: run test lint bench bench-full guard lottery results kernels model gpu tune sanitize unchanged clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -79,6 +79,13 @@ sanitize: $(VENV)/ready
 	  $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
 	cd build/sanitized && LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
 	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(SANITIZED_TESTS) $(ARGS)
+
+# After a refactoring: the same runs with the code of the revision BASE (by default where this branch left main) and with
+# that of the working tree, whole, killed and resumed, leave the same bytes. ARGS="--images DIR" for real images.
+BASE ?=
+
+unchanged: $(VENV)/ready
+	$(VENV)/bin/python -m tests.unchanged $(if $(BASE),--base $(BASE)) $(ARGS)
 
 # Requirements first: with them in place, setup.py can build csrc/ against the very torch that will load it.
 $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml
