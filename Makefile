@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint docs dist bench bench-full guard lottery results kernels model gpu tune sanitize clang clean
+.PHONY: run test lint docs dist bench bench-full guard lottery results kernels model gpu tune sanitize clang unchanged clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -107,6 +107,13 @@ dist: $(VENV)/ready
 	rm -rf dist
 	$(VENV)/bin/python -m build --no-isolation $(ARGS)
 	$(VENV)/bin/python -m twine check --strict dist/*
+
+# After a refactoring: the same runs with the code of the revision BASE (by default where this branch left main) and with
+# that of the working tree, whole, killed and resumed, leave the same bytes. ARGS="--images DIR" for real images.
+BASE ?=
+
+unchanged: $(VENV)/ready
+	$(VENV)/bin/python -m tests.unchanged $(if $(BASE),--base $(BASE)) $(ARGS)
 
 # Requirements first: with them in place, setup.py can build csrc/ against the very torch that will load it.
 $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml
