@@ -102,8 +102,8 @@ def extensions() -> dict[str, Any]:
         from torch.utils.cpp_extension import BuildExtension
     except ImportError:
         say(
-            "torch is not in the build environment: installed without the C++ and CUDA kernels; for them, install the "
-            "requirements first, then 'pip install --no-build-isolation -e .'"
+            "torch is not in the environment: installed without the C++ and CUDA kernels; for them, "
+            "'pip install torch' first, or build without --no-build-isolation"
         )
         return {}
     if cuda is None:

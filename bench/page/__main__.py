@@ -1,10 +1,11 @@
-"""`python -m bench.page`: writes docs/results/README.md, its charts, and the figures of README.md and docs/*.md."""
+"""`python -m bench.page`: docs/results/README.md, its charts, the figures of README.md and docs/*.md, the badges."""
 
 from __future__ import annotations
 
 import sys
 
 from bench.page import build, sources
+from bench.page.badges import badges
 from bench.page.charts import svg
 from bench.page.sources import PAGE, ROOT
 
@@ -14,16 +15,16 @@ def main() -> int:
     measured = sources.read()
     parts = build.sections(measured)
     files = {PAGE / chart.file: svg(chart) for chart in build.charts(parts)}
+    files |= {path: text.encode() for path, text in badges().items()}
     (ROOT / PAGE / "plots").mkdir(exist_ok=True)
     for old in (ROOT / PAGE / "plots").glob("*.svg"):
         if old.relative_to(ROOT) not in files:
             old.unlink()
-    charts = len(files)
     texts = {build.PAGE_TEXT: build.text(parts)} | build.documents(measured)
     files |= {path: text.encode() for path, text in texts.items()}
     for path, content in files.items():
         (ROOT / path).write_bytes(content)
-    print(f"{charts} charts, {', '.join(map(str, texts))}")
+    print(f"{len(build.charts(parts))} charts, {', '.join(map(str, texts))}")
     return 0
 
 

@@ -15,6 +15,7 @@ from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.home import from_home
 from lth_sparse.system.messages import say
 
 
@@ -61,6 +62,7 @@ def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
             "go on, start another"
         ) from error
     recorded = config.flat(settings.to_json())
+    recorded["data_dir"] = from_home(recorded["data_dir"])  # As the command line gives it; older runs have it whole.
     for name, value in given.items():
         if value != recorded[name]:
             raise InputError(

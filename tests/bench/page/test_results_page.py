@@ -20,6 +20,7 @@ from bench.gpu.layers import measure_layer
 from bench.gpu.results import Results
 from bench.gpu.steps import measure_step
 from bench.page import blocks, build, front, sources
+from bench.page.badges import badges
 from bench.page.charts import BREAK_EVEN, crossing, svg
 from bench.page.gpu import ratios
 from bench.page.losing import slower
@@ -59,9 +60,21 @@ def test_every_chart_is_there_and_drawn_from_these_figures(measured: Sources) ->
     """Not compared byte by byte: another version of matplotlib draws other bytes. The digest is that of the points."""
     charts = {PAGE / chart.file: chart.digest for chart in build.charts(build.sections(measured))}
     found = {path.relative_to(ROOT) for path in (ROOT / PAGE / "plots").iterdir()}
-    assert found == charts.keys(), AGAIN
+    assert found == charts.keys() | badges().keys(), AGAIN
     for path, digest in charts.items():
         assert digest in (ROOT / path).read_text(), f"{path} shows other figures: {AGAIN}"
+
+
+def test_badges_say_what_the_project_says(tmp_path: Path) -> None:
+    for path, text in badges().items():
+        assert (ROOT / path).read_text() == text, AGAIN
+    for name in ("pyproject.toml", "requirements.txt", "csrc/cpu/dispatch.cpp"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text((ROOT / name).read_text().replace(">=3.10", ">=3.12"))
+    assert {path.stem for path, text in badges(tmp_path).items() if text != badges()[path]} == {"badge-python"}
+    (tmp_path / "requirements.txt").write_text("numpy\n")
+    with pytest.raises(ValueError, match="torch"):
+        badges(tmp_path)
 
 
 def test_every_picture_and_file_that_the_page_names_exists(measured: Sources) -> None:
