@@ -103,6 +103,9 @@ def test_what_is_recorded_names_no_home(
     for ticket in (out / "tickets").iterdir():
         assert str(image_folder.parent).encode() not in ticket.read_bytes()
     assert lottery(*given, "--resume")[0] == 0
+    info["config"]["data"]["data_dir"] = str(image_folder)  # As runs of version 0.1.0 have it.
+    (out / "config.json").write_text(json.dumps(info))
+    assert lottery(*given, "--resume")[0] == 0
 
 
 def test_a_notice_names_no_home(
