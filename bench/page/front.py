@@ -44,7 +44,7 @@ def steps(sources: Sources, processor: dict[str, Any]) -> Chart:
     rows = [row for row in cpu.of_networks(processor) if cpu.backend(row) == "auto"]
     for name in sorted({row["case"] for row in rows} - {found["network"]["name"] for found in _worked_out(sources)}):
         points = sorted((1 - row["sparsity"], row["by_minimum"]) for row in rows if row["case"] == name)
-        lines.append(Line.through(f"{name}, random masks", points, "^-", color=3))
+        lines.append(Line.through(f"{name}, random masks", points, "^", color=3))
     for found in _worked_out(sources):
         points = [(row["density"], row["dense_step_ms"] / row["step_ms"]) for row in found["rounds"]]
         lines.append(Line.through(f"{found['network']['name']}, tickets", points))
