@@ -9,6 +9,7 @@ network, the shapes of the masks, hashes, and what the maker adds (accuracies, c
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from os import PathLike
@@ -22,6 +23,7 @@ from torch import Tensor, nn
 from lth_sparse import models
 from lth_sparse.nn.masks import Masks, prunable, weight_name
 from lth_sparse.storage import sealed
+from lth_sparse.storage.ticket_metadata import check_network, described, read_network, read_shapes
 from lth_sparse.system.errors import InputError
 
 VERSION = 1
@@ -63,10 +65,14 @@ def save_ticket(
 
     `masks`: {layer: bool, shape of its weight} for layers of `model`. `weights`: a state dict of `model`, the one to
     rewind to (default: the weights that it has now). `network`: how to build the model again, for the networks of
-    `lth_sparse.models`; without it `load_ticket` has to be given a model. `metadata`: JSON-ready, kept as it is.
+    `lth_sparse.models`; without it `load_ticket` has to be given a model. `metadata`: what else the file should say, as
+    JSON holds it; a tensor or an array of at most 1000 numbers becomes a list, one of no dimension a number.
 
-    Raises InputError for a mask that is not bool, not of its weight's shape, or of a layer that `model` lacks.
+    Raises InputError for a mask that is not bool, not of its weight's shape, or of a layer that `model` lacks, and for
+    metadata that JSON has no form for or whose keys are the format's own.
     """
+    added = described(metadata or {})
+    check_network(network)
     state = dict(model.state_dict() if weights is None else weights)
     layers = prunable(model)
     tensors: dict[str, Tensor] = {}
@@ -88,7 +94,7 @@ def save_ticket(
         "network": asdict(network) if network else None,
         "shapes": {layer: list(mask.shape) for layer, mask in masks.items()},
         "mask_sha256": sealed.digest(packed),
-        **(metadata or {}),
+        **added,
     }
     sealed.write(Path(path), tensors, description)
 
@@ -101,25 +107,26 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     tensors, metadata = sealed.read(Path(path))
     if not {"ticket_version", "network", "shapes"} <= metadata.keys():
         raise InputError(f"{path} is not a ticket: its metadata lacks ticket_version, network or shapes")
-    if (version := metadata["ticket_version"]) != VERSION:
-        raise InputError(f"{path} is a ticket of version {version}; this package reads version {VERSION}")
+    version = metadata["ticket_version"]
+    if type(version) is not int or version != VERSION:
+        raise InputError(f"{path} is a ticket of version {reprlib.repr(version)}; this package reads version {VERSION}")
+    network, shapes = read_network(path, metadata), read_shapes(path, metadata)
     masks: Masks = {}
     weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
-    for layer, shape in metadata["shapes"].items():
+    for layer, shape in shapes.items():
         try:
-            masks[layer] = unpack(tensors[f"mask/{layer}"], tuple(shape))
+            masks[layer] = unpack(tensors[f"mask/{layer}"], shape)
             values = tensors[f"values/{layer}"]
             if values.shape != (live := int(masks[layer].sum()),):
                 raise ValueError(f"its mask has {live} live weights, its values have shape {tuple(values.shape)}")
             weight = torch.zeros(shape, dtype=values.dtype)
             weight[masks[layer]] = values
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, NotImplementedError) as error:
             raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
         weights[weight_name(layer)] = weight
-    described = metadata["network"]
-    network = None
-    if described:
-        network = models.Network(described["name"], tuple(described["input_shape"]), described["classes"])
+    for name in tensors:
+        if name.startswith("mask/") and name[5:] not in shapes:
+            raise InputError(f"{path} is not a whole ticket: {name} has no shape in the metadata")
     return Ticket(masks, weights, network, metadata)
 
 
@@ -134,10 +141,25 @@ def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn
     if model is None:
         if ticket.network is None:
             raise InputError(f"{path} does not name a network of lth_sparse; give load_ticket a model to put it into")
-        model = models.build(ticket.network, seed=0)
+        model = _build(path, ticket.network, ticket.weights)
     try:
         model.load_state_dict(ticket.weights)
     except RuntimeError as error:
         raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
     model.ticket = ticket  # type: ignore[assignment]
     return model
+
+
+def _build(path: str | PathLike[str], network: models.Network, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a ticket names, after it is known to be no larger than the weights that are there for it."""
+    try:
+        with torch.device("meta"):
+            size = sum(value.numel() for value in models.build(network, seed=0).state_dict().values())
+    except InputError as error:
+        raise InputError(f"{path}: metadata 'network': {error}") from error
+    if size > (held := sum(value.numel() for value in weights.values())):
+        raise InputError(
+            f"{path} does not fit the network that it names: {network.name} for images of shape "
+            f"{list(network.input_shape)} and {network.classes} classes has {size} numbers, the ticket {held}"
+        )
+    return models.build(network, seed=0)
