@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -21,9 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse import models
-from lth_sparse.nn.masks import Masks, prunable, weight_name
+from lth_sparse.nn.masks import Masks, weight_name
 from lth_sparse.storage import sealed
 from lth_sparse.storage.ticket_metadata import check_network, described, read_network, read_shapes
+from lth_sparse.storage.ticket_state import put_into, taken_from
 from lth_sparse.system.errors import InputError
 
 VERSION = 1
@@ -55,7 +56,7 @@ def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 def save_ticket(
     path: str | PathLike[str],
     model: nn.Module,
-    masks: Masks,
+    masks: Masks | None = None,
     *,
     weights: Mapping[str, Tensor] | None = None,
     network: models.Network | None = None,
@@ -63,36 +64,33 @@ def save_ticket(
 ) -> None:
     """Writes the ticket that `masks` and the rewind weights make, whole or not at all.
 
-    `masks`: {layer: bool, shape of its weight} for layers of `model`. `weights`: a state dict of `model`, the one to
-    rewind to (default: the weights that it has now). `network`: how to build the model again, for the networks of
-    `lth_sparse.models`; without it `load_ticket` has to be given a model. `metadata`: what else the file should say, as
-    JSON holds it; a tensor or an array of at most 1000 numbers becomes a list, one of no dimension a number.
+    `model`: dense, under `torch.nn.utils.prune`, sparse, or one of these inside DataParallel, DistributedDataParallel
+    or `torch.compile`; the ticket is that of the network inside and loads into each of these forms.
+    `masks`: {layer: bool, shape of its weight} for layers of `model`, beside those that it has itself, in sparse layers
+    or of prune (default: those alone). A mask of a tied weight holds under all its names.
+    `weights`: a state dict of `model`, in any of these forms, the one to rewind to (default: its weights now).
+    `network`: how to build the model again, for the networks of `lth_sparse.models`; without it `load_ticket` has to
+    be given a model.
+    `metadata`: what else the file should say, as JSON holds it; a tensor or an array of at most 1000 numbers becomes a
+    list, one of no dimension a number.
 
-    Raises InputError for a mask that is not bool, not of its weight's shape, or of a layer that `model` lacks, and for
-    metadata that JSON has no form for or whose keys are the format's own.
+    Raises InputError for a mask that is not bool, not of its weight's shape, of a layer that `model` lacks or has
+    another mask for, for tied weights with different masks, when there is no mask to be found, and for metadata that
+    JSON has no form for or whose keys are the format's own.
     """
     added = described(metadata or {})
     check_network(network)
-    state = dict(model.state_dict() if weights is None else weights)
-    layers = prunable(model)
+    chosen, dense, rest = taken_from(model, masks, weights)
     tensors: dict[str, Tensor] = {}
-    for layer, mask in masks.items():
-        if layer not in layers:
-            raise InputError(f"masks: the model has no prunable layer {layer!r}; it has {', '.join(layers)}")
-        weight = state.pop(weight_name(layer))
-        if mask.dtype != torch.bool or mask.shape != weight.shape:
-            raise InputError(
-                f"masks[{layer!r}]: expected bool of shape {tuple(weight.shape)}, "
-                f"given {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+    for layer, mask in chosen.items():
         tensors[f"mask/{layer}"] = pack(mask)
-        tensors[f"values/{layer}"] = weight.detach()[mask]
-    tensors |= {f"rest/{name}": value for name, value in state.items()}
+        tensors[f"values/{layer}"] = dense[layer][mask.to(dense[layer].device)]
+    tensors |= {f"rest/{name}": value for name, value in rest.items()}
     packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
     description = {
         "ticket_version": VERSION,
         "network": asdict(network) if network else None,
-        "shapes": {layer: list(mask.shape) for layer, mask in masks.items()},
+        "shapes": {layer: list(mask.shape) for layer, mask in chosen.items()},
         "mask_sha256": sealed.digest(packed),
         **added,
     }
@@ -115,6 +113,8 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
     for layer, shape in shapes.items():
         try:
+            if weight_name(layer) in weights:
+                raise ValueError("its weight is there with its mask and without")
             masks[layer] = unpack(tensors[f"mask/{layer}"], shape)
             values = tensors[f"values/{layer}"]
             if values.shape != (live := int(masks[layer].sum()),):
@@ -133,9 +133,14 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
 def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """The ticket's network, rewound: its live weights are the saved ones bit for bit, its pruned weights exactly 0.
 
-    `model` (default: a new one of the network that the ticket names) receives the weights and is returned; its
-    attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Raises InputError when the file is damaged
-    or names no network and no `model` is given, or when its weights do not fit `model`; OSError when it cannot be read.
+    `model` (default: a new one of the network that the ticket names; it may be wrapped as for `save_ticket`) receives
+    the weights and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
+    `model` has masks of its own, in sparse layers or of `torch.nn.utils.prune`, it gets the ticket's; its parameters
+    stay the same objects, but an optimizer's state for `values` no longer fits when their number changes. A dense layer
+    gets zeros.
+
+    Raises InputError when the file is damaged or names no network and no `model` is given, or when it does not fit
+    `model`; OSError when it cannot be read.
     """
     ticket = read_ticket(path)
     if model is None:
@@ -143,10 +148,10 @@ def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn
             raise InputError(f"{path} does not name a network of lth_sparse; give load_ticket a model to put it into")
         model = _build(path, ticket.network, ticket.weights)
     try:
-        model.load_state_dict(ticket.weights)
-    except RuntimeError as error:
+        masks, weights = put_into(model, ticket.masks, ticket.weights)
+    except (RuntimeError, InputError) as error:
         raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
-    model.ticket = ticket  # type: ignore[assignment]
+    model.ticket = replace(ticket, masks=masks, weights=weights)  # type: ignore[assignment]
     return model
 
 
