@@ -46,6 +46,8 @@ def write(path: Path, tensors: Mapping[str, Tensor], data: Mapping[str, Any]) ->
 
     `data` is JSON-ready, without a key "sha256". Equal content gives equal bytes.
     """
+    # As a reader will have it: keys that are numbers become text, which has another order.
+    data = json.loads(json.dumps(data))
     # Copies, because safetensors refuses tensors that share memory, as tied weights do.
     held = {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
     sealed = json.dumps({**data, "sha256": _seal(held, data)}, sort_keys=True)
@@ -63,8 +65,9 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         data = json.loads(header["__metadata__"][ENTRY])
         sealed = data.pop("sha256")
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+        found = _seal(tensors, data)
+    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise DamagedFile(f"{path} is damaged: it is cut short, or not a file of this project ({error})") from error
-    if _seal(tensors, data) != sealed:
+    if found != sealed:
         raise DamagedFile(f"{path} is damaged: its content does not match the SHA-256 written in it")
     return tensors, data

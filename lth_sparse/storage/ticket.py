@@ -9,8 +9,9 @@ network, the shapes of the masks, hashes, and what the maker adds (accuracies, c
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse import models
-from lth_sparse.nn.masks import Masks, prunable, weight_name
+from lth_sparse.nn.masks import Masks, weight_name
 from lth_sparse.storage import sealed
+from lth_sparse.storage.ticket_metadata import check_network, described, read_network, read_shapes
+from lth_sparse.storage.ticket_state import put_into, taken_from
 from lth_sparse.system.errors import InputError
 
 VERSION = 1
@@ -53,7 +56,7 @@ def unpack(bits: Tensor, shape: tuple[int, ...]) -> Tensor:
 def save_ticket(
     path: str | PathLike[str],
     model: nn.Module,
-    masks: Masks,
+    masks: Masks | None = None,
     *,
     weights: Mapping[str, Tensor] | None = None,
     network: models.Network | None = None,
@@ -61,34 +64,35 @@ def save_ticket(
 ) -> None:
     """Writes the ticket that `masks` and the rewind weights make, whole or not at all.
 
-    `masks`: {layer: bool, shape of its weight} for layers of `model`. `weights`: a state dict of `model`, the one to
-    rewind to (default: the weights that it has now). `network`: how to build the model again, for the networks of
-    `lth_sparse.models`; without it `load_ticket` has to be given a model. `metadata`: JSON-ready, kept as it is.
+    `model`: dense, under `torch.nn.utils.prune`, sparse, or one of these inside DataParallel, DistributedDataParallel
+    or `torch.compile`; the ticket is that of the network inside and loads into each of these forms.
+    `masks`: {layer: bool, shape of its weight} for layers of `model`, beside those that it has itself, in sparse layers
+    or of prune (default: those alone). A mask of a tied weight holds under all its names.
+    `weights`: a state dict of `model`, in any of these forms, the one to rewind to (default: its weights now).
+    `network`: how to build the model again, for the networks of `lth_sparse.models`; without it `load_ticket` has to
+    be given a model.
+    `metadata`: what else the file should say, as JSON holds it; a tensor or an array of at most 1000 numbers becomes a
+    list, one of no dimension a number.
 
-    Raises InputError for a mask that is not bool, not of its weight's shape, or of a layer that `model` lacks.
+    Raises InputError for a mask that is not bool, not of its weight's shape, of a layer that `model` lacks or has
+    another mask for, for tied weights with different masks, when there is no mask to be found, and for metadata that
+    JSON has no form for or whose keys are the format's own.
     """
-    state = dict(model.state_dict() if weights is None else weights)
-    layers = prunable(model)
+    added = described(metadata or {})
+    check_network(network)
+    chosen, dense, rest = taken_from(model, masks, weights)
     tensors: dict[str, Tensor] = {}
-    for layer, mask in masks.items():
-        if layer not in layers:
-            raise InputError(f"masks: the model has no prunable layer {layer!r}; it has {', '.join(layers)}")
-        weight = state.pop(weight_name(layer))
-        if mask.dtype != torch.bool or mask.shape != weight.shape:
-            raise InputError(
-                f"masks[{layer!r}]: expected bool of shape {tuple(weight.shape)}, "
-                f"given {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+    for layer, mask in chosen.items():
         tensors[f"mask/{layer}"] = pack(mask)
-        tensors[f"values/{layer}"] = weight.detach()[mask]
-    tensors |= {f"rest/{name}": value for name, value in state.items()}
+        tensors[f"values/{layer}"] = dense[layer][mask.to(dense[layer].device)]
+    tensors |= {f"rest/{name}": value for name, value in rest.items()}
     packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
     description = {
         "ticket_version": VERSION,
         "network": asdict(network) if network else None,
-        "shapes": {layer: list(mask.shape) for layer, mask in masks.items()},
+        "shapes": {layer: list(mask.shape) for layer, mask in chosen.items()},
         "mask_sha256": sealed.digest(packed),
-        **(metadata or {}),
+        **added,
     }
     sealed.write(Path(path), tensors, description)
 
@@ -101,43 +105,66 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     tensors, metadata = sealed.read(Path(path))
     if not {"ticket_version", "network", "shapes"} <= metadata.keys():
         raise InputError(f"{path} is not a ticket: its metadata lacks ticket_version, network or shapes")
-    if (version := metadata["ticket_version"]) != VERSION:
-        raise InputError(f"{path} is a ticket of version {version}; this package reads version {VERSION}")
+    version = metadata["ticket_version"]
+    if type(version) is not int or version != VERSION:
+        raise InputError(f"{path} is a ticket of version {reprlib.repr(version)}; this package reads version {VERSION}")
+    network, shapes = read_network(path, metadata), read_shapes(path, metadata)
     masks: Masks = {}
     weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
-    for layer, shape in metadata["shapes"].items():
+    for layer, shape in shapes.items():
         try:
-            masks[layer] = unpack(tensors[f"mask/{layer}"], tuple(shape))
+            if weight_name(layer) in weights:
+                raise ValueError("its weight is there with its mask and without")
+            masks[layer] = unpack(tensors[f"mask/{layer}"], shape)
             values = tensors[f"values/{layer}"]
             if values.shape != (live := int(masks[layer].sum()),):
                 raise ValueError(f"its mask has {live} live weights, its values have shape {tuple(values.shape)}")
             weight = torch.zeros(shape, dtype=values.dtype)
             weight[masks[layer]] = values
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, NotImplementedError) as error:
             raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
         weights[weight_name(layer)] = weight
-    described = metadata["network"]
-    network = None
-    if described:
-        network = models.Network(described["name"], tuple(described["input_shape"]), described["classes"])
+    for name in tensors:
+        if name.startswith("mask/") and name[5:] not in shapes:
+            raise InputError(f"{path} is not a whole ticket: {name} has no shape in the metadata")
     return Ticket(masks, weights, network, metadata)
 
 
 def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn.Module:
     """The ticket's network, rewound: its live weights are the saved ones bit for bit, its pruned weights exactly 0.
 
-    `model` (default: a new one of the network that the ticket names) receives the weights and is returned; its
-    attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Raises InputError when the file is damaged
-    or names no network and no `model` is given, or when its weights do not fit `model`; OSError when it cannot be read.
+    `model` (default: a new one of the network that the ticket names; it may be wrapped as for `save_ticket`) receives
+    the weights and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
+    `model` has masks of its own, in sparse layers or of `torch.nn.utils.prune`, it gets the ticket's; its parameters
+    stay the same objects, but an optimizer's state for `values` no longer fits when their number changes. A dense layer
+    gets zeros.
+
+    Raises InputError when the file is damaged or names no network and no `model` is given, or when it does not fit
+    `model`; OSError when it cannot be read.
     """
     ticket = read_ticket(path)
     if model is None:
         if ticket.network is None:
             raise InputError(f"{path} does not name a network of lth_sparse; give load_ticket a model to put it into")
-        model = models.build(ticket.network, seed=0)
+        model = _build(path, ticket.network, ticket.weights)
     try:
-        model.load_state_dict(ticket.weights)
-    except RuntimeError as error:
+        masks, weights = put_into(model, ticket.masks, ticket.weights)
+    except (RuntimeError, InputError) as error:
         raise InputError(f"{path} does not fit the model: {' '.join(str(error).split())}") from error
-    model.ticket = ticket  # type: ignore[assignment]
+    model.ticket = replace(ticket, masks=masks, weights=weights)  # type: ignore[assignment]
     return model
+
+
+def _build(path: str | PathLike[str], network: models.Network, weights: Mapping[str, Tensor]) -> nn.Module:
+    """The network that a ticket names, after it is known to be no larger than the weights that are there for it."""
+    try:
+        with torch.device("meta"):
+            size = sum(value.numel() for value in models.build(network, seed=0).state_dict().values())
+    except InputError as error:
+        raise InputError(f"{path}: metadata 'network': {error}") from error
+    if size > (held := sum(value.numel() for value in weights.values())):
+        raise InputError(
+            f"{path} does not fit the network that it names: {network.name} for images of shape "
+            f"{list(network.input_shape)} and {network.classes} classes has {size} numbers, the ticket {held}"
+        )
+    return models.build(network, seed=0)

@@ -30,6 +30,11 @@ def test_what_is_read_is_what_was_written(tmp_path: Path) -> None:
     assert all(torch.equal(read[name], tensors[name]) and read[name].dtype == tensors[name].dtype for name in read)
 
 
+def test_keys_that_are_numbers_do_not_damage_the_file(tmp_path: Path) -> None:
+    sealed.write(tmp_path / "x", {}, {"nested": {2: "a", 10: "b"}})
+    assert sealed.read(tmp_path / "x")[1] == {"nested": {"2": "a", "10": "b"}}
+
+
 def test_a_file_cut_short_anywhere_is_named_and_refused(path: Path) -> None:
     content = path.read_bytes()
     for length in (0, 4, 8, 40, len(content) // 2, len(content) - 1):

@@ -1,6 +1,8 @@
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -105,6 +107,19 @@ def test_a_ticket_can_be_trained_sparse(tmp_path: Path) -> None:
     torch.testing.assert_close(sparse(images), expected)
 
 
+def test_the_bytes_are_those_of_the_first_version(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3), nn.Flatten(), nn.Linear(12, 4))
+    with torch.no_grad():
+        for number, parameter in enumerate(model.parameters()):
+            parameter.copy_(torch.arange(parameter.numel()).reshape(parameter.shape) / 8 - number)
+    masks = {"0": torch.arange(54).reshape(3, 2, 3, 3) % 3 == 0, "3": torch.arange(48).reshape(4, 12) % 3 == 0}
+    metadata = {"accuracy": 0.5, "epochs": (1, 2), "nested": {"a": None}}
+    lth.save_ticket(tmp_path / "t", model, masks, metadata=metadata)
+    assert hashlib.sha256((tmp_path / "t").read_bytes()).hexdigest() == (
+        "7812ccf0ca9129f78e801595ebd18fe3919e3adde891f5bdcfb940bb4bbbbf57"
+    )
+
+
 def test_damaged_and_foreign_files_are_named(tmp_path: Path) -> None:
     described, model, masks = network("small")
     path = tmp_path / "t.safetensors"
@@ -131,6 +146,8 @@ def test_a_ticket_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
         ([3, 3], {"mask/a": bits, "values/a": torch.ones(1)}),
         ([3, 3], {"mask/a": bits, "values/a": torch.ones(8)}),
         ([3, 3], {"mask/a": bits}),
+        ([3, 3], {"mask/a": bits, "values/a": torch.ones(9), "rest/a.weight": torch.ones(3, 3)}),
+        ([3, 3], {"mask/a": bits, "values/a": torch.ones(9, dtype=torch.uint16)}),
     ):
         sealed.write(tmp_path / "t", tensors, {"ticket_version": 1, "network": None, "shapes": {"a": shape}})
         with pytest.raises(InputError, match="not a whole ticket: layer 'a'"):
@@ -146,7 +163,13 @@ def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
             r"expected bool of shape \(4, 5\), given torch.bool of shape \(5, 4\)",
         ),
         ({"0": torch.ones(4, 5)}, "given torch.float32"),
+        ({"0": np.ones((4, 5), bool)}, r"masks\['0'\]: got a ndarray, expected a bool tensor; torch.as_tensor"),
+        ({"0": [[True] * 5] * 4}, r"masks\['0'\]: got a list, expected a bool tensor"),
+        ([torch.ones(4, 5, dtype=torch.bool)], "masks: got a list"),
+        ({"0": torch.ones(4, 5, dtype=torch.bool, device="meta")}, "without entries"),
     ):
         with pytest.raises(InputError, match=message):
-            lth.save_ticket(tmp_path / "t", model, masks)
+            lth.save_ticket(tmp_path / "t", model, masks)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"model: got a OrderedDict, expected a torch.nn.Module"):
+        lth.save_ticket(tmp_path / "t", model.state_dict(), {})  # type: ignore[arg-type]
     assert not (tmp_path / "t").exists()

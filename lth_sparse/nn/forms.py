@@ -1,0 +1,74 @@
+"""The forms in which a model holds weights: dense, under torch.nn.utils.prune, sparse; tied, and inside a wrapper."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from torch import Tensor, nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+from lth_sparse.nn.masks import Masks
+from lth_sparse.nn.sparse_layer import SparseLayer
+from lth_sparse.system.errors import InputError
+
+
+def unwrap(model: nn.Module) -> tuple[nn.Module, str]:
+    """The network inside DataParallel, DistributedDataParallel and torch.compile, and what they put before names."""
+    if not isinstance(model, nn.Module):
+        raise InputError(f"model: got a {type(model).__name__}, expected a torch.nn.Module")
+    prefix = ""
+    while True:
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            child = "module"
+        elif "_orig_mod" in model._modules:  # Importing torch.compile's class to ask for it takes seconds.
+            child = "_orig_mod"
+        else:
+            return model, prefix
+        model, prefix = model.get_submodule(child), f"{prefix}{child}."
+
+
+def layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear | SparseLayer]:
+    """The layers whose weight can have a mask, by all their names: a layer that is used twice has two."""
+    found = model.named_modules(remove_duplicate=False)
+    return {name: module for name, module in found if isinstance(module, nn.Conv2d | nn.Linear | SparseLayer)}
+
+
+def pruned(module: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """The parameters of this module that are under torch.nn.utils.prune: {name: (original, mask)}."""
+    found: dict[str, tuple[Tensor, Tensor]] = {}
+    for key, original in module._parameters.items():
+        name = key.removesuffix("_orig")
+        mask = module._buffers.get(f"{name}_mask")
+        # A layer of another library may have tensors of these names beside a weight that is a parameter.
+        if name != key and original is not None and mask is not None and name not in module._parameters:
+            found[name] = original, mask
+    return found
+
+
+def weight_shape(layer: nn.Conv2d | nn.Linear | SparseLayer) -> tuple[int, ...]:
+    """The dense weight's."""
+    return tuple(layer.mask.shape if isinstance(layer, SparseLayer) else layer.weight.shape)
+
+
+def own_masks(model: nn.Module) -> Masks:
+    """The masks that the model itself holds: those of sparse layers and of torch.nn.utils.prune."""
+    masks: Masks = {}
+    for name, layer in layers(model).items():
+        if isinstance(layer, SparseLayer):
+            masks[name] = layer.mask
+        elif "weight" in (held := pruned(layer)):
+            masks[name] = held["weight"][1] != 0
+    return masks
+
+
+def tied(model: nn.Module) -> list[list[str]]:
+    """The names, as a dense model has them, of each parameter and buffer that has several."""
+    names: dict[int, list[str]] = defaultdict(list)
+    for module_name, module in model.named_modules(remove_duplicate=False):
+        called = {f"{key}_orig": key for key in pruned(module)}
+        if isinstance(module, SparseLayer):
+            called["values"] = "weight"
+        for key, tensor in (*module._parameters.items(), *module._buffers.items()):
+            if tensor is not None:
+                names[id(tensor)].append(f"{module_name}.{called.get(key, key)}".removeprefix("."))
+    return [group for group in names.values() if len(group) > 1]
