@@ -252,7 +252,7 @@ def test_a_training_that_goes_astray_is_seen(
 ) -> None:
     broken(WrongInTraining)
     monkeypatch.setattr(WrongInTraining, "calls", 0)
-    monkeypatch.setattr(verify, "_not_timed", lambda backend: "this test counts calls")
+    monkeypatch.setattr("lth_sparse.verification.rows.not_timed", lambda backend: "this test counts calls")
     status, out, _ = call(*SMALL, "--steps", "12", "--backend", "broken", "--json", "found.json")
     assert status == 1
     rows = json.loads(Path("found.json").read_text())["rows"]
