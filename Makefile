@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint bench bench-full guard lottery results notebook kernels model gpu tune sanitize clean
+.PHONY: run test lint docs bench bench-full guard lottery results notebook kernels model gpu tune sanitize clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -28,6 +28,10 @@ lint: $(VENV)/ready
 	$(VENV)/bin/mypy
 	$(VENV)/bin/lint-imports
 
+# The site, in build/docs. Whatever Sphinx warns of fails it, a link that leads nowhere among them.
+docs: $(VENV)/ready-docs
+	$(VENV)/bin/sphinx-build --fail-on-warning --keep-going --nitpicky --quiet docs build/docs $(ARGS)
+
 bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
 
@@ -47,7 +51,8 @@ lottery: $(VENV)/ready
 	$(LOTTERY) --image-size 16 --iterations 500 --evaluate-every 250 --test-images 2000 $(ARGS)
 	$(LOTTERY) --extrapolate $(ARGS)
 
-# docs/results/README.md, its charts and the figures of README.md, of the files that bench and the lotteries left.
+# docs/results/README.md, its charts and the figures of README.md and docs/*.md, of the files that bench and the lotteries
+# left.
 results: $(VENV)/ready
 	$(VENV)/bin/python -m bench.page
 
@@ -92,6 +97,10 @@ $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet -r requirements.txt -r requirements-dev.txt
 	$(VENV)/bin/python -m pip install --quiet --no-build-isolation -e .
+	touch $@
+
+$(VENV)/ready-docs: $(VENV)/ready requirements-docs.txt
+	$(VENV)/bin/python -m pip install --quiet -r requirements-docs.txt
 	touch $@
 
 clean:

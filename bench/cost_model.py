@@ -128,7 +128,7 @@ def cuda_instructions(precision: str) -> dict[str, float]:
     """Kernel -> instructions for a fragment, in the extension that is built."""
     built = extension.built("_cuda")
     if built is None:
-        raise FileNotFoundError("the CUDA extension is not built: see LTH_SPARSE_CUDA in README.md")
+        raise FileNotFoundError("the CUDA extension is not built: see LTH_SPARSE_CUDA in docs/gpu-kernels.md")
     found = {readable(kernel.name): kernel for kernel in kernels_in(built) if kernel.architecture == ARCHITECTURE}
     arithmetic = {"tf32": "Tf32", "bfloat16": "Bfloat16, pairs"}[precision]
     return {name: per_fragment(found[(name, arithmetic)]) for name in GATHERING}

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     chosen = parser.parse_args(arguments)
     if chosen.extension is None or not chosen.extension.exists():
-        parser.error("there is no built CUDA extension: see LTH_SPARSE_CUDA in README.md")
+        parser.error("there is no built CUDA extension: see LTH_SPARSE_CUDA in docs/gpu-kernels.md")
     kernels = kernels_in(chosen.extension)
     rows = sorted((row_of(kernel) for kernel in kernels), key=lambda row: row[:3])
     print("\n".join(aligned([TITLES, *rows])))

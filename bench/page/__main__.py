@@ -1,4 +1,4 @@
-"""`python -m bench.page`: writes docs/results/README.md, its charts, and the figures of README.md."""
+"""`python -m bench.page`: writes docs/results/README.md, its charts, and the figures of README.md and docs/*.md."""
 
 from __future__ import annotations
 
@@ -18,13 +18,12 @@ def main() -> int:
     for old in (ROOT / PAGE / "plots").glob("*.svg"):
         if old.relative_to(ROOT) not in files:
             old.unlink()
-    files |= {
-        build.PAGE_TEXT: build.text(parts).encode(),
-        build.README: build.readme_text(measured).encode(),
-    }
+    charts = len(files)
+    texts = {build.PAGE_TEXT: build.text(parts)} | build.documents(measured)
+    files |= {path: text.encode() for path, text in texts.items()}
     for path, content in files.items():
         (ROOT / path).write_bytes(content)
-    print(f"{build.PAGE_TEXT}, {len(files) - 2} charts, {build.README}")
+    print(f"{charts} charts, {', '.join(map(str, texts))}")
     return 0
 
 

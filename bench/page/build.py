@@ -1,30 +1,29 @@
-"""The page, its charts and README.md, as they have to be: path from the root -> content."""
+"""The page, its charts and the documents with figures of it, as they have to be: path from the root -> content."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import cpu, gpu, losing, lotteries, readme, runs
+from bench.page import blocks, cpu, front, gpu, losing, lotteries, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
 
-README = Path("README.md")
 PAGE_TEXT = PAGE / "README.md"
 
 _OPENING = """<!-- Made by `make results` of bench/results/*.json and the folders beside this file. Do not edit. -->
 
 # Results
 
-`make results` makes this page, its charts and the figures of `README.md` of the files that it names; nothing is
-typed by hand but the comments on the lottery runs (`about.md` in their folders). `CONTRIBUTING.md` says how to measure
-again.
+`make results` makes this page, its charts and the figures of [README.md](../../README.md) and of the pages beside it of
+the files that it names; nothing is typed by hand but the comments on the lottery runs (`about.md` in their folders).
+[CONTRIBUTING.md](../../CONTRIBUTING.md) says how to measure again.
 """
 
 
 def sections(sources: Sources) -> list[Section]:
     """The page, in reading order."""
-    made = lotteries.sections(sources.lotteries)
+    made = [front.section(sources, blocks.processor(sources)), *lotteries.sections(sources.lotteries)]
     made += [cpu.section(name, found) for name, found in sources.cpu.items()]
     made += gpu.sections(sources.gpu)
     kept = Section("Lottery runs")
@@ -51,9 +50,10 @@ def charts(parts: list[Section]) -> list[Chart]:
     return [chart for part in parts for chart in part.charts]
 
 
-def readme_text(sources: Sources, root: Path = ROOT) -> str:
-    """README.md with its figures as they were measured."""
-    return readme.filled((root / README).read_text(), sources)
+def documents(sources: Sources, root: Path = ROOT) -> dict[Path, str]:
+    """Each document that has figures, with them as they were measured."""
+    written = {path.relative_to(root): path.read_text() for path in (root / "README.md", *(root / "docs").glob("*.md"))}
+    return {path: blocks.filled(text, sources) for path, text in sorted(written.items()) if blocks.names(text)}
 
 
 def _anchor(heading: str) -> str:

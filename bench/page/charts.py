@@ -6,7 +6,7 @@ import hashlib
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import matplotlib
@@ -19,6 +19,7 @@ from lth_sparse.report.plots import INK, WIDTH, styled, title
 COLORS = ("#0072b2", "#c04e00", "#00795a", "#8c4799", "#b8860b", "#555555", "#d0437c", "#3f7f93")
 BREAK_EVEN = 1.0
 _HEIGHT = 3.6
+_ROUND = (1.0, 0.5, 0.2, 0.1, 0.05, 0.02)
 _TEXT: Any = {"svg.fonttype": "none", "svg.hashsalt": "lth_sparse"}
 
 
@@ -42,7 +43,8 @@ class Line:
 class Chart:
     """`x_axis`: "sparsity" (from dense to sparse on a log scale of what is left), "log", or "linear".
 
-    `break_even`: x against a ratio, of which 1 is marked, and each place where a line crosses it.
+    `break_even`: x against a ratio, of which 1 is marked, and each place where a line crosses it. `narrow`: as wide as
+    a phone, for the front page; it says nothing about the points, so the digest is without it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Chart:
     x_axis: str = "linear"
     y_log: bool = False
     break_even: bool = False
+    narrow: bool = field(default=False, repr=False)
 
     @property
     def file(self) -> str:
@@ -85,7 +88,7 @@ def crossing(x: Sequence[float], y: Sequence[float]) -> float | None:
 def svg(chart: Chart) -> bytes:
     """The chart; equal charts give equal bytes with the same matplotlib."""
     with matplotlib.rc_context(_TEXT):
-        figure = Figure(figsize=(1.5 * WIDTH, _HEIGHT), layout="constrained")
+        figure = Figure(figsize=(WIDTH if chart.narrow else 1.5 * WIDTH, _HEIGHT), layout="constrained")
         axes = figure.subplots()
         for line in chart.lines:
             color = INK if line.color < 0 else COLORS[line.color % len(COLORS)]
@@ -96,7 +99,10 @@ def svg(chart: Chart) -> bytes:
         axes.set_xlabel(chart.x_label)
         axes.set_ylabel(chart.y_label)
         _scale(axes, chart)
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        if chart.narrow:
+            axes.legend(loc="best")
+        else:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
         content = io.BytesIO()
         metadata = {"Date": None, "Creator": None, "Identifier": chart.digest}
         figure.savefig(content, format="svg", metadata=metadata)
@@ -106,6 +112,8 @@ def svg(chart: Chart) -> bytes:
 
 def _place(chart: Chart, x: Sequence[float]) -> list[float]:
     """Where the points are drawn: a sparsity by the logarithm of the weights left."""
+    if chart.x_axis == "weights left":
+        return [-math.log(value) for value in x]
     return [-math.log(1 - value) for value in x] if chart.x_axis == "sparsity" else list(x)
 
 
@@ -123,6 +131,9 @@ def _scale(axes: Axes, chart: Chart) -> None:
         places = sorted({value for line in chart.lines for value in line.x})
         axes.xaxis.set_major_locator(FixedLocator(_place(chart, places)))
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * (1 - math.exp(-value)):.3g}"))
+    elif chart.x_axis == "weights left":
+        axes.xaxis.set_major_locator(FixedLocator(_place(chart, _ROUND)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * math.exp(-value):.3g}"))
     elif chart.x_axis == "log":
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator())

@@ -157,7 +157,7 @@ def losing_table(found: dict[str, Any]) -> list[str]:
     slow_steps = [
         [f"a step of {step['network']}", "tf32", "random", side, f"{words.percent(step['sparsity'])}: {value:.2f}"]
         for step in found["steps"]
-        for side, value in _step_ratios(step).items()
+        for side, value in step_ratios(step).items()
         if value < 1
     ]
     keys = dict.fromkeys((row.layer, row.precision, row.masks, row.backend) for row in losing)
@@ -188,7 +188,8 @@ def errors(measured: Sequence[Ratio]) -> list[str]:
     return lines
 
 
-def _step_ratios(step: dict[str, Any]) -> dict[str, float]:
+def step_ratios(step: dict[str, Any]) -> dict[str, float]:
+    """Backend -> masked dense PyTorch's time of a whole step over ours, each in its better layout."""
     best: dict[str, float] = {}
     for name, value in step["microseconds"].items():
         side = name.split(",")[0]
@@ -202,7 +203,7 @@ def steps(found: dict[str, Any]) -> list[str]:
         f"- A training step of {step['network']} at {words.percent(step['sparsity'])}, tf32, random masks, as a CUDA "
         f"graph: {side} {words.ratio(value)} of masked dense PyTorch's speed"
         for step in found["steps"]
-        for side, value in _step_ratios(step).items()
+        for side, value in step_ratios(step).items()
     ]
 
 

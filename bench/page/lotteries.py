@@ -71,22 +71,6 @@ def summary(files: dict[str, dict[str, Any]]) -> list[str]:
     return words.table(titles, lines)
 
 
-def sentences(files: dict[str, dict[str, Any]]) -> list[str]:
-    """The headline figures once more, in a list."""
-    lines = []
-    for found in files.values():
-        whole = totals(found, "training_seconds" if found["extrapolated"] else "wall_seconds")
-        what = "the training steps of a whole lottery" if found["extrapolated"] else "a whole lottery"
-        last = found["rounds"][-1]
-        lines.append(
-            f"- {title(found)}: {what}, {last['round']} rounds down to {words.percent(last['density'])} of the "
-            "weights: "
-            f"{words.duration(whole['dense'])} in masked dense PyTorch, {words.duration(whole['auto'])} under `auto`, "
-            f"{words.ratio(whole['dense'] / whole['auto'])} times faster"
-        )
-    return lines
-
-
 def _section(name: str, found: dict[str, Any]) -> Section:
     slug = name.removesuffix(".json")
     made = Section(title(found), level=3)

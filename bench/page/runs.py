@@ -31,7 +31,7 @@ def section(run: Run) -> Section:
         f"- Machine: {here['processor']}, {here['threads']} threads, {here['device']}; {here['platform']}",
         f"- Versions: torch {here['torch']}, Python {here['python']}, lth_sparse {here['lth_sparse']}",
         f"- Commit: `{here['commit']}`",
-        f"- Command: `{info['command']}`",
+        f"- Command: `{words.command(info['command'])}`",
     )
     made.say(run.about)
     made.say(*rounds_table(run))
@@ -74,11 +74,11 @@ def accuracy_table(run: Run) -> list[str]:
 def choice(run: Run) -> list[str]:
     """The ticket that validation chose, in a list."""
     best, dense = Record(rounds=run.rounds).best_ticket(), run.rounds[0]
-    random = "" if best.accuracy_random is None else f", a random mask of the same size {_points(best.accuracy_random)}"
+    random = "" if best.accuracy_random is None else f", a random mask of the same size {points(best.accuracy_random)}"
     return [
         f"- The ticket chosen on validation accuracy alone has {words.percent(best.density)} of the weights (round "
-        f"{best.round}): {_points(best.accuracy_retrained)} of the test images, the dense network "
-        f"{_points(dense.accuracy_retrained)}{random}.",
+        f"{best.round}): {points(best.accuracy_retrained)} of the test images, the dense network "
+        f"{points(dense.accuracy_retrained)}{random}.",
         f"- Training the {len(run.rounds)} tickets, round 0 included, took {words.duration(seconds(run))}, "
         "without evaluations and controls.",
     ]
@@ -133,5 +133,5 @@ def memory_chart(run: Run) -> Chart:
     return Chart(f"{run.name}-memory", run.name, "round", "training state, MiB", lines)
 
 
-def _points(accuracy: float) -> str:
+def points(accuracy: float) -> str:
     return f"{100 * accuracy:.2f} %"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
 from bench.cases import LAYERS
 from lth_sparse.plans.layer_spec import LayerSpec
 
+_HOME = re.compile(r"/root/|/home/[^/ ]+/")
 INSTRUCTION_SETS = {"avx512": "AVX-512", "avx2": "AVX2", "portable": "no vector instructions"}
 
 
@@ -37,6 +39,11 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]
 
 
+def command(text: str) -> str:
+    """As it was given, its home directory as `~`."""
+    return _HOME.sub("~/", text)
+
+
 def provenance(about: dict[str, Any]) -> list[str]:
     """What a file was measured on, when, and by which command, as a list."""
     here = about["measured_on"]
@@ -51,7 +58,7 @@ def provenance(about: dict[str, Any]) -> list[str]:
         f"- Machine: {', '.join(machine)}; {here['platform']}; {here['allocator']}",
         f"- Versions: {', '.join(versions)}, lth_sparse {here['lth_sparse']}",
         f"- Commit: `{here['commit'] or 'unknown'}`, {about['date']}",
-        f"- Command: `{about['command']}`",
+        f"- Command: `{command(about['command'])}`",
     ]
 
 

@@ -1,4 +1,4 @@
-"""The results page and the figures of README.md are what the committed measurements give, and nothing else."""
+"""The results page and the figures of the documents are what the committed measurements give, and nothing else."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import lth_sparse
 from bench import gpu as gpu_command
 from bench.cost_model import random_masks
 from bench.gpu_cases import REHEARSED
-from bench.page import build, readme, sources
+from bench.page import blocks, build, front, sources
 from bench.page.charts import BREAK_EVEN, crossing, svg
 from bench.page.gpu import ratios
 from bench.page.losing import slower
@@ -40,8 +40,16 @@ def test_the_page_is_what_the_files_give(measured: Sources) -> None:
     assert (ROOT / build.PAGE_TEXT).read_text() == page(measured), AGAIN
 
 
-def test_the_figures_of_the_readme_are_what_the_files_give(measured: Sources) -> None:
-    assert (ROOT / build.README).read_text() == build.readme_text(measured), AGAIN
+def figures(measured: Sources) -> str:
+    """All documents that have figures of it, one after the other."""
+    return "\n".join(build.documents(measured).values())
+
+
+def test_the_figures_of_the_documents_are_what_the_files_give(measured: Sources) -> None:
+    made = build.documents(measured)
+    assert Path("README.md") in made
+    for path, text in made.items():
+        assert (ROOT / path).read_text() == text, f"{path}: {AGAIN}"
 
 
 def test_every_chart_is_there_and_drawn_from_these_figures(measured: Sources) -> None:
@@ -61,40 +69,60 @@ def test_every_picture_and_file_that_the_page_names_exists(measured: Sources) ->
         assert f"`bench/results/{name}`" in page(measured)
 
 
-def test_a_figure_typed_into_the_readme_is_seen(measured: Sources) -> None:
+def test_every_block_that_can_be_made_stands_in_one_document(measured: Sources) -> None:
+    found = [name for text in build.documents(measured).values() for name in blocks.names(text)]
+    assert sorted(found) == sorted(blocks.BLOCKS)
+
+
+def test_a_figure_typed_into_a_document_is_seen(measured: Sources) -> None:
     """In every block: one digit of its text changed is changed back."""
-    text = (ROOT / build.README).read_text()
-    assert set(readme.names(text)) == readme.BLOCKS.keys()
-    for name in readme.BLOCKS:
-        start = text.index(f"<!-- results: {name} -->")
-        end = text.index("<!-- end -->", start)
-        place = start + len(f"<!-- results: {name} -->\n")
-        digit = re.search(r"\d", text[place:end])
-        place += digit.start() if digit else 0
-        doctored = f"{text[:place]}#{text[place + 1 :]}"
-        assert readme.filled(doctored, measured) == text
+    for text in build.documents(measured).values():
+        for name in blocks.names(text):
+            start = text.index(f"<!-- results: {name} -->")
+            end = text.index("<!-- end -->", start)
+            place = start + len(f"<!-- results: {name} -->\n")
+            digit = re.search(r"\d", text[place:end])
+            place += digit.start() if digit else 0
+            doctored = f"{text[:place]}#{text[place + 1 :]}"
+            assert blocks.filled(doctored, measured) == text
 
 
 def test_nothing_that_a_block_says_is_said_by_hand() -> None:
-    written = readme.without_blocks((ROOT / build.README).read_text())
-    assert not re.search(r"not yet run on a gpu", written, re.IGNORECASE)
-    assert not re.search(r"\d times (faster|slower)|\d+ MiB", written)
+    for path in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        written = blocks.without_blocks(path.read_text())
+        assert not re.search(r"not yet run on a gpu", written, re.IGNORECASE), path
+        assert not re.search(r"\d times (faster|slower)|\d+ MiB", written), path
 
 
-def test_another_time_makes_another_page_another_readme_and_another_chart(measured: Sources) -> None:
-    before_page, before_readme = page(measured), build.readme_text(measured)
+def test_another_time_makes_another_page_other_figures_and_another_chart(measured: Sources) -> None:
+    before_page, before_figures = page(measured), figures(measured)
     before = {chart.name: chart.digest for chart in build.charts(build.sections(measured))}
-    found = measured.cpu[readme.PROCESSOR]
+    found = measured.cpu[blocks.PROCESSOR]
     row = next(row for row in found["rows"] if row["case"] == "c64" and row["sparsity"] == 0.9)
     row["by_minimum"] *= 2
     assert page(measured) != before_page
-    assert build.readme_text(measured) != before_readme
+    assert figures(measured) != before_figures
     after = {chart.name: chart.digest for chart in build.charts(build.sections(measured))}
     assert [name for name in after if after[name] != before[name]] == ["cpu-amd-epyc-speedup-batch-128"]
 
 
+def test_the_front_page_says_that_the_gpu_loses_while_it_does(measured: Sources) -> None:
+    def third() -> str:
+        return front.numbers(measured, blocks.processor(measured))[2]
+
+    assert "so slower" in third()
+    for found in measured.gpu.values():
+        for step in found["steps"]:
+            step["microseconds"] = {
+                side: value if "dense" in side else 1.0 for side, value in step["microseconds"].items()
+            }
+    assert "so slower" not in third()
+    measured.gpu.clear()
+    assert "not yet run on a gpu" in third().lower()
+
+
 def test_a_row_that_loses_is_among_the_losing_ones(measured: Sources) -> None:
-    found = measured.cpu[readme.PROCESSOR]
+    found = measured.cpu[blocks.PROCESSOR]
     assert ("c64", "cpp at 90%, contiguous") not in {losing[:2] for losing in slower(found)}
     side = next(side for side in found["sides"] if (side["case"], side["side"]) == ("c64", "cpp at 90%, contiguous"))
     side["minimum"] *= 100
@@ -143,10 +171,10 @@ def gpu_file(tmp_path: Path, precision: None) -> dict[str, Any]:
 
 def test_a_gpu_file_joins_the_page(measured: Sources, gpu_file: dict[str, Any], tmp_path: Path) -> None:
     measured.gpu.clear()
-    for text in (page(measured), build.readme_text(measured)):
+    for text in (page(measured), figures(measured)):
         assert "not yet run on a gpu" in text.lower()
     measured.gpu["gpu-nvidia-test-gpu.json"] = gpu_file
-    for text in (page(measured), build.readme_text(measured)):
+    for text in (page(measured), figures(measured)):
         assert "not yet run on a gpu" not in text.lower()
         assert "NVIDIA Test GPU" in text
         assert "Tests of cuda: 9 passed" in text

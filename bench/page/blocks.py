@@ -1,15 +1,15 @@
-"""The figures of README.md: blocks between `<!-- results: NAME -->` and `<!-- end -->`, made of the same files."""
+"""The figures in README.md and docs/*.md: blocks between `<!-- results: NAME -->` and `<!-- end -->`."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from bench.page import cpu, gpu, losing, lotteries, runs, words
+from bench.page import cpu, front, gpu, losing, lotteries, runs, words
 from bench.page.sources import Run, Sources
 
 PROCESSOR = "cpu-amd-epyc.json"
-"""The file of the processor that README.md is about; the page shows all."""
+"""The file of the processor that the documents are about; the page shows all."""
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 
@@ -28,45 +28,22 @@ def without_blocks(text: str) -> str:
     return _BLOCK.sub("", text)
 
 
-def _opening(sources: Sources) -> list[str]:
-    """What the kernels gain, in the sentences that open README.md."""
-    found = _processor(sources)
-    rows = [row for row in cpu.of_networks(found) if cpu.backend(row) == "cpp"]
-    rows.sort(key=lambda row: -row["by_minimum"])
-    first, *others = [(row["case"], words.ratio(row["by_minimum"])) for row in rows]
-    here, left = found["measured_on"], words.percent(1 - rows[0]["sparsity"])
-    return [
-        f"On {here['threads']} cores of an {here['processor']} a training step of {first[0]} with {left} of its "
-        f"weights is {first[1]} times faster than masked dense PyTorch's"
-        + "".join(f", one of {name} {gain} times" for name, gain in others)
-        + ".",
-        *_gpus(sources),
-        *(["", *lotteries.sentences(sources.lotteries)] if sources.lotteries else []),
-    ]
-
-
-def _gpus(sources: Sources) -> list[str]:
-    if not sources.gpu:
-        return [gpu.NOT_YET]
-    measured = " and ".join(f"an {found['measured_on']['device']}" for found in sources.gpu.values())
-    return [f'The GPU kernels were measured on {measured}: "Speed of the GPU kernels" below.']
-
-
-def _processor(sources: Sources) -> dict[str, Any]:
+def processor(sources: Sources) -> dict[str, Any]:
+    """The file of PROCESSOR."""
     return sources.cpu[PROCESSOR]
 
 
 def _measured_on(sources: Sources) -> list[str]:
-    return words.provenance(_processor(sources))
+    return words.provenance(processor(sources))
 
 
 def _cpu_steps(sources: Sources) -> list[str]:
-    found = _processor(sources)
+    found = processor(sources)
     return [*cpu.steps_table(found), "", *cpu.memory(found)]
 
 
 def _cpu_losing(sources: Sources) -> list[str]:
-    found = _processor(sources)
+    found = processor(sources)
     return ["Short of the floor:", "", *losing.missed_table(found), "", "Slower than dense, or larger:", "",
             *losing.slower_table(found)]  # fmt: skip
 
@@ -120,11 +97,11 @@ def _gpu(sources: Sources) -> list[str]:
 
 
 BLOCKS = {
-    "opening": _opening,
+    "numbers": lambda sources: front.numbers(sources, processor(sources)),
     "measured-on": _measured_on,
     "lottery": _whole_lottery,
     "lottery-run": _lottery,
-    "cpu-layers": lambda sources: cpu.layers_table(_processor(sources)),
+    "cpu-layers": lambda sources: cpu.layers_table(processor(sources)),
     "cpu-steps": _cpu_steps,
     "cpu-losing": _cpu_losing,
     "throughput": _throughput,
