@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint docs dist bench bench-full guard lottery results kernels model gpu tune sanitize clang unchanged clean
+.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune sanitize clang unchanged clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -61,6 +61,12 @@ lottery: $(VENV)/ready
 # left.
 results: $(VENV)/ready
 	$(VENV)/bin/python -m bench.page
+
+# notebooks/first_ticket.py with its outputs, to be opened in Jupyter or an editor.
+notebook: $(VENV)/ready
+	mkdir -p build
+	$(VENV)/bin/jupytext --quiet --to ipynb --output build/first_ticket.ipynb notebooks/first_ticket.py
+	$(VENV)/bin/jupyter-execute --inplace build/first_ticket.ipynb
 
 # What the compilers make of the Triton and CUDA kernels, and what an H200 could make of them: neither needs a GPU.
 kernels model: export TRITON_INTERPRET =

@@ -35,7 +35,7 @@ def sections(sources: Sources) -> list[Section]:
     made += [kept, *(runs.section(run) for run in sources.runs)]
     throughput = Section("Training throughput of the dense backend")
     throughput.say("Over a plain hand-written PyTorch loop, a step of each in turn (`make bench-full`); 1 is equal.")
-    throughput.say("```", *sources.throughput, "```")
+    throughput.say("```text", *sources.throughput, "```")
     return [*made, throughput, losing.section(sources)]
 
 

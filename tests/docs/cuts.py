@@ -1,0 +1,156 @@
+"""What the commands on the pages become where they would take too long for a test, need a GPU or need a network.
+
+A command is cut short by a setting, so that the real program still reads every option of it that is left; the reason
+stands beside it. A command that no row covers runs as it is.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Cut:
+    """`command` (a regular expression) -> what `changes` (regular expressions and replacements, in turn) make of it.
+
+    `{rounds}` in a replacement becomes the number of the last ticket that the page names.
+    """
+
+    command: str
+    changes: tuple[tuple[str, str], ...]
+    reason: str
+
+
+def _with(options: str, *dropped: str) -> tuple[tuple[str, str], ...]:
+    """The command without the options `dropped` and their values, and with `options` at its end."""
+    return (*((rf" --{name}[ =]\S+", "") for name in dropped), (r"$", f" {options}"))
+
+
+_LOTTERY = ("dataset", "data-dir", "epochs", "iterations", "evaluate-every", "rounds", "rewind-iteration", "image-size")
+_TINY = "--dataset digits --evaluate-every 10 --rewind-iteration 0"
+_PLAYED = "--rehearse --dataset digits --image-size 8 --iterations 8 --evaluate-every 8 --rounds 1 --test-images 50"
+_UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
+_GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = {"linear": 0.9}; guard.main()'
+_PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
+_ONE_FILE = "tests/lottery/test_pruning.py -k ties"
+_RECIPE = ((r"^make", "make --dry-run"),)
+
+CUTS = (
+    Cut(r"--help$", (), "it prints and ends"),
+    Cut(
+        r"^python -m lth_sparse\.run .*--backend triton",
+        _with(f"{_TINY} --iterations 2 --rounds 1 --model lenet-300-100 --batch-size 4", *_LOTTERY),
+        "4 minutes, so a smaller network and 2 steps; Triton's interpreter runs the same kernels",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )run\b",
+        _with(f"{_TINY} --iterations 10 --rounds {{rounds}}", *_LOTTERY),
+        "minutes to days, and a download, so 10 steps a round on digits",
+    ),
+    Cut(
+        r"^make run\b",
+        ((r"$", f' ARGS="{_TINY} --iterations 10 --rounds {{rounds}}"'),),
+        "minutes, and a download, so 10 steps a round on digits",
+    ),
+    Cut(
+        r"^python -m lth_sparse\.verify .*--(ticket|model \w+:)",
+        _with("--steps 2 --batch-size 2"),
+        "a minute, so 2 images and 2 steps",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )verify\b",
+        ((r"(--sparsity \d?\.\d+)[,\d.]*", r"\1"), *_with("--model small --steps 2 --batch-size 2", "model")),
+        "a minute and more, so the smallest network, 2 images and 2 steps",
+    ),
+    Cut(
+        r"^python -m bench\.lottery\b",
+        _with(f"{_PLAYED} --results build/lottery", *_LOTTERY, "test-images"),
+        "half an hour to hours, and a data set, so 8 steps a round on digits",
+    ),
+    Cut(
+        r"^make lottery\b",
+        ((r"$", f' ARGS="{_PLAYED} --results build/lottery"'),),
+        "half an hour, and a data set, so 8 steps a round on digits",
+    ),
+    Cut(
+        r"^make bench(-full)? ARGS=",
+        ((r"\"$", ' --collect-only -q"'),),
+        "minutes, so pytest chooses the cases, and they are not measured",
+    ),
+    Cut(
+        r"^make bench(-full)?$",
+        ((r"$", ' ARGS="--collect-only -q"'),),
+        "minutes, so pytest chooses the cases, and they are not measured",
+    ),
+    Cut(
+        r"\bpytest bench/",
+        ((r"$", " --collect-only -q"),),
+        "minutes, so pytest chooses the cases, and they are not measured",
+    ),
+    Cut(
+        r"^python -m bench\.guard$",
+        ((r".*", f"python -c '{_GUARD}'"),),
+        "two minutes of a quiet machine, so one layer for a moment, whose ratio does not count",
+    ),
+    Cut(
+        r"^(make test$|make test ARGS=|pytest$)",
+        ((r"^make test\b.*", f'make test WORKERS=1 ARGS="{_ONE_FILE}"'), (r"^pytest$", f"pytest {_ONE_FILE}")),
+        "it would run this test again, so one file of the tests",
+    ),
+    Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
+    Cut(
+        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard)\b",
+        _RECIPE,
+        "a minute or more, and .ci/run or a test does it, so make says what it would do",
+    ),
+    Cut(r"^make model$", ((r"$", ' ARGS="--help"'),), "half a minute, so its options are read"),
+    Cut(r"^make model ARGS=", ((r"\"$", ' --help"'),), "half a minute, so its options are read"),
+    Cut(r"^make gpu\b", _RECIPE, "for a GPU, and its rehearsal takes minutes, so make says what it would do"),
+    Cut(
+        r"^make tune$",
+        ((r"$", ' PYTHON=python ARGS="--rehearse --out tuned.json"'),),
+        "for a GPU, so its rehearsal",
+    ),
+    Cut(r"^python -m bench\.gpu\b", ((r"$", " --help"),), "for a GPU, so its options are read"),
+    Cut(
+        r"^pip install -r requirements\S*$",
+        ((r"install", "install --dry-run --no-index"),),
+        "a download, so pip looks whether all of it is installed",
+    ),
+    Cut(
+        r"^LTH_SPARSE_CUDA=1 pip install",
+        ((r"=1", "=0"), *_UNBUILT),
+        "a minute, and it has to fail without nvcc, so pip reads the project and installs nothing",
+    ),
+    Cut(
+        r"\bpip install .*(\.|'\.\[\w+\]')$",
+        _UNBUILT,
+        "a minute and a download, so pip reads the project and installs nothing",
+    ),
+    Cut(
+        r"^pip install ",
+        ((r"^pip install", f"python -c '{_PARSED}'"),),
+        "a download, so its requirements are parsed",
+    ),
+)  # fmt: skip
+
+NEEDED = (
+    (r"(runs/[\w-]+)/(tickets|choices)", r"python -m lth_sparse.run --out \1"),
+    (
+        r"\bmy_module:my_network\b",
+        "echo 'from torch import nn\ndef my_network(): return nn.Sequential(nn.Conv2d(3, 4, 3), "
+        "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))' > my_module.py",
+    ),
+)  # fmt: skip
+"""What a command takes for granted -> the command that makes it, for the pages that do not begin with it."""
+
+
+def shortened(command: str, rounds: int = 1) -> tuple[str, str]:
+    """What runs in place of `command`, and why; the command itself and "" where nothing has to be cut."""
+    for cut in CUTS:
+        if re.search(cut.command, command):
+            for pattern, replacement in cut.changes:
+                command = re.sub(pattern, replacement.replace("{rounds}", str(rounds)), command, count=1)
+            return command, cut.reason
+    return command, ""

@@ -1,0 +1,204 @@
+"""Runs what the pages show, as a reader would: Python in one namespace a page, commands in a checkout of its own.
+
+Sybil finds Python blocks; `Commands` each line of a `bash` block and each command that stands in the text as `code`,
+also in a table whose head begins the command. A test has the name of its page and line. `cuts.py` says which commands
+are cut short; their tests have `cut` in their names.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+from sybil import Document, Example, Region, Sybil
+from sybil.evaluators.python import PythonEvaluator
+from sybil.integration.pytest import pytest_integration
+from sybil.parsers.markdown import CodeBlockParser
+
+from lth_sparse import doctor, run, verify
+from lth_sparse.settings import config
+from tests.docs.cuts import NEEDED, shortened
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT, LIMIT_OF_CUT = 60, 300
+"""Seconds for a command as it stands, and for one that was cut short already."""
+
+GOES_ON = re.compile(r"\brun\b(?!.*--help)|runs/|my_module")
+"""What a page goes on from, or what goes on from it; any other command does the same on every page, and runs once."""
+
+BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
+COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:(?:make|python|pip|pytest|lth) [^`]+|pytest|\.ci/run))`")
+ARGUMENTS = re.compile(r"`(ARGS=[^`]+)`")
+TABLE = re.compile(r"^\| `([^`]+)` \.\.\. \|.*\n((?:\|.*\n)+)", re.MULTILINE)
+ROW = re.compile(r"^\| `(--[^`]+)` \|", re.MULTILINE)
+
+
+def commands(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where each command of a page begins and ends, and what it is; not in the order of the page."""
+    blocks = list(BLOCK.finditer(text))
+    for block in blocks:
+        if block[1] == "bash":
+            for line in re.finditer(r"^(?!#)(?:.*\\\n)*.*\S.*$", block[2], re.MULTILINE):
+                start = block.start(2)
+                yield start + line.start(), start + line.end(), re.sub(r"\s+#.*", "", line[0])
+    prose = BLOCK.sub(lambda block: " " * len(block[0]), text)
+    for found in COMMAND.finditer(prose):
+        yield found.start(), found.end(), " ".join(found[1].split())
+    for found in ARGUMENTS.finditer(prose):
+        verbs = re.findall(r"`(make [\w-]+)", prose[: found.start()])
+        yield found.start(), found.end(), f"{verbs[-1]} {found[1]}"
+    for table in TABLE.finditer(prose):
+        for row in ROW.finditer(table[2]):
+            yield table.start(2) + row.start(), table.start(2) + row.end(), f"{table[1]} {row[1]}"
+
+
+_done_for_all: dict[str, str | None] = {}
+
+
+class Commands:
+    """A Sybil parser: the commands of a page, each to be run by its checkout."""
+
+    def __call__(self, document: Document) -> Iterable[Region]:
+        """The regions of the document."""
+        rounds = max(map(int, re.findall(r"tickets/round-(\d+)", document.text)), default=1)
+        for start, end, command in commands(document.text):
+            yield Region(start, end, (command, rounds), self.evaluate)
+
+    @staticmethod
+    def evaluate(example: Example) -> str | None:
+        """What went wrong, for Sybil; None if nothing did."""
+        command, rounds = example.parsed
+        return checkout_of(example).run(command, rounds)
+
+
+class Checkout:
+    """A copy of this repository under a temporary folder, with a virtual environment that stands for a reader's own."""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="lth_sparse-page-"))
+        self.path = self.folder / "lth_sparse"
+        ignored = shutil.ignore_patterns(
+            ".git", ".venv", "build", "dist", "runs", "*.egg-info", "*.so", "__pycache__", ".*_cache", ".benchmarks"
+        )
+        shutil.copytree(ROOT, self.path, ignore=ignored)
+        for built in (ROOT / "lth_sparse").glob("*.so"):
+            (self.path / "lth_sparse" / built.name).symlink_to(built)
+        environment = self.path / ".venv"
+        environment.mkdir()
+        for name in ("bin", "lib", "lib64", "pyvenv.cfg"):
+            if (Path(sys.prefix) / name).exists():
+                (environment / name).symlink_to(Path(sys.prefix) / name)
+        for mark in ("ready", "ready-docs"):  # Newer than what the Makefile makes them from.
+            (environment / mark).touch()
+        (self.folder / "home").mkdir()
+        self.done: dict[str, str | None] = {}
+
+    def run(self, command: str, rounds: int = 1, limit: float | None = None) -> str | None:
+        """Runs the command, or what stands for it; what went wrong, or None. The same one is not run twice."""
+        read_by_the_real_parser(command)
+        for pattern, maker in NEEDED:
+            needed = re.search(pattern, command)
+            if needed and not (self.path / needed.expand(r"\1" if needed.re.groups else "my_module.py")).exists():
+                failed = self.run(needed.expand(maker) if needed.re.groups else maker, rounds)
+                if failed:
+                    return failed
+        given, reason = shortened(command, rounds)
+        done = self.done if GOES_ON.search(given) else _done_for_all
+        if given not in done:
+            done[given] = self._failure(given, limit or (LIMIT_OF_CUT if reason else LIMIT))
+        failed = done[given]
+        if failed is None:
+            return None
+        stands_for = f"run as:  {given}\nbecause: {reason}\n" if given != command else ""
+        hint = "" if reason else "; a row of CUTS in tests/docs/cuts.py can cut it short"
+        return f"command: {command}\n{stands_for}{failed.replace('{hint}', hint)}"
+
+    def _failure(self, command: str, limit: float) -> str | None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))}
+        inherited.pop("PYTHONPATH", None)
+        environment = inherited | {
+            "PATH": f"{self.path / '.venv/bin'}:{os.environ['PATH']}",
+            "HOME": str(self.folder / "home"),
+            "MPLCONFIGDIR": matplotlib.get_configdir(),
+            "LTH_SPARSE_CUDA": "0",
+            "OMP_WAIT_POLICY": "passive",
+        }
+        process = subprocess.Popen(
+            ["bash", "-euo", "pipefail", "-c", command], cwd=self.path, env=environment, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
+        )  # fmt: skip
+        try:
+            output, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            output, _ = process.communicate()
+            return f"it took more than {limit:g} seconds{{hint}}\n{output[-4000:]}"
+        return None if process.returncode == 0 else f"exit status {process.returncode}\n{output[-4000:]}"
+
+    def remove(self) -> None:
+        """The copy, not what it links to."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def read_by_the_real_parser(command: str) -> None:
+    """Raises InputError for options that the package's own commands would not take, cut short or not."""
+    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|verify|doctor)((?: [^|>;&]+)?)", command)
+    if found is None or "--help" in command:
+        return
+    given = {"run": run, "verify": verify, "doctor": doctor}[found[1]].parser().parse_args(shlex.split(found[2]))
+    if found[1] == "run":
+        config.build({name: value for name, value in vars(given).items() if name not in ("out", "choices", "resume")})
+
+
+def checkout_of(example: Example) -> Checkout:
+    """The one of the example's page, made when the first example needs it."""
+    kept: Checkout = example.namespace.setdefault("_checkout", None) or Checkout()
+    example.namespace["_checkout"] = kept
+    return kept
+
+
+def _python(example: Example) -> None:
+    before = Path.cwd()
+    os.chdir(checkout_of(example).path)
+    try:
+        PythonEvaluator()(example)
+    finally:
+        os.chdir(before)
+
+
+def _remove_checkout(namespace: dict[str, Any]) -> None:
+    if "_checkout" in namespace:
+        namespace.pop("_checkout").remove()
+
+
+class Pages(Sybil):
+    """Pages by their patterns; tests by line, and by whether the command is cut."""
+
+    def identify(self, example: Example) -> str:
+        """The test's name within its page."""
+        if isinstance(example.parsed, tuple):
+            command, rounds = example.parsed
+            cut = ", cut" if shortened(command, rounds)[0] != command else ""
+            return f"line {example.line}: {command.split(' --')[0]}{cut}"
+        return f"line {example.line}: python"
+
+
+PAGES = ("README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/*.md", "docs/results/*.md")
+SCRIPTS = ("examples/*.py", "notebooks/*.py")
+
+collect = pytest_integration(
+    Pages([CodeBlockParser("python", _python), Commands()], patterns=PAGES, excludes=("bench/**/*.md",),
+          path=str(ROOT), teardown=_remove_checkout),
+    Pages([Commands()], patterns=SCRIPTS, path=str(ROOT), teardown=_remove_checkout, document_types={".py": Document}),
+)  # fmt: skip
+"""pytest's hook: the tests of a page, None for another file."""
