@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from lth_sparse.nn.attention import NEVER_CALLED, never_called
 from lth_sparse.nn.replacing import check_dense
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import check_mask, effective
@@ -16,28 +18,50 @@ from lth_sparse.nn.sparse_linear import SparseLinear
 from lth_sparse.system.suggest import nearest
 
 
-def masks_found_in(model: nn.Module) -> dict[nn.Module, Tensor]:
-    """The mask of each layer that is pruned: that of torch.nn.utils.prune, else the zeros of its weight."""
+def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]]:
+    """The mask of each layer that is pruned: that of torch.nn.utils.prune, else the zeros of its weight.
+
+    Also sentences about what stays dense though it might be taken for pruned.
+    """
     masks: dict[nn.Module, Tensor] = {}
+    all_zero: list[str] = []
+    left: list[str] = []
+    uncalled = never_called(model)
     for name, module in model.named_modules():
-        if not isinstance(module, nn.Conv2d | nn.Linear):
-            continue
-        if parametrize.is_parametrized(module, "weight"):
-            if (_parametrized_weight(module) == 0).any():
-                check_layer(module, f'"{name}"')
-        elif type(module) in (nn.Conv2d, nn.Linear):
-            pruned = "weight_orig" in module._parameters and "weight_mask" in module._buffers
-            mask: Tensor = (module.get_buffer("weight_mask") if pruned else module.weight) != 0
-            if pruned or not mask.all():
+        if type(module) in (nn.Conv2d, nn.Linear) and module not in uncalled:
+            pruned = _pruned_by_torch(module, "weight")
+            mask: Tensor = getattr(module, "weight_mask" if pruned else "weight") != 0
+            if mask.all() and not pruned:
+                continue
+            if pruned or mask.any():
                 check_layer(module, f'"{name}"')
                 masks[module] = mask
-    return masks
+            else:
+                all_zero.append(f'"{name}"')
+        elif isinstance(module, nn.Conv2d | nn.Linear):
+            if _has_zeros(module):
+                if parametrize.is_parametrized(module, "weight"):
+                    check_layer(module, f'"{name}"')
+                left.append(f'"{name}" ({NEVER_CALLED if module in uncalled else type(module).__name__})')
+        else:
+            keys = [key.removesuffix("_orig") for key in module._parameters if key.endswith("_orig")]
+            left += [f'{key} of "{name}" ({type(module).__name__})' for key in keys if _pruned_by_torch(module, key)]
+    remarks = []
+    if all_zero:
+        remarks.append(
+            f"every weight of {' and '.join(all_zero)} is 0, which may be how it began and not how it was pruned: "
+            "left dense; give masks if it is pruned"
+        )
+    if left:
+        remarks.append(f"these look pruned and stay dense: {', '.join(left)}")
+    return masks, remarks
 
 
 def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Module, Tensor]:
     """The mask of each layer that `masks` names."""
     # A module that is used in two places has two names, and may be given its mask under either.
     modules = dict(model.named_modules(remove_duplicate=False))
+    uncalled = never_called(model)
     chosen: dict[nn.Module, Tensor] = {}
     for name, mask in masks.items():
         if name not in modules:
@@ -46,6 +70,8 @@ def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Mo
         if not isinstance(module, nn.Conv2d | nn.Linear):
             kind = type(module).__name__
             raise TypeError(f'masks: got one for "{name}", a {kind}, expected nn.Conv2d or nn.Linear')
+        if module in uncalled:
+            raise TypeError(f'masks: got one for "{name}", but {NEVER_CALLED}, so it stays dense: leave it out')
         check_layer(module, f'"{name}"')
         check_mask(mask, effective(module, "weight"), f'masks["{name}"]')
         if module in chosen and not torch.equal(chosen[module], mask):
@@ -62,8 +88,22 @@ def check_layer(module: nn.Conv2d | nn.Linear, name: str = "module") -> None:
         check_dense(module, nn.Linear, SparseLinear, name)
 
 
-def _parametrized_weight(module: nn.Module) -> Tensor:
-    """The weight as a parametrization gives it; by a copy, for to compute it may be a step, as in spectral_norm."""
+def _pruned_by_torch(module: nn.Module, key: str) -> bool:
+    """Whether torch.nn.utils.prune holds the weight of this name; not a bias, which no layer has sparse."""
+    return f"{key}_orig" in module._parameters and getattr(module, f"{key}_mask", torch.empty(0)).dim() >= 2
+
+
+def _has_zeros(module: nn.Conv2d | nn.Linear) -> bool:
+    """Whether some of its weights are 0, but not all, or torch.nn.utils.prune holds it; it may be of any class."""
+    if _pruned_by_torch(module, "weight"):
+        return True
     with torch.no_grad():
-        weight: Tensor = copy.deepcopy(module).eval().weight  # type: ignore[assignment]
-    return weight
+        if parametrize.is_parametrized(module, "weight"):
+            # By a copy: to compute it may be a step, as in spectral_norm.
+            weight = copy.deepcopy(module.parametrizations["weight"]).eval()()  # type: ignore[union-attr, index]
+        else:
+            weight = module.weight
+        if not isinstance(weight, Tensor) or is_lazy(weight) or not weight.is_floating_point() or weight.is_meta:
+            return False
+        live = weight != 0
+    return bool(live.any()) and not live.all()

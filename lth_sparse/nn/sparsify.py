@@ -1,5 +1,6 @@
 """sparsify and densify: swap a model's layers in place, from dense to sparse and back."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -7,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.backends import registry
+from lth_sparse.nn.attention import passed_over
 from lth_sparse.nn.pruned_layers import masks_by_module, masks_found_in
 from lth_sparse.nn.replacing import COUNTERPART, check_nothing_is_lost, take_over
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
@@ -18,7 +20,8 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
 
     masks: {"layer.name": bool tensor of the weight's shape}; layers not named stay dense, and weights where a
     mask is False are dropped. None reads the masks of torch.nn.utils.prune, else the exact zeros of a weight;
-    a layer with neither stays dense. Make the optimizer afterwards: the layers have new parameters.
+    a layer with neither stays dense, and so does one whose weights are all 0 without such a mask: a warning names
+    it, and whatever else looks pruned and stays dense. Make the optimizer afterwards: the layers have new parameters.
 
     A layer's hooks, extra buffers and attributes come along, and handles still remove those hooks.
 
@@ -29,7 +32,7 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
     is then unchanged.
     """
     registry.resolve(backend)
-    chosen = masks_found_in(model) if masks is None else masks_by_module(model, masks)
+    chosen, remarks = masks_found_in(model) if masks is None else (masks_by_module(model, masks), [])
     ties = _tied_parameters(model, chosen)
     for owners in ties:
         _, first, key = owners[0]
@@ -41,6 +44,14 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
     for module, mask in chosen.items():
         layer_class = SparseConv2d if isinstance(module, nn.Conv2d) else SparseLinear
         replacements[module] = layer_class.from_dense(module, mask, backend)  # type: ignore[arg-type]
+    overlooked = ", ".join(f'"{name}"' for name in passed_over(model, replacements))
+    if overlooked:
+        remarks.append(
+            f"in eval mode without gradients, nn.TransformerEncoderLayer's fast path computes {overlooked} from dense "
+            "weights, made at each call; torch.backends.mha.set_fastpath_enabled(False) turns it off"
+        )
+    for remark in remarks:
+        warnings.warn(f"sparsify: {remark}", stacklevel=2)
     return _swap(model, replacements, ties)
 
 

@@ -184,6 +184,65 @@ def test_layers_that_compute_something_else_are_left_alone():
     assert type(lth.sparsify(model)[0]) is Scaled
 
 
+def test_zeros_that_a_layer_began_with_are_said_and_it_stays_dense():
+    model = Block()
+    mask = half_of(model.features[0].weight)
+    with torch.no_grad():
+        model.features[0].weight.mul_(mask)
+        model.head["hidden"].weight.zero_()  # as of a head, or of the last convolution of a residual block
+        model.head["out"].weight.zero_()
+    with pytest.warns(UserWarning, match='every weight of "head.hidden" and "head.out" is 0.*left dense') as said:
+        lth.sparsify(model)
+    assert [warning.filename for warning in said] == [__file__]
+    assert kinds(model) == {**kinds(Block()), "features.0": "SparseConv2d"}
+    nn.init.normal_(model.head["out"].weight)
+    model(IMAGES).square().sum().backward()
+    assert model.head["hidden"].weight.grad.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mask_that_prunes_a_whole_layer_is_taken_at_its_word():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    prune.random_unstructured(model[0], "weight", amount=1.0)
+    nn.init.zeros_(model[1].weight)
+    assert lth.sparsify(model, {"1": torch.zeros(3, 4).bool()})[1].sparsity == 1
+    assert lth.sparsify(model)[0].sparsity == 1
+
+
+def test_pruned_layers_that_stay_dense_are_named_once():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(Scaled(5, 5), Scaled(5, 5), Scaled(5, 5), nn.Conv1d(5, 5, 1), nn.Linear(5, 5))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    for layer in (model[1], model[3]):
+        prune.random_unstructured(layer, "weight", amount=0.5)
+    prune.random_unstructured(model[2], "bias", amount=0.5)
+    layers = list(model)
+    with pytest.warns(
+        UserWarning, match='look pruned and stay dense: "0" .Scaled., "1" .Scaled., weight of "3" .Conv1d.'
+    ) as said:
+        lth.sparsify(model)
+    assert [warning.filename for warning in said] == [__file__]
+    assert list(model) == layers
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_pruned_weight_is_not_said_to_be_one():
+    class Packed(nn.Linear):
+        """As a quantized layer: its weight is bytes."""
+
+        def __init__(self):
+            super().__init__(5, 5)
+            self.weight = nn.Parameter(torch.zeros(3, dtype=torch.uint8), requires_grad=False)
+
+    model = nn.Sequential(Packed(), nn.Embedding(5, 5, padding_idx=0), nn.LazyLinear(3))
+    layers = list(model)
+    assert list(lth.sparsify(model)) == layers
+
+
 @pytest.mark.parametrize(
     ("masks", "error", "message"),
     [
