@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 from lth_sparse.nn.attention import NEVER_CALLED, never_called
 from lth_sparse.nn.replacing import check_dense
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
-from lth_sparse.nn.sparse_layer import check_mask, effective
+from lth_sparse.nn.sparse_layer import SparseLayer, check_mask, effective
 from lth_sparse.nn.sparse_linear import SparseLinear
 from lth_sparse.system.suggest import nearest
 
@@ -29,6 +29,8 @@ def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]
     uncalled = never_called(model)
     for name, module in model.named_modules():
         if type(module) in (nn.Conv2d, nn.Linear) and module not in uncalled:
+            if module.weight.is_meta:
+                check_layer(module, f'"{name}"')  # Which says so.
             pruned = _pruned_by_torch(module, "weight")
             mask: Tensor = getattr(module, "weight_mask" if pruned else "weight") != 0
             if mask.all() and not pruned:
@@ -40,7 +42,7 @@ def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]
                 all_zero.append(f'"{name}"')
         elif isinstance(module, nn.Conv2d | nn.Linear):
             if _has_zeros(module):
-                if parametrize.is_parametrized(module, "weight"):
+                if parametrize.is_parametrized(module, "weight") and module not in uncalled:
                     check_layer(module, f'"{name}"')
                 left.append(f'"{name}" ({NEVER_CALLED if module in uncalled else type(module).__name__})')
         else:
@@ -63,13 +65,19 @@ def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Mo
     modules = dict(model.named_modules(remove_duplicate=False))
     uncalled = never_called(model)
     chosen: dict[nn.Module, Tensor] = {}
+    if not isinstance(masks, Mapping):
+        raise TypeError(
+            f'masks: got a {type(masks).__name__}, expected a dict such as {{"{_name_inside(model)}": bool tensor}}'
+        )
     for name, mask in masks.items():
-        if name not in modules:
-            raise ValueError(f'masks: got the unknown layer "{name}"{nearest(name, modules)}')
+        _check_name(name, modules)
         module = modules[name]
+        if isinstance(module, SparseLayer):
+            raise TypeError(f'masks: got one for "{name}", which is sparse already: lth.densify(model) first')
         if not isinstance(module, nn.Conv2d | nn.Linear):
-            kind = type(module).__name__
-            raise TypeError(f'masks: got one for "{name}", a {kind}, expected nn.Conv2d or nn.Linear')
+            kind, inside = type(module).__name__, _name_inside(module, name)
+            remedy = f': name its layers, such as "{inside}"' if inside else ""
+            raise TypeError(f'masks: got one for "{name}", a {kind}, expected nn.Conv2d or nn.Linear{remedy}')
         if module in uncalled:
             raise TypeError(f'masks: got one for "{name}", but {NEVER_CALLED}, so it stays dense: leave it out')
         check_layer(module, f'"{name}"')
@@ -86,6 +94,25 @@ def check_layer(module: nn.Conv2d | nn.Linear, name: str = "module") -> None:
         check_dense(module, nn.Conv2d, SparseConv2d, name)
     else:
         check_dense(module, nn.Linear, SparseLinear, name)
+    if module.weight.is_meta:
+        raise ValueError(f"{name}: got a weight on the meta device, expected one with numbers: load the model first")
+
+
+def _check_name(name: object, modules: Mapping[str, nn.Module]) -> None:
+    if isinstance(name, nn.Module):
+        own = next((f'its name, "{key}"' for key, module in modules.items() if module is name), None)
+        expected = own or "the name of a layer of the model"
+        raise TypeError(f"masks: got a {type(name).__name__} for a name, expected {expected}")
+    if not isinstance(name, str):
+        raise TypeError(f"masks: got {name!r} for a name, expected a str")
+    if name not in modules:
+        raise ValueError(f'masks: got the unknown layer "{name}"{nearest(name, modules)}')
+
+
+def _name_inside(module: nn.Module, prefix: str = "") -> str:
+    """The name of the first layer in `module` that can be sparse, "" if there is none."""
+    names = module.named_modules(prefix=prefix)
+    return next((name for name, layer in names if type(layer) in (nn.Conv2d, nn.Linear)), "")
 
 
 def _pruned_by_torch(module: nn.Module, key: str) -> bool:

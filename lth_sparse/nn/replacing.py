@@ -49,7 +49,7 @@ def check_dense(module: nn.Module, kind: type[nn.Module], becomes: type[nn.Modul
     if type(module) is not kind:
         raise TypeError(f"{name}: got {type(module).__name__}, expected torch.nn.{kind.__name__}")
     if isinstance(weight, Tensor) and not weight.is_floating_point():
-        raise TypeError(f"{name}: got weights of dtype {weight.dtype}, expected a floating-point dtype, real")
+        raise TypeError(f"{name}: got weights of dtype {weight.dtype}, expected a real floating-point dtype")
 
 
 def check_nothing_is_lost(

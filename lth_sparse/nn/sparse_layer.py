@@ -220,12 +220,15 @@ def _say_once(text: str) -> None:
 
 
 def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:
-    """Refuse, under its name, a mask that is not bool or not of the weight's shape or device."""
+    """Refuse, under its name, a mask that is not bool, dense, and of the weight's shape and device."""
     check_bool(mask, name)
     if mask.shape != weight.shape:
         raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected the weight's, {tuple(weight.shape)}")
     if mask.device != weight.device:
-        raise ValueError(f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is")
+        raise ValueError(
+            f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is: "
+            f'mask.to("{weight.device}")'
+        )
 
 
 def effective(dense: nn.Module, name: str) -> Tensor:

@@ -8,7 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
-from torch.nn.utils import prune
+from torch.nn.utils import parametrize, prune
 
 import lth_sparse as lth
 
@@ -60,6 +60,12 @@ def test_so_it_does_when_it_is_a_plain_linear_layer():
     sparse, texts = sparsified(pruned_to_zero(model), '"out_proj"')
     assert len(texts) == 1
     assert type(sparse.out_proj) is nn.Linear
+
+
+def test_a_parametrized_one_is_named_too():
+    model = pruned_to_zero(nn.MultiheadAttention(8, 2))
+    parametrize.register_parametrization(model.out_proj, "weight", nn.Identity())
+    sparsified(model, '"out_proj"')
 
 
 def test_pruned_by_torch_both_projections_are_named():

@@ -276,6 +276,83 @@ def test_masks_that_do_not_fit_are_refused_by_name(masks, error, message):
     assert kinds(model) == kinds(Block())
 
 
+OUT = torch.ones(5, 16).bool()
+
+
+@pytest.mark.parametrize(
+    ("masks", "error", "message"),
+    [
+        ({"head.out": OUT.float()}, TypeError, r'masks\["head.out"\]: got dtype torch.float32, .*: mask.bool\(\)$'),
+        ({"head.out": OUT.int()}, TypeError, r"got dtype torch.int32, .*: mask.bool\(\)$"),
+        ({"head.out": OUT.to_sparse()}, TypeError, r"got layout torch.sparse_coo, .*: mask.to_dense\(\)$"),
+        ({"head.out": OUT.to_sparse_csr()}, TypeError, r"got layout torch.sparse_csr, .*: mask.to_dense\(\)$"),
+        ({"head.out": OUT.numpy()}, TypeError, r"got ndarray, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        ({"head.out": OUT.tolist()}, TypeError, r"got list, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        ({"head.out": OUT.to("meta")}, ValueError, r'got a tensor on meta, .* where the weight is: mask.to\("cpu"\)$'),
+        ({"head.out": None}, TypeError, "got NoneType, expected a tensor of dtype torch.bool"),
+        ([OUT], TypeError, r'masks: got a list, expected a dict such as \{"features.0": bool tensor\}$'),
+        (OUT, TypeError, r"masks: got a Tensor, expected a dict"),
+        ({0: OUT}, TypeError, r"masks: got 0 for a name, expected a str"),
+        ({"head.out.weight": OUT}, ValueError, 'unknown layer "head.out.weight", did you mean "head.out"'),
+        ({"head": OUT}, TypeError, 'one for "head", a ModuleDict, .*: name its layers, such as "head.hidden"$'),
+        ({"": OUT}, TypeError, 'one for "", a Block, .*: name its layers, such as "features.0"$'),
+    ],
+    ids=lambda each: "" if isinstance(each, type) else None,
+)
+def test_masks_of_a_wrong_kind_are_refused_with_what_to_do(masks, error, message):
+    model = Block()
+    with pytest.raises(error, match=message):
+        lth.sparsify(model, masks)
+    assert kinds(model) == kinds(Block())
+
+
+def test_masks_keyed_by_module_are_refused_with_its_name():
+    model = Block()
+    with pytest.raises(TypeError, match=r'masks: got a Linear for a name, expected its name, "head\.out"$'):
+        lth.sparsify(model, {model.head["out"]: OUT})
+    with pytest.raises(TypeError, match=r"masks: got a Linear for a name, expected the name of a layer of the model$"):
+        lth.sparsify(model, {nn.Linear(16, 5): OUT})
+
+
+def test_a_model_that_is_sparse_is_left_alone_without_masks_and_refuses_another():
+    model = lth.sparsify(Block(), {"head.out": OUT})
+    layer = model.head["out"]
+    assert lth.sparsify(model).head["out"] is layer
+    with pytest.raises(TypeError, match=r'"head.out", which is sparse already: lth.densify\(model\) first'):
+        lth.sparsify(model, {"head.out": OUT})
+    mask = half_of(model.features[0].weight)
+    assert lth.sparsify(model, {"features.0": mask}).head["out"] is layer
+
+
+def test_a_lazy_layer_is_refused_until_it_has_a_weight():
+    model = nn.Sequential(nn.LazyLinear(4))
+    assert type(lth.sparsify(model)[0]) is nn.LazyLinear
+    mask = torch.ones(4, 3).bool()
+    with pytest.raises(
+        TypeError, match=r'"0": got a LazyLinear, which has no weight yet.*run a batch through the model'
+    ):
+        lth.sparsify(model, {"0": mask})
+    model(torch.ones(2, 3))
+    assert type(lth.sparsify(model, {"0": mask})[0]) is lth.SparseLinear
+
+
+@pytest.mark.parametrize("masks", [None, {"0": torch.ones(4, 4).bool()}])
+def test_complex_weights_are_refused(masks):
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    with pytest.raises(TypeError, match=r'"0": got weights of dtype torch.complex64, expected a real floating-point'):
+        lth.sparsify(model, masks)
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("masks", [None, {"0": torch.ones(4, 4).bool()}])
+def test_a_model_without_numbers_is_refused(masks):
+    model = nn.Sequential(nn.Linear(4, 4, device="meta"))
+    with pytest.raises(ValueError, match=r'"0": got a weight on the meta device, .*: load the model first'):
+        lth.sparsify(model, masks)
+
+
 def test_an_unknown_backend_is_refused_even_with_nothing_to_replace():
     with pytest.raises(BackendError, match='unknown backend "cppp", did you mean "cpp"'):
         lth.sparsify(Block(), {}, backend="cppp")
