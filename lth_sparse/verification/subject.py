@@ -71,7 +71,10 @@ def subjects(
         return [_of_ticket(ticket_path, model, input_shape, seed)]
     network, shape = _network(model or "conv4", input_shape, seed)
     name = model or "conv4"
-    found = sparsify(network, backend="dense")
+    try:
+        found = sparsify(network, backend="dense")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}") from error
     own = {layer: module.mask for layer, module in found.named_modules() if isinstance(module, _SPARSE)}
     network = densify(found)
     layers, left = _layers(network)

@@ -146,6 +146,7 @@ def test_buffers_and_attributes_are_kept_there_and_back():
         layer.label = f"layer {name}"
         layer.weight.no_decay = name
         layer.bias.no_decay = False
+        layer.weight.moment = torch.zeros_like(layer.weight)  # of a shape that its values do not have
     lth.sparsify(model, masks_of(model))
     for name in NAMES:
         layer = model.get_submodule(name)
@@ -154,6 +155,7 @@ def test_buffers_and_attributes_are_kept_there_and_back():
         assert layer.scratch.sum() == 2
         assert layer.label == f"layer {name}"
         assert (layer.values.no_decay, layer.bias.no_decay) == (name, False)
+        assert not hasattr(layer.values, "moment")
     model.load_state_dict(model.state_dict())
     lth.densify(model)
     for name in NAMES:

@@ -236,7 +236,7 @@ def test_what_is_no_pruned_weight_is_not_said_to_be_one():
 
         def __init__(self):
             super().__init__(5, 5)
-            self.weight = nn.Parameter(torch.zeros(3, dtype=torch.uint8), requires_grad=False)
+            self.weight = nn.Parameter(torch.arange(3, dtype=torch.uint8), requires_grad=False)
 
     model = nn.Sequential(Packed(), nn.Embedding(5, 5, padding_idx=0), nn.LazyLinear(3))
     layers = list(model)
