@@ -11,7 +11,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
     __path__.append(str(Path(__file__).resolve().parent.parent))
 
 from lth_sparse.backends.registry import backends
-from lth_sparse.nn import SparseConv2d, SparseLinear, densify, sparsify
+from lth_sparse.nn import SparseConv2d, SparseLinear, densify, parameter_groups, sparsify
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "backends",
     "densify",
     "load_ticket",
+    "parameter_groups",
     "read_ticket",
     "save_ticket",
     "sparsify",

@@ -10,7 +10,8 @@ from torch.nn.common_types import _size_2_t
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
+from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
+from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
 
 PaddingMode = Literal["zeros", "reflect", "replicate", "circular"]
@@ -63,16 +64,22 @@ class SparseConv2d(SparseLayer):
     def from_dense(cls, module: nn.Conv2d, mask: Tensor | None, backend: str = "auto") -> SparseConv2d:
         """A sparse copy of `module`, which may be pruned by torch.nn.utils.prune and is left as it is.
 
-        Weights where `mask` is False are dropped; None keeps all. Errors as for the class.
+        Weights where `mask` is False are dropped; None keeps all. Hooks, extra buffers and attributes come along.
+        Errors as for the class, and for what cannot come along, such as a hook on a parameter.
         """
-        check_dense(module, nn.Conv2d)
+        check_dense(module, nn.Conv2d, SparseConv2d)
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer._copy_from_conv2d(module, mask, backend)
+        copy_extras(module, nn.Conv2d, layer)
         return layer
 
     def to_dense(self) -> nn.Conv2d:
-        """A dense copy of this layer, pruned weights 0."""
+        """A dense copy of this layer, pruned weights 0, with its hooks, extra buffers and attributes.
+
+        Raises ValueError for what cannot come along, such as a hook on a parameter.
+        """
+        check_nothing_is_lost(self, SparseConv2d, nn.Conv2d)
         dense: nn.Conv2d = skip_init(
             nn.Conv2d,
             self.in_channels,
@@ -88,6 +95,7 @@ class SparseConv2d(SparseLayer):
             dtype=self.values.dtype,
         )
         self._copy_to(dense)
+        copy_extras(self, SparseConv2d, dense)
         return dense
 
     def forward(self, input: Tensor) -> Tensor:

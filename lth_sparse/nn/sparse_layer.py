@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import prune
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Plan
@@ -221,21 +220,15 @@ def _say_once(text: str) -> None:
 
 
 def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:
-    """Refuse, under its name, a mask that is not bool or not of the weight's shape or device."""
+    """Refuse, under its name, a mask that is not bool, dense, and of the weight's shape and device."""
     check_bool(mask, name)
     if mask.shape != weight.shape:
         raise ValueError(f"{name}: got shape {tuple(mask.shape)}, expected the weight's, {tuple(weight.shape)}")
     if mask.device != weight.device:
-        raise ValueError(f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is")
-
-
-def check_dense(module: nn.Module, expected: type[nn.Module]) -> None:
-    """Refuse what from_dense cannot take over: a subclass may compute otherwise, and hooks would be lost."""
-    if type(module) is not expected:
-        raise TypeError(f"module: got {type(module).__name__}, expected torch.nn.{expected.__name__}")
-    hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
-    if not all(isinstance(hook, prune.BasePruningMethod) for hook in hooks):
-        raise ValueError("module: got one with forward hooks, which would be lost, expected one without")
+        raise ValueError(
+            f"{name}: got a tensor on {mask.device}, expected {weight.device}, where the weight is: "
+            f'mask.to("{weight.device}")'
+        )
 
 
 def effective(dense: nn.Module, name: str) -> Tensor:
@@ -243,10 +236,9 @@ def effective(dense: nn.Module, name: str) -> Tensor:
 
     prune's own product is renewed only by the next forward pass, so it may be out of date.
     """
-    mask = getattr(dense, f"{name}_mask", None)
     original = _original(dense, name)
-    return original if mask is None else original * mask
+    return original * getattr(dense, f"{name}_mask") if f"{name}_orig" in dense._parameters else original
 
 
 def _original(dense: nn.Module, name: str) -> Any:
-    return getattr(dense, f"{name}_orig" if hasattr(dense, f"{name}_orig") else name)
+    return getattr(dense, f"{name}_orig" if f"{name}_orig" in dense._parameters else name)

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.nn.sparse_layer import SparseLayer, check_dense
+from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
+from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
 
 
@@ -40,16 +41,22 @@ class SparseLinear(SparseLayer):
     def from_dense(cls, module: nn.Linear, mask: Tensor | None, backend: str = "auto") -> SparseLinear:
         """A sparse copy of `module`, which may be pruned by torch.nn.utils.prune and is left as it is.
 
-        Weights where `mask` is False are dropped; None keeps all. Errors as for the class.
+        Weights where `mask` is False are dropped; None keeps all. Hooks, extra buffers and attributes come along.
+        Errors as for the class, and for what cannot come along, such as a hook on a parameter.
         """
-        check_dense(module, nn.Linear)
+        check_dense(module, nn.Linear, SparseLinear)
         layer = cls.__new__(cls)
         nn.Module.__init__(layer)
         layer._copy_from_linear(module, mask, backend)
+        copy_extras(module, nn.Linear, layer)
         return layer
 
     def to_dense(self) -> nn.Linear:
-        """A dense copy of this layer, pruned weights 0."""
+        """A dense copy of this layer, pruned weights 0, with its hooks, extra buffers and attributes.
+
+        Raises ValueError for what cannot come along, such as a hook on a parameter.
+        """
+        check_nothing_is_lost(self, SparseLinear, nn.Linear)
         dense: nn.Linear = skip_init(
             nn.Linear,
             self.in_features,
@@ -59,6 +66,7 @@ class SparseLinear(SparseLayer):
             dtype=self.values.dtype,
         )
         self._copy_to(dense)
+        copy_extras(self, SparseLinear, dense)
         return dense
 
     def forward(self, input: Tensor) -> Tensor:

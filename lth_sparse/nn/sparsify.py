@@ -1,5 +1,6 @@
 """sparsify and densify: swap a model's layers in place, from dense to sparse and back."""
 
+import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 
@@ -7,18 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.backends import registry
+from lth_sparse.nn.attention import passed_over
+from lth_sparse.nn.pruned_layers import masks_by_module, masks_found_in
+from lth_sparse.nn.replacing import COUNTERPART, check_nothing_is_lost, take_over
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
-from lth_sparse.nn.sparse_layer import check_mask, effective
 from lth_sparse.nn.sparse_linear import SparseLinear
-from lth_sparse.system.suggest import nearest
-
-_COUNTERPART = {
-    "weight": "values",
-    "weight_orig": "values",
-    "values": "weight",
-    "bias": "bias",
-    "bias_orig": "bias",
-}
 
 
 def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backend: str = "auto") -> nn.Module:
@@ -26,66 +20,61 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
 
     masks: {"layer.name": bool tensor of the weight's shape}; layers not named stay dense, and weights where a
     mask is False are dropped. None reads the masks of torch.nn.utils.prune, else the exact zeros of a weight;
-    a layer with neither stays dense. Make the optimizer afterwards: the layers have new parameters.
+    a layer with neither stays dense, and so does one whose weights are all 0 without such a mask: a warning names
+    it, and whatever else looks pruned and stays dense. Make the optimizer afterwards: the layers have new parameters.
+
+    A layer's hooks, extra buffers and attributes come along, and handles still remove those hooks.
 
     Returns `model`, or, when `model` itself is the layer (named ""), the layer that replaces it.
-    Raises ValueError or TypeError for a name or a mask that does not fit, or for a weight tied to a layer
-    that would not share it any longer, BackendError (a ValueError) for the backend; the model is then
-    unchanged.
+    Raises ValueError or TypeError for a name or a mask that does not fit, for a weight tied to a layer
+    that would not share it any longer, or for what a sparse layer would not have (hooks on a parameter,
+    parametrizations, extra parameters and submodules), BackendError (a ValueError) for the backend; the model
+    is then unchanged.
     """
     registry.resolve(backend)
-    chosen = _masks_found_in(model) if masks is None else _masks_by_module(model, masks)
+    chosen, remarks = masks_found_in(model) if masks is None else (masks_by_module(model, masks), [])
     ties = _tied_parameters(model, chosen)
     for owners in ties:
         _, first, key = owners[0]
         same = all(torch.equal(chosen[first], chosen[module]) for _, module, _ in owners)
-        if _COUNTERPART[key] == "values" and not same:
+        if COUNTERPART[key] == "values" and not same:
             names = " and ".join(f'"{name}"' for name, _, _ in owners)
             raise ValueError(f"masks: got different ones for {names}, which share their weight")
     replacements: dict[nn.Module, nn.Module] = {}
     for module, mask in chosen.items():
         layer_class = SparseConv2d if isinstance(module, nn.Conv2d) else SparseLinear
         replacements[module] = layer_class.from_dense(module, mask, backend)  # type: ignore[arg-type]
+    overlooked = ", ".join(f'"{name}"' for name in passed_over(model, replacements))
+    if overlooked:
+        remarks.append(
+            f"in eval mode without gradients, nn.TransformerEncoderLayer's fast path computes {overlooked} from dense "
+            "weights, made at each call; torch.backends.mha.set_fastpath_enabled(False) turns it off"
+        )
+    for remark in remarks:
+        warnings.warn(f"sparsify: {remark}", stacklevel=2)
     return _swap(model, replacements, ties)
 
 
 def densify(model: nn.Module) -> nn.Module:
     """Replace sparse layers by nn.Conv2d and nn.Linear with zeros for pruned weights, in place; same outputs.
 
-    Returns `model`, or, when `model` itself is the layer, the layer that replaces it.
+    Hooks, extra buffers and attributes come along, as in `sparsify`. Returns `model`, or, when `model` itself is
+    the layer, the layer that replaces it. Raises ValueError, the model unchanged, for what cannot come along.
     """
-    chosen = [module for module in model.modules() if isinstance(module, SparseConv2d | SparseLinear)]
+    chosen: list[SparseConv2d | SparseLinear] = []
+    for name, module in model.named_modules():
+        if isinstance(module, SparseConv2d | SparseLinear):
+            check_nothing_is_lost(module, _kind(module), _DENSE[_kind(module)], f'"{name}"')
+            chosen.append(module)
     ties = _tied_parameters(model, chosen)
     return _swap(model, {module: module.to_dense() for module in chosen}, ties)
 
 
-def _masks_found_in(model: nn.Module) -> dict[nn.Module, Tensor]:
-    masks = {}
-    for module in model.modules():
-        if type(module) in (nn.Conv2d, nn.Linear):
-            pruned = getattr(module, "weight_mask", None)
-            mask = effective(module, "weight") != 0 if pruned is None else pruned != 0
-            if pruned is not None or not mask.all():
-                masks[module] = mask
-    return masks
+_DENSE: dict[type[nn.Module], type[nn.Module]] = {SparseConv2d: nn.Conv2d, SparseLinear: nn.Linear}
 
 
-def _masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Module, Tensor]:
-    # A module that is used in two places has two names, and may be given its mask under either.
-    modules = dict(model.named_modules(remove_duplicate=False))
-    chosen: dict[nn.Module, Tensor] = {}
-    for name, mask in masks.items():
-        if name not in modules:
-            raise ValueError(f'masks: got the unknown layer "{name}"{nearest(name, modules)}')
-        module = modules[name]
-        if type(module) not in (nn.Conv2d, nn.Linear):
-            kind = type(module).__name__
-            raise TypeError(f'masks: got one for "{name}", a {kind}, expected nn.Conv2d or nn.Linear')
-        check_mask(mask, effective(module, "weight"), f'masks["{name}"]')
-        if module in chosen and not torch.equal(chosen[module], mask):
-            raise ValueError(f'masks: got two different ones for "{name}", which has several names')
-        chosen[module] = mask
-    return chosen
+def _kind(layer: nn.Module) -> type[nn.Module]:
+    return next(kind for kind in (*_DENSE, *_DENSE.values()) if isinstance(layer, kind))
 
 
 def _tied_parameters(model: nn.Module, chosen: Iterable[nn.Module]) -> list[list[tuple[str, nn.Module, str]]]:
@@ -113,9 +102,11 @@ def _swap(
     ties: list[list[tuple[str, nn.Module, str]]],
 ) -> nn.Module:
     for (_, first, first_key), *others in ties:
-        shared = getattr(replacements[first], _COUNTERPART[first_key])
+        shared = getattr(replacements[first], COUNTERPART[first_key])
         for _, other, key in others:
-            setattr(replacements[other], _COUNTERPART[key], shared)
+            setattr(replacements[other], COUNTERPART[key], shared)
+    for old, new in replacements.items():
+        take_over(old, _kind(old), new)
     for name, module in list(model.named_modules(remove_duplicate=False)):
         if name and module in replacements:
             parent, _, child = name.rpartition(".")

@@ -107,7 +107,10 @@ class Pattern:
 
 
 def check_bool(mask: Tensor, name: str = "mask") -> None:
-    """Raise TypeError, under `name`, when `mask` is no bool tensor."""
+    """Raise TypeError, under `name`, when `mask` is no bool tensor, or a sparse one."""
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         given = f"dtype {mask.dtype}" if isinstance(mask, Tensor) else type(mask).__name__
-        raise TypeError(f"{name}: got {given}, expected a tensor of dtype torch.bool")
+        remedy = "mask.bool()" if isinstance(mask, Tensor) else "torch.as_tensor(mask, dtype=torch.bool)"
+        raise TypeError(f"{name}: got {given}, expected a tensor of dtype torch.bool: {remedy}")
+    if mask.layout != torch.strided:
+        raise TypeError(f"{name}: got layout {mask.layout}, expected a dense tensor: mask.to_dense()")

@@ -17,7 +17,7 @@ from lth_sparse.lottery import pruning
 from lth_sparse.nn import SparseConv2d, SparseLinear, densify, sparsify
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
-from lth_sparse.nn.sparse_layer import check_dense
+from lth_sparse.nn.pruned_layers import check_layer
 from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage import ticket
 from lth_sparse.system.errors import InputError
@@ -71,7 +71,10 @@ def subjects(
         return [_of_ticket(ticket_path, model, input_shape, seed)]
     network, shape = _network(model or "conv4", input_shape, seed)
     name = model or "conv4"
-    found = sparsify(network, backend="dense")
+    try:
+        found = sparsify(network, backend="dense")
+    except (TypeError, ValueError) as error:
+        raise InputError(f"--model {name}: {error}") from error
     own = {layer: module.mask for layer, module in found.named_modules() if isinstance(module, _SPARSE)}
     network = densify(found)
     layers, left = _layers(network)
@@ -172,7 +175,7 @@ def _layers(model: nn.Module) -> tuple[Masks, dict[str, str]]:
             left[name] = f"{type(module).__name__}: only nn.Conv2d and nn.Linear can be sparse"
             continue
         try:
-            check_dense(module, nn.Conv2d if isinstance(module, nn.Conv2d) else nn.Linear)
+            check_layer(module)
         except (TypeError, ValueError) as error:
             left[name] = str(error)
         else:

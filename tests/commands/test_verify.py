@@ -90,6 +90,12 @@ def raises():
 def number():
     return 3
 
+def hooked():
+    model = nn.Linear(10, 3)
+    torch.nn.utils.prune.random_unstructured(model, "weight", 0.5)
+    model.bias.register_hook(lambda gradient: gradient)
+    return model
+
 def nothing_to_prune():
     return nn.Conv1d(1, 1, 2)
 """
@@ -387,6 +393,7 @@ OWN = ("--model", "my_networks:small")
     [
         (("--modle", "conv4"), "did you mean"),
         (("--model", "conv5"), "did you mean"),
+        (("--model", "my_networks:hooked", "--input-shape", "10"), 'a hook on its parameter "bias"'),
         (("--model", "conv4", "--input-shape", "3,2,2"), "of at least"),
         (("--model", "conv4", "--input-shape", "3,x"), "expected sizes such as 3,32,32"),
         (OWN, "--input-shape"),

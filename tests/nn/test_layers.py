@@ -599,10 +599,3 @@ CONV = nn.Conv2d(4, 6, 3)
 def test_bad_input_is_refused_by_name(call, error, message):
     with pytest.raises(error, match=message):
         call()
-
-
-def test_a_layer_with_hooks_is_refused():
-    dense = nn.Linear(4, 3)
-    dense.register_forward_hook(lambda *_: None)
-    with pytest.raises(ValueError, match="module: got one with forward hooks"):
-        SparseLinear.from_dense(dense, None)

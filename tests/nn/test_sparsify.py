@@ -184,6 +184,65 @@ def test_layers_that_compute_something_else_are_left_alone():
     assert type(lth.sparsify(model)[0]) is Scaled
 
 
+def test_zeros_that_a_layer_began_with_are_said_and_it_stays_dense():
+    model = Block()
+    mask = half_of(model.features[0].weight)
+    with torch.no_grad():
+        model.features[0].weight.mul_(mask)
+        model.head["hidden"].weight.zero_()  # as of a head, or of the last convolution of a residual block
+        model.head["out"].weight.zero_()
+    with pytest.warns(UserWarning, match='every weight of "head.hidden" and "head.out" is 0.*left dense') as said:
+        lth.sparsify(model)
+    assert [warning.filename for warning in said] == [__file__]
+    assert kinds(model) == {**kinds(Block()), "features.0": "SparseConv2d"}
+    nn.init.normal_(model.head["out"].weight)
+    model(IMAGES).square().sum().backward()
+    assert model.head["hidden"].weight.grad.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_mask_that_prunes_a_whole_layer_is_taken_at_its_word():
+    model = nn.Sequential(nn.Linear(6, 4), nn.Linear(4, 3))
+    prune.random_unstructured(model[0], "weight", amount=1.0)
+    nn.init.zeros_(model[1].weight)
+    assert lth.sparsify(model, {"1": torch.zeros(3, 4).bool()})[1].sparsity == 1
+    assert lth.sparsify(model)[0].sparsity == 1
+
+
+def test_pruned_layers_that_stay_dense_are_named_once():
+    class Scaled(nn.Linear):
+        def forward(self, x):
+            return 2 * super().forward(x)
+
+    model = nn.Sequential(Scaled(5, 5), Scaled(5, 5), Scaled(5, 5), nn.Conv1d(5, 5, 1), nn.Linear(5, 5))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    for layer in (model[1], model[3]):
+        prune.random_unstructured(layer, "weight", amount=0.5)
+    prune.random_unstructured(model[2], "bias", amount=0.5)
+    layers = list(model)
+    with pytest.warns(
+        UserWarning, match='look pruned and stay dense: "0" .Scaled., "1" .Scaled., weight of "3" .Conv1d.'
+    ) as said:
+        lth.sparsify(model)
+    assert [warning.filename for warning in said] == [__file__]
+    assert list(model) == layers
+
+
+@pytest.mark.filterwarnings("error")
+def test_what_is_no_pruned_weight_is_not_said_to_be_one():
+    class Packed(nn.Linear):
+        """As a quantized layer: its weight is bytes."""
+
+        def __init__(self):
+            super().__init__(5, 5)
+            self.weight = nn.Parameter(torch.arange(3, dtype=torch.uint8), requires_grad=False)
+
+    model = nn.Sequential(Packed(), nn.Embedding(5, 5, padding_idx=0), nn.LazyLinear(3))
+    layers = list(model)
+    assert list(lth.sparsify(model)) == layers
+
+
 @pytest.mark.parametrize(
     ("masks", "error", "message"),
     [
@@ -215,6 +274,83 @@ def test_masks_that_do_not_fit_are_refused_by_name(masks, error, message):
     with pytest.raises(error, match=message):
         lth.sparsify(model, {"features.0": good, **masks})
     assert kinds(model) == kinds(Block())
+
+
+OUT = torch.ones(5, 16).bool()
+
+
+@pytest.mark.parametrize(
+    ("masks", "error", "message"),
+    [
+        ({"head.out": OUT.float()}, TypeError, r'masks\["head.out"\]: got dtype torch.float32, .*: mask.bool\(\)$'),
+        ({"head.out": OUT.int()}, TypeError, r"got dtype torch.int32, .*: mask.bool\(\)$"),
+        ({"head.out": OUT.to_sparse()}, TypeError, r"got layout torch.sparse_coo, .*: mask.to_dense\(\)$"),
+        ({"head.out": OUT.to_sparse_csr()}, TypeError, r"got layout torch.sparse_csr, .*: mask.to_dense\(\)$"),
+        ({"head.out": OUT.numpy()}, TypeError, r"got ndarray, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        ({"head.out": OUT.tolist()}, TypeError, r"got list, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        ({"head.out": OUT.to("meta")}, ValueError, r'got a tensor on meta, .* where the weight is: mask.to\("cpu"\)$'),
+        ({"head.out": None}, TypeError, "got NoneType, expected a tensor of dtype torch.bool"),
+        ([OUT], TypeError, r'masks: got a list, expected a dict such as \{"features.0": bool tensor\}$'),
+        (OUT, TypeError, r"masks: got a Tensor, expected a dict"),
+        ({0: OUT}, TypeError, r"masks: got 0 for a name, expected a str"),
+        ({"head.out.weight": OUT}, ValueError, 'unknown layer "head.out.weight", did you mean "head.out"'),
+        ({"head": OUT}, TypeError, 'one for "head", a ModuleDict, .*: name its layers, such as "head.hidden"$'),
+        ({"": OUT}, TypeError, 'one for "", a Block, .*: name its layers, such as "features.0"$'),
+    ],
+    ids=lambda each: "" if isinstance(each, type) else None,
+)
+def test_masks_of_a_wrong_kind_are_refused_with_what_to_do(masks, error, message):
+    model = Block()
+    with pytest.raises(error, match=message):
+        lth.sparsify(model, masks)
+    assert kinds(model) == kinds(Block())
+
+
+def test_masks_keyed_by_module_are_refused_with_its_name():
+    model = Block()
+    with pytest.raises(TypeError, match=r'masks: got a Linear for a name, expected its name, "head\.out"$'):
+        lth.sparsify(model, {model.head["out"]: OUT})
+    with pytest.raises(TypeError, match=r"masks: got a Linear for a name, expected the name of a layer of the model$"):
+        lth.sparsify(model, {nn.Linear(16, 5): OUT})
+
+
+def test_a_model_that_is_sparse_is_left_alone_without_masks_and_refuses_another():
+    model = lth.sparsify(Block(), {"head.out": OUT})
+    layer = model.head["out"]
+    assert lth.sparsify(model).head["out"] is layer
+    with pytest.raises(TypeError, match=r'"head.out", which is sparse already: lth.densify\(model\) first'):
+        lth.sparsify(model, {"head.out": OUT})
+    mask = half_of(model.features[0].weight)
+    assert lth.sparsify(model, {"features.0": mask}).head["out"] is layer
+
+
+def test_a_lazy_layer_is_refused_until_it_has_a_weight():
+    model = nn.Sequential(nn.LazyLinear(4))
+    assert type(lth.sparsify(model)[0]) is nn.LazyLinear
+    mask = torch.ones(4, 3).bool()
+    with pytest.raises(
+        TypeError, match=r'"0": got a LazyLinear, which has no weight yet.*run a batch through the model'
+    ):
+        lth.sparsify(model, {"0": mask})
+    model(torch.ones(2, 3))
+    assert type(lth.sparsify(model, {"0": mask})[0]) is lth.SparseLinear
+
+
+@pytest.mark.parametrize("masks", [None, {"0": torch.ones(4, 4).bool()}])
+def test_complex_weights_are_refused(masks):
+    model = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
+    with torch.no_grad():
+        model[0].weight[0] = 0
+    with pytest.raises(TypeError, match=r'"0": got weights of dtype torch.complex64, expected a real floating-point'):
+        lth.sparsify(model, masks)
+    assert type(model[0]) is nn.Linear
+
+
+@pytest.mark.parametrize("masks", [None, {"0": torch.ones(4, 4).bool()}])
+def test_a_model_without_numbers_is_refused(masks):
+    model = nn.Sequential(nn.Linear(4, 4, device="meta"))
+    with pytest.raises(ValueError, match=r'"0": got a weight on the meta device, .*: load the model first'):
+        lth.sparsify(model, masks)
 
 
 def test_an_unknown_backend_is_refused_even_with_nothing_to_replace():
