@@ -44,7 +44,7 @@ class SparseLinear(SparseLayer):
         """
         check_dense(module, nn.Linear)
         layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
+        SparseLayer.__init__(layer)
         layer._copy_from_linear(module, mask, backend)
         return layer
 
