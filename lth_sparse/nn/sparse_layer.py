@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import prune
 
+from lth_sparse.nn.dense_weight import DenseWeight
+from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
 
@@ -27,6 +29,10 @@ class SparseLayer(PlannedLayer):
     """
 
     bias: nn.Parameter | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parameters = Parameters()
 
     def _copy_from(self, dense: nn.Conv2d | nn.Linear, mask: Tensor | None, backend: str) -> None:
         """Copy the dense layer's numbers; `mask` None means that every weight is live."""
@@ -61,13 +67,70 @@ class SparseLayer(PlannedLayer):
 
     @property
     def weight(self) -> Tensor:
-        """The dense weight, pruned positions exactly 0: a new tensor at each access, differentiable."""
-        return self._scattered().clone()
+        """The dense weight, pruned positions exactly 0: a new tensor at each access, differentiable.
+
+        Assigned a dense weight (the mask's shape, the layer's dtype and device), `values` takes over its live
+        positions, in place; what it has at pruned ones is dropped. It is copied, never tied. To write into the
+        tensor that is given raises RuntimeError. Raises TypeError or ValueError for a weight that does not fit.
+        """
+        return self._scattered().clone().as_subclass(DenseWeight)
+
+    @weight.setter
+    def weight(self, weight: Tensor) -> None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: got {type(weight).__name__}, expected a tensor")
+        if weight.shape != self.mask.shape:
+            raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
+        if weight.dtype != self.values.dtype:
+            raise TypeError(f"weight: got dtype {weight.dtype}, expected {self.values.dtype}, the layer's own")
+        if weight.device != self.values.device:
+            raise ValueError(f"weight: got a tensor on {weight.device}, expected {self.values.device}")
+        if "values" not in self._parameters:
+            raise ValueError(
+                'weight: got one to assign while "values" is made of another parameter, by a parametrization or '
+                "torch.nn.utils.prune, expected values to be a parameter: remove that first"
+            )
+        self._check_live()
+        with torch.no_grad():
+            self.values.copy_(self.pattern.gather(weight))
+        if isinstance(weight, nn.Parameter):
+            self.values.requires_grad_(weight.requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module would register a parameter of this name beside the property.
+        if name == "weight":
+            object.__setattr__(self, name, value)
+        elif name == "parametrizations":
+            super().__setattr__(name, Parametrizations(value))
+        else:
+            super().__setattr__(name, value)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """nn.Module's; a weight of another name, as torch.nn.utils.prune makes one, would not be computed with."""
+        if name in ("weight", "weight_orig"):
+            refuse_weight()
+        super().register_parameter(name, param)
 
     def _scattered(self) -> Tensor:
         """The dense weight, which may share memory with `values`."""
         self._check_live()
         return self.pattern.scatter(self.values)
+
+    def reset_parameters(self) -> None:
+        """Draw weights and bias anew, in place: those that nn.Conv2d or nn.Linear would draw, at the live positions."""
+        if self.values.numel() == self.mask.numel():
+            # Nothing is pruned. Coming from the meta device, the mask may be anything.
+            self.mask.fill_(True)
+        dense = self.to_dense()
+        dense.reset_parameters()
+        self.weight = dense.weight.detach()
+        if self.bias is not None and dense.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(dense.bias)
+
+    def to_dense(self) -> nn.Conv2d | nn.Linear:
+        """A dense copy of this layer, pruned weights 0."""
+        raise NotImplementedError
 
     @property
     def sparsity(self) -> float:

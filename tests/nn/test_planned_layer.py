@@ -106,6 +106,7 @@ def test_another_number_of_live_weights_is_refused_until_both_are_loaded(write, 
         layer.to_dense,
         lambda: densify(nn.Sequential(layer)),
         lambda: copy.deepcopy(layer)(torch.ones(8)),
+        lambda: setattr(layer, "weight", torch.ones(6, 8)),
     ):
         with pytest.raises(
             ValueError, match=r"mask: got 17 live weights in place of 20, the size of values.*state_dict"
