@@ -25,6 +25,7 @@ from lth_sparse.backends.base import Backend, Plan, memory_format
 from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
+from lth_sparse.plans.written_masks import refuse_written
 from lth_sparse.system.errors import BackendError
 
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
@@ -227,7 +228,9 @@ _GRAD_WEIGHT = torch.ops.lth_sparse.grad_weight.default
 
 
 def _forward_kernel(x: Tensor, values: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
-    return _Straight.unpack(*plan).forward(x, values, bias)
+    way = _Straight.unpack(*plan)
+    refuse_written(way.plan.pattern)
+    return way.forward(x, values, bias)
 
 
 def _forward_autograd(x: Tensor, values: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:

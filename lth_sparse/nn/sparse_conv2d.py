@@ -69,7 +69,7 @@ class SparseConv2d(SparseLayer):
         """
         check_dense(module, nn.Conv2d, SparseConv2d)
         layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
+        SparseLayer.__init__(layer)
         layer._copy_from_conv2d(module, mask, backend)
         copy_extras(module, nn.Conv2d, layer)
         return layer

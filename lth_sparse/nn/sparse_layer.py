@@ -1,41 +1,42 @@
-"""What SparseConv2d and SparseLinear have in common: values, mask, plan and state dict."""
+"""What SparseConv2d and SparseLinear have in common: values, mask, dense weight and state dict."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.backends import registry
-from lth_sparse.backends.base import Plan
-from lth_sparse.plans.layer_spec import LayerSpec
-from lth_sparse.plans.pattern import Pattern, check_bool
-from lth_sparse.system.errors import BackendError
+from lth_sparse.nn.dense_weight import DenseWeight
+from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
+from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
+from lth_sparse.plans.pattern import check_bool
 
 
-class SparseLayer(nn.Module):
+class SparseLayer(PlannedLayer):
     """A layer whose parameter is its live weights. Made by its subclasses.
 
     values: nn.Parameter [nnz], the live weights in row-major order of the mask.
-    mask: bool, the dense weight's shape. Fixed: it changes only when a state dict brings another one.
+    mask: bool, the dense weight's shape. A state dict may bring another one. One that is written in place counts
+        from the next forward pass on: with as many live weights, the values are those of its live positions, in
+        their order; with another number, and under torch.compile, that pass raises ValueError. What is written
+        through `mask.data`, PyTorch counts nowhere, and it is not seen.
     bias: nn.Parameter [out] or None.
+
+    A state dict that brings a mask without values, under strict=False, keeps the values of the weights that were
+    live and stay so; those newly live are 0.
     """
 
-    spec: LayerSpec
-    values: nn.Parameter
-    mask: Tensor
     bias: nn.Parameter | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._parameters = Parameters()
 
     def _copy_from(self, dense: nn.Conv2d | nn.Linear, mask: Tensor | None, backend: str) -> None:
         """Copy the dense layer's numbers; `mask` None means that every weight is live."""
         weight, bias = effective(dense, "weight").detach(), effective(dense, "bias")
-        self._pattern: Pattern | None = None
-        self._plan: Plan | None = None
-        self._backend: str
-        self._computed_by: str
+        check_dtype(weight.dtype)
         # Copies keep the layer its own: writing to the dense layer or the caller's mask must not reach it.
         if mask is None:
             # Without a pattern, so that an unpruned layer can be made on the meta device.
@@ -56,7 +57,7 @@ class SparseLayer(nn.Module):
     def _copy_to(self, dense: nn.Conv2d | nn.Linear) -> None:
         """The way back: copy this layer's numbers into a dense layer of its shape."""
         with torch.no_grad():
-            dense.weight.copy_(self.weight)
+            dense.weight.copy_(self._scattered())
             if self.bias is not None and dense.bias is not None:
                 dense.bias.copy_(self.bias)
                 dense.bias.requires_grad_(self.bias.requires_grad)
@@ -64,96 +65,76 @@ class SparseLayer(nn.Module):
         dense.train(self.training)
 
     @property
-    def pattern(self) -> Pattern:
-        """The index structure of the mask, worked out once per mask."""
-        if self._pattern is None or self._pattern.mask is not self.mask:
-            self._pattern = Pattern.from_mask(self.mask)
-        return self._pattern
-
-    @property
-    def plan(self) -> Plan:
-        """The plan for the mask, packed once per mask, device and backend, before it is needed, by `computed_by`.
-
-        Raises BackendError when the backend cannot be used on the layer's device.
-        """
-        if self._plan is None or self._plan.pattern.mask is not self.mask:
-            self._pack()
-        if self._plan is None:
-            raise BackendError(f'backend "{self._backend}" cannot compute {self}: {self._refusal()}')
-        return self._plan
-
-    def _pack(self) -> None:
-        """Renew the plan if it is out of date; there is none while the backend cannot compute this layer.
-
-        Whatever changes the mask, the backend, the dtype or the device calls it, so that forward finds the
-        plan made: packing is nothing that torch.compile could trace.
-        """
-        if self._refusal():
-            self._plan = None
-            return
-        name, reason = self._backend, self._unsupported_by(self._backend)
-        if reason:
-            name = "dense"
-            _say_once(f'backend "{self._backend}" leaves such a layer to masked dense PyTorch: {reason}')
-        if self._plan is None or self._plan.pattern is not self.pattern or self._computed_by != name:
-            self._plan = registry.get(name).pack(self.pattern, self.spec)
-            self._computed_by = name
-
-    @property
-    def computed_by(self) -> str:
-        """The backend that computes this layer: its own, or "dense" where that does not support the layer or dtype."""
-        return self._computed_by
-
-    def _refusal(self) -> str:
-        """Why neither the backend nor dense in its place can compute this layer, "" if one can."""
-        if self.mask.is_meta:
-            return "it is on the meta device, where its mask has no entries"
-        try:
-            return registry.get(self._backend).refuses(self.values.device) or self._unsupported_by("dense")
-        except BackendError as error:
-            # A layer may have been pickled where there was another choice of backends.
-            return str(error)
-
-    def _unsupported_by(self, backend: str) -> str:
-        """Why the backend of this name does not support this layer in its dtype, "" if it does."""
-        supported, reason = registry.get(backend).supports(self.spec, self.values.dtype, self.values.device)
-        return "" if supported else reason
-
-    @property
     def weight(self) -> Tensor:
-        """The dense weight, pruned positions exactly 0: a new tensor at each access, differentiable."""
-        return self.pattern.scatter(self.values).clone()
+        """The dense weight, pruned positions exactly 0: a new tensor at each access, differentiable.
+
+        Assigned a dense weight (the mask's shape, the layer's dtype and device), `values` takes over its live
+        positions, in place; what it has at pruned ones is dropped. It is copied, never tied. To write into the
+        tensor that is given raises RuntimeError. Raises TypeError or ValueError for a weight that does not fit.
+        """
+        return self._scattered().clone().as_subclass(DenseWeight)
+
+    @weight.setter
+    def weight(self, weight: Tensor) -> None:
+        if not isinstance(weight, Tensor):
+            raise TypeError(f"weight: got {type(weight).__name__}, expected a tensor")
+        if weight.shape != self.mask.shape:
+            raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
+        if weight.dtype != self.values.dtype:
+            raise TypeError(f"weight: got dtype {weight.dtype}, expected {self.values.dtype}, the layer's own")
+        if weight.device != self.values.device:
+            raise ValueError(f"weight: got a tensor on {weight.device}, expected {self.values.device}")
+        if "values" not in self._parameters:
+            raise ValueError(
+                'weight: got one to assign while "values" is made of another parameter, by a parametrization or '
+                "torch.nn.utils.prune, expected values to be a parameter: remove that first"
+            )
+        self._check_live()
+        with torch.no_grad():
+            self.values.copy_(self.pattern.gather(weight))
+        if isinstance(weight, nn.Parameter):
+            self.values.requires_grad_(weight.requires_grad)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # nn.Module would register a parameter of this name beside the property.
+        if name == "weight":
+            object.__setattr__(self, name, value)
+        elif name == "parametrizations":
+            super().__setattr__(name, Parametrizations(value))
+        else:
+            super().__setattr__(name, value)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """nn.Module's; a weight of another name, as torch.nn.utils.prune makes one, would not be computed with."""
+        if name in ("weight", "weight_orig"):
+            refuse_weight()
+        super().register_parameter(name, param)
+
+    def _scattered(self) -> Tensor:
+        """The dense weight, which may share memory with `values`."""
+        self._check_live()
+        return self.pattern.scatter(self.values)
+
+    def reset_parameters(self) -> None:
+        """Draw weights and bias anew, in place: those that nn.Conv2d or nn.Linear would draw, at the live positions."""
+        if self.values.numel() == self.mask.numel():
+            # Nothing is pruned. Coming from the meta device, the mask may be anything.
+            self.mask.fill_(True)
+        dense = self.to_dense()
+        dense.reset_parameters()
+        self.weight = dense.weight.detach()
+        if self.bias is not None and dense.bias is not None:
+            with torch.no_grad():
+                self.bias.copy_(dense.bias)
+
+    def to_dense(self) -> nn.Conv2d | nn.Linear:
+        """A dense copy of this layer, pruned weights 0."""
+        raise NotImplementedError
 
     @property
     def sparsity(self) -> float:
         """Pruned weights over all weights, in [0, 1]."""
         return 1.0 - self.values.numel() / self.mask.numel()
-
-    @property
-    def backend(self) -> str:
-        """The backend's name. Setting it raises BackendError when it is not known or not usable here."""
-        return self._backend
-
-    @backend.setter
-    def backend(self, name: str) -> None:
-        registry.resolve(name)
-        self._backend = self._computed_by = name
-        self._plan = None
-        self._pack()
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> SparseLayer:
-        super()._apply(fn, recurse)
-        self._pack()
-        return self
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Copies and pickles work the indices out again: plans may hold what cannot be pickled.
-        return {**self.__dict__, "_pattern": None, "_plan": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        # Pickles from before layers could be left to dense have no _computed_by.
-        super().__setstate__({"_computed_by": state.get("_backend"), **state})
-        self._pack()
 
     def _load_from_state_dict(
         self,
@@ -173,15 +154,18 @@ class SparseLayer(nn.Module):
         """
         own = {key: value for key, value in state_dict.items() if key.startswith(prefix)}
         try:
-            self._translate(own, prefix)
+            self._translate(own, prefix, assign=local_metadata.get("assign_to_params_buffers", False))
         except (TypeError, ValueError) as error:
             error_msgs.append(f"{prefix}{error}")
             return
         super()._load_from_state_dict(own, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         self._pack()
 
-    def _translate(self, state: dict[str, Any], prefix: str) -> None:
-        """Turn whatever describes the weight in `state` into `values` and `mask`, and take over that mask."""
+    def _translate(self, state: dict[str, Any], prefix: str, assign: bool) -> None:
+        """Turn whatever describes the weight in `state` into `values` and `mask`, and take over that mask.
+
+        What is assigned stays on its own device, which need not be the layer's.
+        """
         weight_mask = state.get(f"{prefix}weight_mask")
         for name in ("weight", "bias"):
             if f"{prefix}{name}_orig" in state and f"{prefix}{name}_mask" in state:
@@ -191,32 +175,42 @@ class SparseLayer(nn.Module):
         if weight is not None:
             if weight.shape != self.mask.shape:
                 raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
-            state[prefix + "mask"] = self.mask if weight_mask is None else weight_mask != 0
+            device = weight.device if assign else self.mask.device
+            state[prefix + "mask"] = self._mask_on(device) if weight_mask is None else weight_mask != 0
         mask = state.get(prefix + "mask")
         if mask is not None:
-            mask = mask.to(self.mask.device)
-            check_mask(mask, self.mask)
+            check_bool(mask)
+            check_mask(mask, mask.new_empty(self.mask.shape))
+            if not assign:
+                mask = mask.to(self.mask.device)
             # After to_empty, the mask may be anything, and be the right one by chance.
-            if not torch.equal(mask, self.mask) or self.values.numel() != self.pattern.nnz:
+            current = mask.device == self.mask.device and self._pattern_fits() and torch.equal(mask, self.mask)
+            if not current:
                 self._take_mask(mask)
         if weight is not None:
             state[prefix + "values"] = self.pattern.gather(weight.to(self.mask.device))
 
+    def _mask_on(self, device: torch.device) -> Tensor:
+        """The layer's own mask. From the meta device, it comes back only where nothing is pruned."""
+        if not self.mask.is_meta or device.type == "meta":
+            return self.mask.to(device)
+        if self.values.numel() != self.mask.numel():
+            raise ValueError("mask: got none, and the layer's is on the meta device, expected one beside the weight")
+        return torch.ones(self.mask.shape, dtype=torch.bool, device=device)
+
+    def _pattern_fits(self) -> bool:
+        """Whether mask and values belong together: they need not after to_empty, or a write to the mask."""
+        return not self.mask.is_meta and self.pattern.nnz == self.values.numel()
+
     def _take_mask(self, mask: Tensor) -> None:
+        before = self.pattern.scatter(self.values.detach()) if self._pattern_fits() else None
         self.mask = mask.clone()
         # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
-        self.values.data = self.values.new_zeros(self.pattern.nnz)
+        if before is None or self.mask.device != before.device:
+            self.values.data = self.values.new_zeros(self.pattern.nnz)
+        else:
+            self.values.data = self.pattern.gather(before).clone()
         self.values.grad = None
-
-
-_said: set[str] = set()
-
-
-def _say_once(text: str) -> None:
-    """Warn, the first time that there is reason to: a network has many layers that are alike."""
-    if text not in _said:
-        _said.add(text)
-        warnings.warn(text, stacklevel=2)
 
 
 def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:

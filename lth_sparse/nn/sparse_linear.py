@@ -46,7 +46,7 @@ class SparseLinear(SparseLayer):
         """
         check_dense(module, nn.Linear, SparseLinear)
         layer = cls.__new__(cls)
-        nn.Module.__init__(layer)
+        SparseLayer.__init__(layer)
         layer._copy_from_linear(module, mask, backend)
         copy_extras(module, nn.Linear, layer)
         return layer

@@ -56,6 +56,16 @@ class Pattern:
         """The pattern as a flat tuple, in the order of its fields: `Pattern(*pattern.tensors())` is the way back."""
         return self.mask, self.row_offsets, self.column_indices
 
+    def describes(self, mask: Tensor) -> bool:
+        """Whether these are the live positions of `mask`: bool, of the pattern's shape, on its device."""
+        if int(mask.count_nonzero()) != self.nnz:
+            return False
+        if self.nnz == mask.numel():
+            return True
+        per_row = self.row_offsets.diff()
+        rows = torch.repeat_interleave(per_row, output_size=self.nnz)
+        return bool(mask.reshape(len(per_row), -1)[rows, self.column_indices].all())
+
     @property
     def flat_positions(self) -> Tensor:
         """int64 [nnz]: the position of each live weight in the flattened dense weight, ascending. Worked out at

@@ -178,14 +178,6 @@ def test_weight_is_zero_where_pruned_and_carries_gradients(make, shape):
     torch.testing.assert_close(layer.values.grad, 2 * layer.values.detach())
 
 
-def test_weight_of_an_unpruned_layer_is_a_copy():
-    layer = SparseLinear(3, 3)
-    before = layer.values.detach().clone()
-    with torch.no_grad():
-        layer.weight.zero_()
-    assert torch.equal(layer.values, before)
-
-
 def test_initial_weights_are_those_of_the_dense_layers():
     for sparse_class, dense_class, sizes in (
         (SparseConv2d, nn.Conv2d, (4, 6, 3)),
