@@ -1,12 +1,11 @@
 """Layers inside torch's attention modules whose weight is used without the layer being called.
 
-nn.MultiheadAttention always computes so with its out_proj; nn.TransformerEncoderLayer with linear1 and linear2, in its
-fast path alone: in eval mode, where no gradient is asked for.
+nn.MultiheadAttention always computes so with its out_proj. The fast path of nn.TransformerEncoderLayer, in eval mode where
+no gradient is asked for, would with linear1 and linear2; but it is not taken where a weight is more than a plain tensor,
+as that of a sparse layer is (dense_weight.py).
 """
 
 from __future__ import annotations
-
-from collections.abc import Container, Iterator
 
 from torch import nn
 
@@ -20,16 +19,3 @@ def never_called(model: nn.Module) -> set[nn.Module]:
         for module in model.modules()
         if isinstance(module, nn.MultiheadAttention) and type(module).forward is nn.MultiheadAttention.forward
     }
-
-
-def passed_over(model: nn.Module, sparse: Container[nn.Module]) -> Iterator[str]:
-    """The names of layers among `sparse` that a fast path passes over: it takes a dense weight, made at each call."""
-    for name, module in model.named_modules():
-        if (
-            isinstance(module, nn.TransformerEncoderLayer)
-            and type(module).forward is nn.TransformerEncoderLayer.forward
-            and module.self_attn.batch_first
-        ):
-            for key in ("linear1", "linear2"):
-                if getattr(module, key) in sparse:
-                    yield f"{name}.{key}" if name else key

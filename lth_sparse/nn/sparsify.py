@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.backends import registry
-from lth_sparse.nn.attention import passed_over
 from lth_sparse.nn.pruned_layers import masks_by_module, masks_found_in
 from lth_sparse.nn.replacing import COUNTERPART, check_nothing_is_lost, take_over
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
@@ -44,12 +43,6 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
     for module, mask in chosen.items():
         layer_class = SparseConv2d if isinstance(module, nn.Conv2d) else SparseLinear
         replacements[module] = layer_class.from_dense(module, mask, backend)  # type: ignore[arg-type]
-    overlooked = ", ".join(f'"{name}"' for name in passed_over(model, replacements))
-    if overlooked:
-        remarks.append(
-            f"in eval mode without gradients, nn.TransformerEncoderLayer's fast path computes {overlooked} from dense "
-            "weights, made at each call; torch.backends.mha.set_fastpath_enabled(False) turns it off"
-        )
     for remark in remarks:
         warnings.warn(f"sparsify: {remark}", stacklevel=2)
     return _swap(model, replacements, ties)

@@ -41,7 +41,7 @@ def torchvision_resnet18(output: str) -> None:
 
 
 def transformer_feed_forward(output: str) -> None:
-    for row in ("forward and backward", "eval, fast path", "eval, without fast path"):
+    for row in ("forward and backward", "eval, without gradients"):
         error, *times = numbers(output, row)
         assert error < 1e-5, row
         assert min(times) > 0, row
