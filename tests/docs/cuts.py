@@ -98,6 +98,7 @@ CUTS = (
         ((r"^make test\b.*", f'make test WORKERS=1 ARGS="{_ONE_FILE}"'), (r"^pytest$", f"pytest {_ONE_FILE}")),
         "it would run this test again, so one file of the tests",
     ),
+    Cut(r"^pytest docs/", ((r"$", " --collect-only -q"),), "the page's tests run by themselves, so they are listed"),
     Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
     Cut(
         r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard)\b",
