@@ -1,8 +1,8 @@
 """Layers inside torch's attention modules whose weight is used without the layer being called.
 
-nn.MultiheadAttention always computes so with its out_proj. The fast path of nn.TransformerEncoderLayer, in eval mode where
-no gradient is asked for, would with linear1 and linear2; but it is not taken where a weight is more than a plain tensor,
-as that of a sparse layer is (dense_weight.py).
+nn.MultiheadAttention always computes so with its out_proj. The fast path of nn.TransformerEncoderLayer, in eval mode
+where no gradient is asked for, would with linear1 and linear2; but it is not taken where a weight is more than a plain
+tensor, as that of a sparse layer is (dense_weight.py).
 """
 
 from __future__ import annotations

@@ -278,7 +278,7 @@ def test_values_are_parametrized():
     assert str(layer.load_state_dict(layer.state_dict())) == "<All keys matched successfully>"
     with pytest.raises(ValueError, match='weight: got one to assign while "values" is made of another parameter'):
         layer.weight = torch.ones(6, 10)
-    with pytest.raises(ValueError, match='got a parametrization of "values".*remove_parametrizations'):
+    with pytest.raises(ValueError, match=r'got a parametrization of "values".*remove_parametrizations'):
         densify(copy.deepcopy(layer))
     parametrize.remove_parametrizations(layer, "values")
     torch.testing.assert_close(layer(x), expected)
