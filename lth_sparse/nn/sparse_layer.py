@@ -17,11 +17,13 @@ class SparseLayer(PlannedLayer):
     """A layer whose parameter is its live weights. Made by its subclasses.
 
     values: nn.Parameter [nnz], the live weights in row-major order of the mask.
-    mask: bool, the dense weight's shape. A state dict may bring another one. One that is written in place counts
-        from the next forward pass on: with as many live weights, the values are those of its live positions, in
-        their order; with another number, and under torch.compile, that pass raises ValueError. What is written
-        through `mask.data`, PyTorch counts nowhere, and it is not seen.
+    mask: bool, the dense weight's shape.
     bias: nn.Parameter [out] or None.
+
+    A state dict may bring another mask. One that is written in place counts from the next forward pass on: with as
+    many live weights, the values are those of its live positions, in their order; with another number, and under
+    torch.compile, that pass raises ValueError. What is written through `mask.data`, PyTorch counts nowhere, and it
+    is not seen.
 
     A state dict that brings a mask without values, under strict=False, keeps the values of the weights that were
     live and stay so; those newly live are 0.

@@ -76,9 +76,16 @@ def test_poisoned_memory_is_poisoned():
     assert not torch.are_deterministic_algorithms_enabled()
 
 
+ONE_BY_ONE = {"triton": 0.5}
+"""Backends that add their products one by one in float32, where dense PyTorch adds in blocks (docs/limits.md, known
+faults) -> how far such a walk may end, in sqrt(n) roundings of the typical size of a sum of n products: its root mean
+square is 0.15 (lth_sparse/verification/layers.py)."""
+
+
 def assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed, formats=None):
     """In float64 the backend is the reference; in float32 it errs at most twice as much as dense PyTorch, give or
     take two roundings of the sum's typical size: where an output is a single number, dense may be right by luck.
+    Those of ONE_BY_ONE err by their walk besides.
 
     formats: the memory formats of x and grad_out, for a convolution.
     """
@@ -97,12 +104,16 @@ def assert_as_exact_as_dense_pytorch(name, spec, input_shape, mask, seed, format
     single = outputs_of_backend(name, mask, spec, *rounded)
     dense = outputs_of_reference(mask, spec, *rounded)
     sizes = outputs_of_reference(mask, spec, *[tensor.square() for tensor in exact])
-    for expected, ours, ours_single, dense_single, size in zip(truth, double, single, dense, sizes, strict=True):
+    counts = outputs_of_reference(mask, spec, *[torch.ones_like(tensor) for tensor in exact])
+    for expected, ours, ours_single, dense_single, size, count in zip(
+        truth, double, single, dense, sizes, counts, strict=True
+    ):
         assert ours.shape == ours_single.shape == expected.shape
         torch.testing.assert_close(ours, expected, rtol=1e-12, atol=1e-12)
         if expected.numel():
             error, own = [(out - expected).abs().max() for out in (ours_single, dense_single)]
-            assert error <= 2 * own + 2 * torch.finfo(torch.float32).eps * size.max().sqrt()
+            roundings = 2 + ONE_BY_ONE.get(name, 0) * count.max().sqrt()
+            assert error <= 2 * own + roundings * torch.finfo(torch.float32).eps * size.max().sqrt()
 
 
 @pytest.mark.parametrize("name", BACKENDS)
