@@ -154,10 +154,10 @@ class PlannedLayer(nn.Module):
         self._pack()
 
 
-def check_dtype(dtype: torch.dtype) -> None:
+def check_dtype(dtype: torch.dtype, got: str = "dtype: got") -> None:
     """Refuse what no backend computes in, before a layer has it."""
     if not dtype.is_floating_point:
-        raise TypeError(f"dtype: got {dtype}, expected a real floating-point one: keep such a layer dense")
+        raise TypeError(f"{got} {dtype}, expected a real floating-point one: keep such a layer dense")
 
 
 _said: set[str] = set()

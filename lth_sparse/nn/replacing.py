@@ -12,6 +12,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from lth_sparse.nn.planned_layer import check_dtype
+
 COUNTERPART = {
     "weight": "values",
     "weight_orig": "values",
@@ -48,8 +50,8 @@ def check_dense(module: nn.Module, kind: type[nn.Module], becomes: type[nn.Modul
         check_nothing_is_lost(module, kind, becomes, name)
     if type(module) is not kind:
         raise TypeError(f"{name}: got {type(module).__name__}, expected torch.nn.{kind.__name__}")
-    if isinstance(weight, Tensor) and not weight.is_floating_point():
-        raise TypeError(f"{name}: got weights of dtype {weight.dtype}, expected a real floating-point dtype")
+    if isinstance(weight, Tensor):
+        check_dtype(weight.dtype, f"{name}: got weights of dtype")
 
 
 def check_nothing_is_lost(

@@ -73,20 +73,16 @@ def _chosen(network: nn.Module, prefix: str, masks: Mapping[str, Tensor] | None)
 def _shared_by_ties(network: nn.Module, masks: Masks, ties: list[list[str]]) -> Masks:
     """A mask for each name of a tied weight: what prunes it under one name prunes it under all."""
     own = {weight_name(layer) for layer in forms.own_masks(network)}
-    layer_of = {weight_name(layer): layer for layer in forms.layers(network)}
-    found = dict(masks)
+    found = _masks_of_ties(
+        network, masks, ties, "masks: {!r} and {!r} share their weight, so their masks must be equal"
+    )
     for names in ties:
-        masked = [layer_of[name] for name in names if layer_of.get(name) in masks]
-        for layer in masked:
-            if not torch.equal(masks[layer].cpu(), masks[masked[0]].cpu()):
-                raise InputError(f"masks: {masked[0]!r} and {layer!r} share their weight, so their masks must be equal")
         pruned = [name for name in names if name in own]
         if pruned and (whole := [name for name in names if name not in own]):
             raise InputError(
                 f"{pruned[0]!r} is pruned, and {whole[0]!r}, which shares it, is not: a ticket has one mask for both; "
                 "prune both, or give each a weight of its own"
             )
-        found |= {layer_of[name]: masks[masked[0]] for name in names if masked and name in layer_of}
     return found
 
 
@@ -183,7 +179,7 @@ def put_into(model: nn.Module, masks: Masks, weights: Mapping[str, Tensor]) -> t
     if any(isinstance(value, Tensor) and value.is_meta for value in network.state_dict().values()):
         raise InputError('it is on the meta device, where it has no numbers; call model.to_empty(device="cpu") first')
     ties, held = forms.tied(network), dict(weights)
-    masks = _masks_of_ties(network, masks, ties)
+    masks = _masks_of_ties(network, masks, ties, "it shares one weight between {!r} and {!r}, whose masks differ here")
     _tie(weights, held, masks, ties)
     state = _state_for(network, masks, held)
     if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
@@ -196,14 +192,15 @@ def put_into(model: nn.Module, masks: Masks, weights: Mapping[str, Tensor]) -> t
     return masks, held
 
 
-def _masks_of_ties(network: nn.Module, masks: Masks, ties: list[list[str]]) -> Masks:
+def _masks_of_ties(network: nn.Module, masks: Masks, ties: list[list[str]], differ: str) -> Masks:
+    """A mask for each layer of a tied weight. `differ`: the sentence, with two gaps, for layers whose masks do."""
     layer_of = {weight_name(layer): layer for layer in forms.layers(network)}
     found = dict(masks)
     for names in ties:
         masked = [layer_of[name] for name in names if layer_of.get(name) in masks]
         for layer in masked:
-            if not torch.equal(masks[layer], masks[masked[0]]):
-                raise InputError(f"it shares one weight between {masked[0]!r} and {layer!r}, whose masks differ here")
+            if not torch.equal(masks[layer].cpu(), masks[masked[0]].cpu()):
+                raise InputError(differ.format(masked[0], layer))
         found |= {layer_of[name]: masks[masked[0]] for name in names if masked and name in layer_of}
     return found
 
