@@ -14,13 +14,11 @@
 #include "cpu/blocking.h"
 #include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
+#include "torch_threads.h"
 
 namespace lth_sparse {
 namespace {
 
-const Parallel parallel = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-  if (count > 0) torch::stable::parallel_for(0, count, 1, body);
-};
 
 /// A 1 x 1 convolution with neither stride nor padding does not know which pixels are neighbours. When channels_last it is
 /// a linear layer of its pixels; when contiguous its images are single rows, if vectors divide them.
