@@ -48,7 +48,7 @@ def cpp_extension() -> Any:
     """csrc/cpu and its operators."""
     from torch.utils.cpp_extension import CppExtension
 
-    sources = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+    sources = [*sorted((ROOT / "csrc").glob("*.cpp")), *sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))]
     return CppExtension(
         "lth_sparse._cpu",
         [str(path.relative_to(ROOT)) for path in sources],

@@ -112,6 +112,24 @@ inline Images output_images(const Convolution& c, const Images& x) {
   return output;
 }
 
+inline constexpr const char* kNoGradient = "grad_out: does not have the shape of the output for this input";
+
+/// Throws where `out` is not the output for `in`.
+inline void check_output(const Convolution& c, const Images& in, const Images& out) {
+  const Images expected = output_images(c, in);
+  STD_TORCH_CHECK(out.count == in.count && expected.height == out.height && expected.width == out.width, kNoGradient);
+}
+
+/// The input, of `input_shape`, that has an output like grad_out.
+inline Images input_images(const Convolution& c, const Images& grad_out, const std::vector<int64_t>& input_shape) {
+  STD_TORCH_CHECK(input_shape.size() == 2 || input_shape.size() == 4, "input_shape: expected 2 or 4 sizes");
+  Images in{input_shape[0], input_shape[1], 1, 1, grad_out.channels_last};
+  if (input_shape.size() == 4) in.height = input_shape[2], in.width = input_shape[3];
+  STD_TORCH_CHECK(in.channels == c.in_channels, kNoGradient);
+  check_output(c, in, grad_out);
+  return in;
+}
+
 inline Tensor empty_images(const Images& images, const Tensor& like) {
   if (like.dim() == 2) return torch::stable::empty({images.count, images.channels}, like.scalar_type());
   const Tensor result =

@@ -19,7 +19,6 @@
 namespace lth_sparse {
 namespace {
 
-
 /// A 1 x 1 convolution with neither stride nor padding does not know which pixels are neighbours. When channels_last it is
 /// a linear layer of its pixels; when contiguous its images are single rows, if vectors divide them.
 void flatten_pixels(const Convolution& c, Images& x, Images& output) {
@@ -89,12 +88,7 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
   Images in = images(grad_out, "grad_out", c.out_channels);
   STD_TORCH_CHECK(static_cast<int64_t>(input_shape.size()) == grad_out.dim(), "input_shape: expected ",
                   grad_out.dim(), " sizes");
-  Images out{input_shape[0], input_shape[1], 1, 1, in.channels_last};
-  if (input_shape.size() == 4) out.height = input_shape[2], out.width = input_shape[3];
-  const Images expected = output_images(c, out);
-  STD_TORCH_CHECK(out.count == in.count && out.channels == c.in_channels && expected.height == in.height &&
-                      expected.width == in.width,
-                  "grad_out: does not have the shape of the output for this input_shape");
+  Images out = input_images(c, in, input_shape);
   const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
                                       c.phases() * c.in_channels, 0);
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
@@ -118,10 +112,8 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
   check_dtype(x, "input");
   STD_TORCH_CHECK(x.scalar_type() == grad_out.scalar_type(), "grad_out: expected the dtype of the input");
   Images in = images(x, "input", c.in_channels), out = images(grad_out, "grad_out", c.out_channels);
-  const Images expected = output_images(c, in);
-  STD_TORCH_CHECK(x.dim() == grad_out.dim() && out.count == in.count && expected.height == out.height &&
-                      expected.width == out.width,
-                  "grad_out: does not have the shape of the output for this input");
+  STD_TORCH_CHECK(x.dim() == grad_out.dim(), kNoGradient);
+  check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, x.scalar_type());
   if (rows.nnz() == 0) return grad;

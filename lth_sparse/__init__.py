@@ -11,6 +11,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
     __path__.append(str(Path(__file__).resolve().parent.parent))
 
 from lth_sparse.backends.registry import backends
+from lth_sparse.backends.winograd import set_winograd
 from lth_sparse.nn import SparseConv2d, SparseLinear, densify, parameter_groups, sparsify
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
@@ -27,5 +28,6 @@ __all__ = [
     "parameter_groups",
     "read_ticket",
     "save_ticket",
+    "set_winograd",
     "sparsify",
 ]

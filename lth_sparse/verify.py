@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from lth_sparse import __version__, models
+from lth_sparse.backends import winograd
 from lth_sparse.backends.registry import backends
 from lth_sparse.report.plots import png
 from lth_sparse.storage import environment
@@ -71,6 +72,11 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     how.add_argument("--dtype", default="float32", metavar="NAME", help=f"{', '.join(DTYPES)} (default: float32)")
     how.add_argument("--batch-size", type=int, default=32, metavar="N", help="examples in a batch (default: 32)")
     how.add_argument("--steps", type=int, default=10, metavar="N", help="of the training; 0: none (default: 10)")
+    how.add_argument(
+        "--winograd", metavar="TILE",
+        help=f"the largest tile of Winograd's algorithm on the CPU: {', '.join(winograd.SETTINGS)} (default: what "
+        f"{winograd.VARIABLE} says, or 4x4)",
+    )  # fmt: skip
     how.add_argument("--seed", type=int, default=0, metavar="N", help="of weights, inputs and targets (default: 0)")
     found.add_argument("--plot", metavar="FILE.png", help="draw speedups and errors")
     found.add_argument("--json", metavar="FILE", help="write all rows, with what they were measured on")
@@ -83,9 +89,14 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
     return command_line.exit_status(
         program,
-        lambda: _verify(parser(program).parse_args(given), home.command(program, given)),
+        lambda: _limited(parser(program).parse_args(given), home.command(program, given)),
         smaller="lower --batch-size or choose a smaller model",
     )
+
+
+def _limited(options: argparse.Namespace, command: str) -> int:
+    with winograd.limited(options.winograd or winograd.setting()):
+        return _verify(options, command)
 
 
 def _verify(options: argparse.Namespace, command: str) -> int:

@@ -8,9 +8,9 @@ namespace lth_sparse {
 namespace {
 
 constexpr InstructionSet kSets[] = {
-    {"avx512", {16, 32}, &avx512_kernels},
-    {"avx2", {8, 16}, &avx2_kernels},
-    {"portable", {8, 16}, &portable_kernels},
+    {"avx512", {16, 32}, &avx512_kernels, &winograd_avx512},
+    {"avx2", {8, 16}, &avx2_kernels, &winograd_avx2},
+    {"portable", {8, 16}, &portable_kernels, &winograd_portable},
 };
 
 bool runs(const std::string& name) {

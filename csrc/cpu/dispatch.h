@@ -3,6 +3,7 @@
 
 #include "blocking.h"
 #include "kernels.h"
+#include "winograd/kernels.h"
 
 namespace lth_sparse {
 
@@ -10,6 +11,7 @@ struct InstructionSet {
   const char* name;
   Machine machine;
   const Kernels<float>* (*kernels)(int width);
+  const WinogradKernels* (*winograd)();
 };
 
 /// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.

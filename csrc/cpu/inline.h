@@ -3,3 +3,5 @@
 #pragma once
 
 #define LTH_SPARSE_INLINE inline __attribute__((always_inline))
+/// The same for a lambda, after its parameters.
+#define LTH_SPARSE_INLINE_LAMBDA __attribute__((always_inline))

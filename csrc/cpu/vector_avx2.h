@@ -29,7 +29,11 @@ struct Float8 {
   LTH_SPARSE_INLINE void stream(float* to) const { _mm256_stream_ps(to, lanes); }
   /// a * b + this
   LTH_SPARSE_INLINE Float8 plus_product(Float8 a, Float8 b) const { return {_mm256_fmadd_ps(a.lanes, b.lanes, lanes)}; }
+  /// this - a * b
+  LTH_SPARSE_INLINE Float8 minus_product(Float8 a, Float8 b) const { return {_mm256_fnmadd_ps(a.lanes, b.lanes, lanes)}; }
   LTH_SPARSE_INLINE Float8 operator+(Float8 other) const { return {_mm256_add_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float8 operator-(Float8 other) const { return {_mm256_sub_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float8 operator*(Float8 other) const { return {_mm256_mul_ps(lanes, other.lanes)}; }
 
   /// Adds the sum of the lanes of each of four vectors to four floats.
   LTH_SPARSE_INLINE static void add_sums(const Float8 (&v)[4], float* to) {

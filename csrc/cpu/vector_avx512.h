@@ -27,7 +27,11 @@ struct Float16 {
   LTH_SPARSE_INLINE void stream(float* to) const { _mm512_stream_ps(to, lanes); }
   /// a * b + this
   LTH_SPARSE_INLINE Float16 plus_product(Float16 a, Float16 b) const { return {_mm512_fmadd_ps(a.lanes, b.lanes, lanes)}; }
+  /// this - a * b
+  LTH_SPARSE_INLINE Float16 minus_product(Float16 a, Float16 b) const { return {_mm512_fnmadd_ps(a.lanes, b.lanes, lanes)}; }
   LTH_SPARSE_INLINE Float16 operator+(Float16 other) const { return {_mm512_add_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float16 operator-(Float16 other) const { return {_mm512_sub_ps(lanes, other.lanes)}; }
+  LTH_SPARSE_INLINE Float16 operator*(Float16 other) const { return {_mm512_mul_ps(lanes, other.lanes)}; }
 
   /// The sum of the lanes of each of four vectors.
   LTH_SPARSE_INLINE static __m128 sums(const Float16 (&v)[4]) {

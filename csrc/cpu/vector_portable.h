@@ -41,9 +41,25 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] + a.lanes[k] * b.lanes[k];
     return result;
   }
+  /// this - a * b
+  LTH_SPARSE_INLINE Array minus_product(Array a, Array b) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] - a.lanes[k] * b.lanes[k];
+    return result;
+  }
   LTH_SPARSE_INLINE Array operator+(Array other) const {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] + other.lanes[k];
+    return result;
+  }
+  LTH_SPARSE_INLINE Array operator-(Array other) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] - other.lanes[k];
+    return result;
+  }
+  LTH_SPARSE_INLINE Array operator*(Array other) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] * other.lanes[k];
     return result;
   }
   /// Adds the sum of the lanes of each of four vectors to four elements.

@@ -14,7 +14,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import registry, triton
+from lth_sparse.backends import registry, triton, winograd
 from lth_sparse.backends.base import Backend, Plan, float32_multiplied_in, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.backends.kept import Kept, keeping, of_this_call
@@ -70,9 +70,11 @@ def _slices(contents: bytes) -> dict[str, tuple[int, int] | str]:
 
 
 def candidates() -> list[str]:
-    """The backends that auto chooses from here; dense is always one. What runs interpreted is there to be checked."""
+    """What auto chooses from here: backends, or the kernels of one that has several; dense is always one. What runs
+    interpreted is there to be checked."""
     names = [name for name, reason in registry.backends().items() if not reason and name != "auto"]
-    return [name for name in names if name != "triton" or not triton.interpreted()]
+    names = [name for name in names if name != "triton" or not triton.interpreted()]
+    return [kernel for name in names for kernel in registry.kernels(name)]
 
 
 @registry.register("auto")
@@ -276,7 +278,12 @@ def _in_format_of(images: Tensor, result: Tensor) -> Tensor:
 
 def _float32(spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> str:
     """The key's field of that name."""
-    return float32_multiplied_in(spec) if device.type == "cuda" and dtype == torch.float32 else ""
+    if dtype != torch.float32:
+        return ""
+    if device.type == "cuda":
+        return float32_multiplied_in(spec)
+    largest = winograd.setting()
+    return f"winograd {largest}" if largest != "off" and winograd.computes(spec) else ""
 
 
 def _layout(images: Tensor) -> str:

@@ -37,7 +37,8 @@ class Key(NamedTuple):
     device: str
     threads: int
     float32: str = ""
-    """On a GPU, what float32 is multiplied in, "tf32" or "ieee"; "" for other dtypes and on the CPU."""
+    """On a GPU, what float32 is multiplied in, "tf32" or "ieee"; on the CPU, how far Winograd's algorithm may go,
+    "winograd 4x4", for layers that it computes; "" for others and other dtypes."""
 
     @property
     def batch_size(self) -> int:

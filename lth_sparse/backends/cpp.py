@@ -1,102 +1,60 @@
-"""The cpp backend: the C++ kernels of csrc/cpu, which touch live weights only."""
+"""The cpp backend: the fastest float32 way on the CPU that csrc/cpu has, by a rule; `auto` measures instead."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import cpu_operators
-from lth_sparse.backends.base import Plan, in_dense_layout
+from lth_sparse.backends import cpu_operators, winograd
+from lth_sparse.backends.base import Backend, Plan
+from lth_sparse.backends.cpp_sparse import SparseKernels
+from lth_sparse.backends.cpp_winograd import WinogradKernels
 from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
-
-@dataclass(frozen=True, eq=False)
-class CppPlan(Plan):
-    """The pattern, and the transposed matrix that grad_input runs over.
-
-    Its rows are the input channels, once for each phase of the stride; a column is output channel * taps + tap.
-    """
-
-    transposed_row_offsets: Tensor
-    """int32 [stride_height * stride_width * in_channels + 1]."""
-    transposed_columns: Tensor
-    """int32 [nnz], ascending within a row."""
-    transposed_order: Tensor
-    """int32 [nnz]: the place of each entry in the values."""
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The pattern's, then the transposed matrix."""
-        transposed = (self.transposed_row_offsets, self.transposed_columns, self.transposed_order)
-        return (*self.pattern.tensors(), *transposed)
+_SPARSE: Backend = SparseKernels()
+_WINOGRAD: Backend = WinogradKernels()
 
 
 @register("cpp", unusable=cpu_operators.UNUSABLE)
 class CppBackend:
-    """Calls the operators of csrc/ops.cpp; shapes as in `Backend`."""
+    """Sparse kernels where enough is pruned, Winograd's algorithm where it is faster; shapes as in `Backend`."""
 
     name = "cpp"
 
     def refuses(self, device: torch.device) -> str:
         """Every device but the CPU."""
-        return "" if device.type == "cpu" else f"the layer is on {device}, and the C++ kernels run on the CPU"
+        return _SPARSE.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Every layer in float32 and float64 on the CPU."""
-        if reason := self.refuses(device):
-            return False, reason
-        if dtype not in (torch.float32, torch.float64):
-            return False, f"dtype is {dtype}, and the C++ kernels compute in float32 and float64"
-        return True, ""
+        return _SPARSE.supports(spec, dtype, device)
 
-    def pack(self, pattern: Pattern, spec: LayerSpec) -> CppPlan:
-        """Transposes the pattern."""
-        transposed = torch.ops.lth_sparse_cpu.pack(pattern.row_offsets, pattern.column_indices, spec.to_ints()[1:])
-        return CppPlan(spec, pattern, *transposed)
+    def kernels(self, plan: Plan, dtype: torch.dtype, input_shape: Sequence[int]) -> Backend:
+        """Which kernels compute a layer for an input of this shape: the same ones in all three operations."""
+        if dtype == torch.float32 and winograd.worth_it(plan.spec, plan.pattern.density, input_shape):
+            return _WINOGRAD
+        return _SPARSE
 
-    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> CppPlan:
+    def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
+        """The plan of the sparse kernels; Winograd's read its pattern."""
+        return _SPARSE.pack(pattern, spec)
+
+    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> Plan:
         """The plan again."""
-        return CppPlan.from_tensors(tensors, spec)
+        return _SPARSE.unpack(tensors, spec)
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
-        """Each live weight times the pixels that it meets; the bias goes into the accumulators."""
-        pattern = plan.pattern
-        output: Tensor = torch.ops.lth_sparse_cpu.forward(
-            in_dense_layout(x),
-            values.contiguous(),
-            bias,
-            pattern.row_offsets,
-            pattern.column_indices,
-            plan.spec.to_ints()[1:],
-        )
-        return output
+        """The layer's output."""
+        return self.kernels(plan, x.dtype, x.shape).forward(x, values, plan, bias)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
-        """The forward pass of the transposed matrix."""
-        assert isinstance(plan, CppPlan)
-        gradient: Tensor = torch.ops.lth_sparse_cpu.grad_input(
-            in_dense_layout(grad_out),
-            values.contiguous(),
-            plan.transposed_row_offsets,
-            plan.transposed_columns,
-            plan.transposed_order,
-            plan.spec.to_ints()[1:],
-            input_shape,
-        )
-        return gradient
+        """The gradient of x."""
+        return self.kernels(plan, values.dtype, input_shape).grad_input(grad_out, values, plan, input_shape)
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
-        """Sums of products at live positions only; the same bits at any number of threads."""
-        pattern = plan.pattern
-        gradient: Tensor = torch.ops.lth_sparse_cpu.grad_weight(
-            in_dense_layout(x),
-            in_dense_layout(grad_out),
-            pattern.row_offsets,
-            pattern.column_indices,
-            plan.spec.to_ints()[1:],
-        )
-        return gradient
+        """The gradient of values; the same bits at any number of threads."""
+        return self.kernels(plan, x.dtype, x.shape).grad_weight(x, grad_out, plan)

@@ -9,18 +9,24 @@ from lth_sparse.system.suggest import nearest
 _NAMES = ("auto", "dense", "cpp", "triton", "cuda")
 _registered: dict[str, Backend] = {}
 _unusable: dict[str, str | Callable[[], str]] = {}
+_kernels: dict[str, list[str]] = {}
 
 
-def register(name: str, unusable: str | Callable[[], str] = "") -> Callable[[type[Backend]], type[Backend]]:
+def register(
+    name: str, unusable: str | Callable[[], str] = "", kernel_of: str = ""
+) -> Callable[[type[Backend]], type[Backend]]:
     """Class decorator: make the class's one instance known under `name`.
 
     `unusable` says in one sentence why the backend cannot be used on this machine, and is empty when it can; a function
-    is asked for it each time.
+    is asked for it each time. `kernel_of`: the backend that these are kernels of, which chooses among its own; they can
+    be asked for by their name, and are not listed.
     """
 
     def add(backend_class: type[Backend]) -> type[Backend]:
         _registered[name] = backend_class()
         _unusable[name] = unusable
+        if kernel_of:
+            _kernels.setdefault(kernel_of, []).append(name)
         return backend_class
 
     return add
@@ -28,6 +34,17 @@ def register(name: str, unusable: str | Callable[[], str] = "") -> Callable[[typ
 
 def backends() -> dict[str, str]:
     """Name -> "" if the backend can be used here, else the reason why not."""
+    within = {kernel for kernels in _kernels.values() for kernel in kernels}
+    return {name: reason for name, reason in with_kernels().items() if name not in within}
+
+
+def kernels(name: str) -> list[str]:
+    """The names of the kernels that a backend chooses among, or its own when it has but one way."""
+    return _kernels.get(name, [name])
+
+
+def with_kernels() -> dict[str, str]:
+    """The same, and the kernels of those backends that have several."""
     return {name: _reason(name) for name in dict.fromkeys([*_NAMES, *_unusable])}
 
 
@@ -44,12 +61,12 @@ def resolve(name: str) -> str:
     """
     if _unusable.get(name) == "":  # Asked at every call of a layer.
         return name
-    known = backends()
+    known = with_kernels()
     if known.get(name) == "" and name in _registered:
         _unusable[name] = ""  # What can be used once can be used from then on: it is not asked again.
         return name
     if name not in known:
-        raise BackendError(f'unknown backend "{name}"{nearest(name, known)} (known: {", ".join(known)})')
+        raise BackendError(f'unknown backend "{name}"{nearest(name, known)} (known: {", ".join(backends())})')
     raise BackendError(f'backend "{name}" cannot be used here: {known[name]}')
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.choices import OPERATIONS, Choice, Choices, StepKey
-from lth_sparse.backends.registry import backends
+from lth_sparse.backends.registry import with_kernels
 from lth_sparse.lottery.task import Task
 from lth_sparse.nn import SparseConv2d, SparseLinear
 from lth_sparse.nn import masks as masking
@@ -88,7 +88,7 @@ def choices_of(path: Path, backend: str, device: torch.device) -> Choices:
         raise InputError(f"--choices {path} is for --backend auto; this run has --backend {backend}")
     choices = read_choices(path)
     for name in sorted(choices.backends()):
-        reason = backends().get(name, "there is no such backend")
+        reason = with_kernels().get(name, "there is no such backend")
         if reason:
             raise InputError(f'{path} chose backend "{name}", which cannot be used here: {reason}')
     threads = torch.get_num_threads()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from lth_sparse import data, models, report
-from lth_sparse.backends import triton
+from lth_sparse.backends import triton, winograd
 from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import get, resolve
@@ -64,6 +64,15 @@ def play(request: Request) -> tuple[RunDirectory, Record]:
             store.refuse_if_taken()
         if request.resume:
             say(f"there is no run under {request.out} yet: starting it")
+    settings = replace(settings, winograd=settings.winograd or winograd.setting())
+    with winograd.limited(settings.winograd or winograd.setting()):
+        return _play_settled(request, settings, store, before)
+
+
+def _play_settled(
+    request: Request, settings: Config, store: RunDirectory | None, before: dict[str, Any] | None
+) -> tuple[RunDirectory, Record]:
+    """The same, `before` being what an earlier command left of the run's description in `store`."""
     device = command_line.device(settings.device)
     if device.type == "cuda":
         make_deterministic()

@@ -104,6 +104,12 @@ class Config:
     backend: str = option(
         "auto", "what computes the layers; auto: for each layer and operation the fastest that works here, measured"
     )
+    winograd: str | None = option(
+        None,
+        "on the CPU, the largest tile of Winograd's algorithm, whose float32 is up to 4e-6 off, for 3 x 3 convolutions "
+        "(default: what LTH_SPARSE_WINOGRAD says, or 4x4)",
+        ("off", "2x2", "4x4"),
+    )
     seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
     device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
     data: DataConfig = field(default_factory=DataConfig)
@@ -222,7 +228,7 @@ def check(config: Config) -> None:
     for setting, kind, _ in settings():
         value = values[setting.name]
         choices = setting.metadata["choices"]
-        if choices and value not in choices:
+        if choices and value is not None and value not in choices:
             hint = nearest(str(value), choices)
             raise InputError(f"{flag(setting.name)} {value}: expected one of {', '.join(choices)}{hint}")
         if kind is float and value is not None and not abs(value) <= FLOAT32_MAX:

@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.backends import registry
+from lth_sparse.backends import registry, winograd
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import OPERATIONS, Choices
+from lth_sparse.backends.cpp import CppBackend
 from lth_sparse.nn import SparseConv2d, SparseLinear
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, nothing_to_compare, relative, rounding
@@ -112,10 +113,10 @@ class Yardstick:
         self._sizes = {name: value.sqrt() for name, value in of_dense(squared).items()}
         self._walks = {name: self._sizes[name] * count.sqrt() for name, count in counts.items()}
 
-    def judge(self, operation: str, layout: str, ours: Tensor, eps: float) -> Judged:
+    def judge(self, operation: str, layout: str, ours: Tensor, eps: float, more: float = 0.0) -> Judged:
         """The error of `ours`; allowed is twice that of dense PyTorch in this layout, and what rounding explains.
 
-        `eps`: the spacing of what is multiplied.
+        `eps`: the spacing of what is multiplied. `more`: what is allowed besides.
         """
         truth = self.truth[operation]
         if ours.shape != truth.shape:
@@ -126,7 +127,7 @@ class Yardstick:
         own = relative(self._dense[layout][operation], truth)
         walk = FURTHEST_WALK * float(self._walks[operation].max()) * torch.finfo(torch.float32).eps
         rounded = 2 * eps * float(self._sizes[operation].max())
-        return Judged(relative(ours, truth), TIMES_DENSE * own + (walk + rounded) / scale)
+        return Judged(relative(ours, truth), TIMES_DENSE * own + (walk + rounded) / scale + more)
 
 
 def of_dense(case: Case) -> dict[str, Tensor]:
@@ -160,10 +161,12 @@ def verified(case: Case, yardstick: Yardstick, subject: Subject, backend: str, n
             for layout, layer in sparse.items():
                 eps = rounding(case.x.dtype, case.x.device, layer.spec)
                 for operation, ours in of_sparse(layer, laid_out[layout]).items():
-                    verdict = yardstick.judge(operation, layout, ours, eps)
+                    by_winograd = any("winograd" in name for name in _kernels(layer, operation, choices, case))
+                    more = winograd.ERROR[winograd.setting()] if by_winograd else 0.0
+                    verdict = yardstick.judge(operation, layout, ours, eps, more)
                     if operation not in judged or verdict.of_bound > judged[operation].of_bound:
                         judged[operation] = verdict
-            computed_by = _computed_by(layer, choices)
+            computed_by = _computed_by(layer, choices, case)
             notes += nothing_to_compare(judged)
             if layer.computed_by != backend:
                 notes.append(registry.get(backend).supports(layer.spec, layer.values.dtype, layer.values.device)[1])
@@ -192,10 +195,16 @@ def _sparse(case: Case, backend: str) -> Sparse:
     return SparseLinear.from_dense(dense, case.mask, backend)
 
 
-def _computed_by(layer: Sparse, choices: Choices) -> str:
-    """The backend that did all operations, or one for each; what auto chose in two memory formats may differ."""
-    each = []
-    for operation in OPERATIONS:
-        chosen = dict.fromkeys(choice.backend for key, choice in choices.layers.items() if key.operation == operation)
-        each.append("|".join(chosen or [layer.computed_by]))
+def _computed_by(layer: Sparse, choices: Choices, case: Case) -> str:
+    """What computed all operations, or one for each; what auto chose in two memory formats may differ."""
+    each = ["|".join(_kernels(layer, operation, choices, case)) for operation in OPERATIONS]
     return each[0] if len(set(each)) == 1 else ", ".join(each)
+
+
+def _kernels(layer: Sparse, operation: str, choices: Choices, case: Case) -> list[str]:
+    """The backends, or kernels of one, that did an operation of a layer."""
+    chosen = dict.fromkeys(choice.backend for key, choice in choices.layers.items() if key.operation == operation)
+    backend = registry.get(layer.computed_by)
+    if isinstance(backend, CppBackend):
+        return [backend.kernels(layer.plan, case.x.dtype, case.x.shape).name]
+    return list(chosen) or [layer.computed_by]

@@ -11,7 +11,8 @@ from lth_sparse.verification.judgement import Judged, Row
 TITLES = ("layer", "computed by", *OPERATIONS, "dense ms", "ours ms", "speedup", "")
 LEGEND = """\
 Errors are differences from masked dense PyTorch in float64, each before its bound. Of a layer: the largest over the
-largest entry; allowed is twice what dense PyTorch errs by itself in this dtype, and the rounding of a sum as long.
+largest entry; allowed is twice what dense PyTorch errs by itself in this dtype, the rounding of a sum as long, and
+where cpp/winograd computed, 4e-6 (1e-6 with --winograd 2x2), which Winograd's algorithm errs by in float32.
 Of the whole network: the norm over the norm; what becomes of dense PyTorch when each weight moves by 16 roundings
 counts as its own error, too. Of a training: of the loss of a step from that of dense PyTorch; allowed is 4 times how
 far apart such networks, and float64, are by then. Times are medians, taken in turn: of the forward pass and both

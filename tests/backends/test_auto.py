@@ -407,8 +407,8 @@ def test_a_compiled_layer_chooses_when_it_runs(register: Register) -> None:
 
 
 def test_the_plan_of_a_candidate_is_the_one_it_packed() -> None:
-    pattern = Pattern.from_mask(torch.rand(4, 6) < 0.5)
-    spec = LayerSpec("linear", 6, 4)
+    pattern = Pattern.from_mask(torch.rand(4, 6, 3, 3) < 0.5)
+    spec = LayerSpec("conv2d", 6, 4, (3, 3))  # Which every candidate computes.
     backend = registry.get("auto")
     packed = backend.pack(pattern, spec)
     unpacked = backend.unpack(packed.tensors(), spec)

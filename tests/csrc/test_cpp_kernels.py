@@ -70,7 +70,7 @@ SHAPES = {
 
 def computed(spec, input_shape, dtype, layout="contiguous", density=0.3):
     """A plan and what the backend makes of it, with the float64 truth."""
-    backend = registry.get("cpp")
+    backend = registry.get("cpp/sparse")
     generator = torch.Generator().manual_seed(0)
     mask = torch.rand(spec.weight_shape, generator=generator) < density
     x = torch.randn(input_shape, generator=generator)
@@ -127,7 +127,7 @@ def test_the_same_bits_at_any_number_of_threads(spec, input_shape, layout):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("input_shape", [(16, 3, 7, 13), (1, 3, 7, 13), (16, 3, 4, 4)])
 def test_an_infinity_reaches_the_weights_that_see_it_and_no_others(input_shape, layout):
-    backend, spec = registry.get("cpp"), conv2d(3, 4)
+    backend, spec = registry.get("cpp/sparse"), conv2d(3, 4)
     mask = torch.ones(spec.weight_shape, dtype=torch.bool)
     x, grad_out = torch.randn(input_shape), torch.randn(input_shape[0], 4, *input_shape[2:])
     x[0, 1, -1, -1] = torch.inf
@@ -143,7 +143,7 @@ def test_an_infinity_reaches_the_weights_that_see_it_and_no_others(input_shape, 
 
 
 def test_a_pruned_weight_keeps_an_infinity_out():
-    backend, spec = registry.get("cpp"), LayerSpec("linear", 2, 1)
+    backend, spec = registry.get("cpp/sparse"), LayerSpec("linear", 2, 1)
     plan = backend.pack(Pattern.from_mask(torch.tensor([[True, False]])), spec)
     output = backend.forward(torch.tensor([[3.0, torch.inf]]), torch.tensor([2.0]), plan, None)
     assert output.item() == 6.0
@@ -151,7 +151,7 @@ def test_a_pruned_weight_keeps_an_infinity_out():
 
 @pytest.mark.parametrize("size", [4, 8])
 def test_rows_without_weights_in_the_last_block_of_channels_are_stored(size):
-    backend, spec = registry.get("cpp"), conv2d(600, 8)
+    backend, spec = registry.get("cpp/sparse"), conv2d(600, 8)
     mask = torch.zeros(spec.weight_shape, dtype=torch.bool)
     mask[:4, 0, 1, 1] = True
     plan = backend.pack(Pattern.from_mask(mask), spec)
@@ -164,7 +164,7 @@ def test_rows_without_weights_in_the_last_block_of_channels_are_stored(size):
 
 
 def test_an_output_that_is_streamed():
-    backend, spec = registry.get("cpp"), conv2d(2, 600)
+    backend, spec = registry.get("cpp/sparse"), conv2d(2, 600)
     mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.1
     plan = backend.pack(Pattern.from_mask(mask), spec)
     x, values = torch.randn(512, 2, 4, 4), torch.randn(int(mask.sum()))
@@ -242,7 +242,7 @@ def test_packing_checks_what_it_indexes_with(row_offsets, columns):
 
 @pytest.mark.parametrize("batch", BATCHES.values(), ids=BATCHES)
 def test_a_transposed_order_that_leads_outside_is_refused(batch):
-    plan = registry.get("cpp").pack(Pattern.from_mask(torch.ones(3, 2, 3, 3, dtype=torch.bool)), conv2d(2, 3))
+    plan = registry.get("cpp/sparse").pack(Pattern.from_mask(torch.ones(3, 2, 3, 3, dtype=torch.bool)), conv2d(2, 3))
     order = plan.transposed_order.clone()
     order[5] = 54
     with pytest.raises(RuntimeError, match="order: expected places among the values"):

@@ -1,0 +1,109 @@
+"""Winograd's algorithm on the CPU: how far it may be used, which layers it computes, and where it is worth it.
+
+It computes 3 x 3 convolutions of stride 1 with a quarter of the products (tiles of 4 x 4 outputs) or less than half
+(2 x 2), whatever is pruned; csrc/cpu/winograd/kernels.h describes it. Its results are float32 with an error of their
+own, `ERROR`, which is larger than rounding: that is what the setting limits.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import lru_cache
+
+from lth_sparse.plans.layer_spec import LayerSpec
+from lth_sparse.system.errors import InputError
+from lth_sparse.system.suggest import nearest
+
+SETTINGS = ("off", "2x2", "4x4")
+VARIABLE = "LTH_SPARSE_WINOGRAD"
+ERROR = {"2x2": 1e-6, "4x4": 4e-6}
+"""The largest error against float64 over the largest result, by the largest tile allowed. PyTorch's is 2e-7 to 8e-6."""
+_TILES = {"off": (), "2x2": (2,), "4x4": (2, 4)}
+_VECTOR = 16
+"""Channels that a vector of the kernels has room for, at most."""
+
+_setting: str | None = None
+
+
+def set_winograd(largest: str) -> None:
+    """Sets the largest tile of outputs that Winograd's algorithm may use in this process: "off", "2x2" or "4x4".
+
+    The default is what the environment variable LTH_SPARSE_WINOGRAD says, or "4x4". Raises InputError, a ValueError,
+    for another value.
+    """
+    global _setting
+    _setting = _checked(largest, "winograd")
+
+
+def setting() -> str:
+    """The largest tile allowed: one of `SETTINGS`. Raises InputError when the environment variable is none of them."""
+    global _setting
+    if _setting is None:
+        _setting = _checked(os.environ.get(VARIABLE) or SETTINGS[-1], VARIABLE)
+    return _setting
+
+
+@contextmanager
+def limited(largest: str) -> Iterator[None]:
+    """Inside, the setting is `largest`. Raises InputError as `set_winograd` does."""
+    global _setting
+    before = _setting
+    set_winograd(largest)
+    try:
+        yield
+    finally:
+        _setting = before
+
+
+def _checked(value: str, name: str) -> str:
+    if value not in SETTINGS:
+        raise InputError(f"{name}: got {value!r}, expected one of {', '.join(SETTINGS)}{nearest(str(value), SETTINGS)}")
+    return value
+
+
+def computes(spec: LayerSpec) -> bool:
+    """Whether the algorithm computes such a layer, in float32 on the CPU."""
+    return (
+        spec.kind == "conv2d"
+        and spec.kernel_size == (3, 3)
+        and spec.stride == spec.dilation == (1, 1)
+        and spec.groups == 1
+        and max(spec.padding) <= 2
+    )
+
+
+def tile(spec: LayerSpec, input_shape: Sequence[int]) -> int:
+    """Outputs along the side of a tile, of those allowed: with the fewest products for an input [N, C, H, W]."""
+    return min(_TILES[setting()], key=lambda size: (_products(size, spec, tuple(input_shape[2:])), size))
+
+
+@lru_cache(maxsize=4096)
+def _products(size: int, spec: LayerSpec, input_size: tuple[int, ...]) -> float:
+    """For each output and pair of channels; 9 by the convolution itself. Tiles reach over the edge of an image."""
+    height, width = spec.output_size(*input_size)
+    tiles = -(-height // size) * -(-width // size)
+    return tiles * (size + 2) ** 2 / (height * width)
+
+
+def worth_it(spec: LayerSpec, density: float, input_shape: Sequence[int]) -> bool:
+    """Whether a layer of this density is computed faster so than by the sparse kernels, for an input [N, C, H, W].
+
+    A rule from measurements (docs/results, `bench/`): sparse kernels take 9 x density products of about the same
+    price; transforms cost what 8 channels do on either side, and weights what 16 tiles do.
+    """
+    if setting() == "off" or not computes(spec) or not input_shape[0]:
+        return False
+    return density > _threshold(setting(), spec, tuple(input_shape))
+
+
+@lru_cache(maxsize=4096)
+def _threshold(largest: str, spec: LayerSpec, input_shape: tuple[int, ...]) -> float:
+    size = tile(spec, input_shape)
+    height, width = spec.output_size(*input_shape[2:])
+    tiles = input_shape[0] * -(-height // size) * -(-width // size)
+    price = 0.87 * _products(size, spec, input_shape[2:]) / 9 * (1 + 16 / tiles)
+    for channels in (spec.in_channels, spec.out_channels):
+        price *= (1 + 8 / channels) * (-(-channels // _VECTOR) * _VECTOR / channels)
+    return price
