@@ -33,9 +33,9 @@ class CppBackend:
         """Every layer in float32 and float64 on the CPU."""
         return _SPARSE.supports(spec, dtype, device)
 
-    def kernels(self, plan: Plan, dtype: torch.dtype, input_shape: Sequence[int]) -> Backend:
-        """Which kernels compute a layer for an input of this shape: the same ones in all three operations."""
-        if dtype == torch.float32 and winograd.worth_it(plan.spec, plan.pattern.density, input_shape):
+    def kernels(self, operation: str, plan: Plan, dtype: torch.dtype, input_shape: Sequence[int]) -> Backend:
+        """Which kernels compute "forward", "grad_input" or "grad_weight" of a layer for an input of this shape."""
+        if dtype == torch.float32 and winograd.worth_it(operation, plan.spec, plan.pattern.density, input_shape):
             return _WINOGRAD
         return _SPARSE
 
@@ -49,12 +49,13 @@ class CppBackend:
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """The layer's output."""
-        return self.kernels(plan, x.dtype, x.shape).forward(x, values, plan, bias)
+        return self.kernels("forward", plan, x.dtype, x.shape).forward(x, values, plan, bias)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The gradient of x."""
-        return self.kernels(plan, values.dtype, input_shape).grad_input(grad_out, values, plan, input_shape)
+        kernels = self.kernels("grad_input", plan, values.dtype, input_shape)
+        return kernels.grad_input(grad_out, values, plan, input_shape)
 
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
         """The gradient of values; the same bits at any number of threads."""
-        return self.kernels(plan, x.dtype, x.shape).grad_weight(x, grad_out, plan)
+        return self.kernels("grad_weight", plan, x.dtype, x.shape).grad_weight(x, grad_out, plan)

@@ -21,6 +21,8 @@ VARIABLE = "LTH_SPARSE_WINOGRAD"
 ERROR = {"2x2": 1e-6, "4x4": 4e-6}
 """The largest error against float64 over the largest result, by the largest tile allowed. PyTorch's is 2e-7 to 8e-6."""
 _TILES = {"off": (), "2x2": (2,), "4x4": (2, 4)}
+_PRICE = {"forward": 0.62, "grad_input": 0.6, "grad_weight": 0.48}
+"""Of a product, where a live weight's costs 1."""
 _VECTOR = 16
 """Channels that a vector of the kernels has room for, at most."""
 
@@ -87,23 +89,26 @@ def _products(size: int, spec: LayerSpec, input_size: tuple[int, ...]) -> float:
     return tiles * (size + 2) ** 2 / (height * width)
 
 
-def worth_it(spec: LayerSpec, density: float, input_shape: Sequence[int]) -> bool:
-    """Whether a layer of this density is computed faster so than by the sparse kernels, for an input [N, C, H, W].
+def worth_it(operation: str, spec: LayerSpec, density: float, input_shape: Sequence[int]) -> bool:
+    """Whether an operation of a layer is faster so than by the sparse kernels, for an input [N, C, H, W].
 
-    A rule from measurements (docs/results, `bench/`): sparse kernels take 9 x density products of about the same
-    price; transforms cost what 8 channels do on either side, and weights what 16 tiles do.
+    `operation`: "forward", "grad_input" or "grad_weight". A rule from measurements, between those of two processors:
+    Winograd's products over those of the live weights, a product's price over that of a live weight, and what the
+    transforms cost, of pixels as much as 8 channels on either side, of weights as much as 12 tiles.
     """
     if setting() == "off" or not computes(spec) or not input_shape[0]:
         return False
-    return density > _threshold(setting(), spec, tuple(input_shape))
+    return density > _threshold(setting(), operation, spec, tuple(input_shape))
 
 
 @lru_cache(maxsize=4096)
-def _threshold(largest: str, spec: LayerSpec, input_shape: tuple[int, ...]) -> float:
-    size = tile(spec, input_shape)
-    height, width = spec.output_size(*input_shape[2:])
-    tiles = input_shape[0] * -(-height // size) * -(-width // size)
-    price = 0.87 * _products(size, spec, input_shape[2:]) / 9 * (1 + 16 / tiles)
+def _threshold(largest: str, operation: str, spec: LayerSpec, input_shape: tuple[int, ...]) -> float:
+    size, output_size = tile(spec, input_shape), spec.output_size(*input_shape[2:])
+    tiles = input_shape[0] * -(-output_size[0] // size) * -(-output_size[1] // size)
+    threshold = _PRICE[operation] * _products(size, spec, input_shape[2:]) / 9 * (1 + 12 / tiles)
     for channels in (spec.in_channels, spec.out_channels):
-        price *= (1 + 8 / channels) * (-(-channels // _VECTOR) * _VECTOR / channels)
-    return price
+        threshold *= (1 + 8 / channels) * (-(-channels // _VECTOR) * _VECTOR / channels)
+    for pixels in output_size:
+        if pixels <= 4:  # There the sparse kernels leave the padding out.
+            threshold *= 3 * pixels / max(1, 3 * pixels - 2)
+    return threshold

@@ -206,5 +206,5 @@ def _kernels(layer: Sparse, operation: str, choices: Choices, case: Case) -> lis
     chosen = dict.fromkeys(choice.backend for key, choice in choices.layers.items() if key.operation == operation)
     backend = registry.get(layer.computed_by)
     if isinstance(backend, CppBackend):
-        return [backend.kernels(layer.plan, case.x.dtype, case.x.shape).name]
+        return [backend.kernels(operation, layer.plan, case.x.dtype, case.x.shape).name]
     return list(chosen) or [layer.computed_by]

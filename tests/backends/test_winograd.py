@@ -24,9 +24,9 @@ def setting():
 
 
 def test_dense_layers_are_worth_it_and_sparse_ones_are_not():
-    assert winograd.worth_it(LAYER, 1.0, SHAPE)
-    assert winograd.worth_it(LAYER, 0.5, SHAPE)
-    assert not winograd.worth_it(LAYER, 0.05, SHAPE)
+    assert winograd.worth_it("forward", LAYER, 1.0, SHAPE)
+    assert winograd.worth_it("forward", LAYER, 0.5, SHAPE)
+    assert not winograd.worth_it("forward", LAYER, 0.05, SHAPE)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def test_layers_that_it_does_not_compute(other):
     settings = {"kernel_size": (3, 3), "padding": (1, 1)} | other
     spec = LayerSpec("conv2d", 64, 64, **settings)
     assert not winograd.computes(spec)
-    assert not winograd.worth_it(spec, 1.0, SHAPE)
+    assert not winograd.worth_it("forward", spec, 1.0, SHAPE)
 
 
 @pytest.mark.parametrize(("size", "tile"), [(32, 4), (7, 4), (4, 4), (2, 2), (6, 2), (1, 2)])
@@ -57,7 +57,7 @@ def test_the_setting_limits_the_tile():
     lth.set_winograd("2x2")
     assert winograd.tile(LAYER, SHAPE) == 2
     lth.set_winograd("off")
-    assert not winograd.worth_it(LAYER, 1.0, SHAPE)
+    assert not winograd.worth_it("forward", LAYER, 1.0, SHAPE)
 
 
 def test_an_unknown_setting_is_refused_with_the_known_ones():
