@@ -61,7 +61,7 @@ def test_a_file_from_before_the_family_was_written_is_of_no_known_machine(tmp_pa
 
 def test_what_is_guarded_is_measured_by_the_suite() -> None:
     known = {(layer.name, sparsity) for layer in LAYERS for sparsity in layer.goals}
-    assert set(guard.GUARDED.items()) <= known
+    assert set(guard.GUARDED) <= known
 
 
 @pytest.mark.parametrize(("ratios", "status"), [((1.0, 1.0), 1), ((1.0, 4.9), 0), ((4.9,), 0)])
@@ -69,7 +69,7 @@ def test_a_fall_has_to_be_seen_twice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ratios: tuple[float, ...], status: int
 ) -> None:
     monkeypatch.setattr(guard, "RESULTS", tmp_path)
-    monkeypatch.setattr(guard, "GUARDED", {"c128": 0.9})
+    monkeypatch.setattr(guard, "GUARDED", [("c128", 0.9)])
     monkeypatch.setattr(guard, "committed_rows", lambda *_: [vars(ratio(5.0))])
     monkeypatch.setattr(guard.lth_sparse, "backends", lambda: {"cpp": ""})
     monkeypatch.setattr(guard, "instruction_set", lambda: "avx512")
@@ -84,7 +84,7 @@ def test_an_unknown_machine_is_only_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(guard, "RESULTS", tmp_path)
-    monkeypatch.setattr(guard, "GUARDED", {"c128": 0.9})
+    monkeypatch.setattr(guard, "GUARDED", [("c128", 0.9)])
     monkeypatch.setattr(guard.lth_sparse, "backends", lambda: {"cpp": ""})
     monkeypatch.setattr(guard, "instruction_set", lambda: "avx512")
     monkeypatch.setattr(guard.allocator, "keep_freed_memory", lambda: None)

@@ -31,7 +31,7 @@ _LOTTERY = ("dataset", "data-dir", "epochs", "iterations", "evaluate-every", "ro
 _TINY = "--dataset digits --evaluate-every 10 --rewind-iteration 0"
 _PLAYED = "--rehearse --dataset digits --image-size 8 --iterations 8 --evaluate-every 8 --rounds 1 --test-images 50"
 _UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
-_GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = {"linear": 0.9}; guard.main()'
+_GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = [("linear", 0.9)]; guard.main()'
 _PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
 _ONE_FILE = "tests/lottery/test_pruning.py -k ties"
 _RECIPE = ((r"^make", "make --dry-run"),)
