@@ -4,14 +4,14 @@ Their ReLUs work in place: nothing else needs what they overwrite, and a step wi
 """
 
 from lth_sparse.models import alexnet, conv, lenet, resnet, vgg
-from lth_sparse.models.registry import Network, build, faster_layout, minimum_size, names, register
+from lth_sparse.models.registry import Network, build, faster_format, minimum_size, names, register
 
 __all__ = [
     "Network",
     "alexnet",
     "build",
     "conv",
-    "faster_layout",
+    "faster_format",
     "lenet",
     "minimum_size",
     "names",
