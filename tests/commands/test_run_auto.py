@@ -216,9 +216,9 @@ def test_with_dense_alone_it_is_dense_and_measures_nothing(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "cannot be read (No such file or directory); expected the choices.json of an auto run"),
-        ("{", "holds no choices of an auto run, or damaged ones (Expecting property name"),
-        ("\udcff", "holds no choices of an auto run, or damaged ones"),
+        (None, "cannot be read (No such file or directory); expected the choices.json of a run"),
+        ("{", "holds no choices of a run, or damaged ones (Expecting property name"),
+        ("\udcff", "holds no choices of a run, or damaged ones"),
         ('{"layers": [], "steps": 3}', '"steps" of the file is 3, expected a list'),
         ('"backend": "quantum"', 'chose backend "quantum", which cannot be used here: there is no such backend'),
         ('"backend": "cpp"', 'chose backend "cpp", which cannot be used here: left out of this test'),
@@ -265,4 +265,4 @@ def test_a_resumed_run_takes_no_other_choices(
     shutil.copy(tmp_path / "run" / "config.json", tmp_path / "run" / "choices.json")
     status, error = lottery("--out", tmp_path / "run", "--resume")
     assert status == 2
-    assert "choices.json holds no choices of an auto run" in error.splitlines()[-1]
+    assert "choices.json holds no choices of a run" in error.splitlines()[-1]
