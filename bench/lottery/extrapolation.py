@@ -17,6 +17,7 @@ from lth_sparse import models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
 from lth_sparse.data.dataset import Dataset
+from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.proof import copy_of, rewind
 from lth_sparse.lottery.pruning import magnitude
@@ -30,7 +31,7 @@ from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.system.messages import say
 from lth_sparse.system.timing import FEWEST_STEPS, MOST_STEPS
 
-SHORT_TRAINING = 10
+SHORT_TRAINING = 5
 """Steps of a training, where only steps are timed."""
 EXTRAPOLATED = (
     f"from {FEWEST_STEPS} to {MOST_STEPS} measured steps of each side a round, timed in turn, on masks pruned by "
@@ -54,13 +55,14 @@ def extrapolated(settings: Config, dataset: Dataset, device: torch.device) -> li
                 rewind(task.model, start, masks)
             rows.append(_row(task, chooser, masks, round))
             _train(task, Way(rows[-1]["trained_by"], rows[-1]["memory_formats"]["auto"]), masks, round)
-            say(f"round {round}: {rows[-1]['density']:.1%} of the weights, {rows[-1]['step_ms']:.1f} ms a step")
     return rows
 
 
 def _row(task: Task, chooser: Chooser, masks: Masks, round: int) -> dict[str, Any]:
     """What is measured of `round`, before the network is trained in it."""
     way, chosen = chooser.choose(masks, round)
+    for line in lines(chosen):
+        say(line)
     dense = chooser.dense(masks, round)
     milliseconds = next((row.milliseconds for row in chosen if row.operation == STEP), {})
     if not milliseconds:  # Masked dense trains it, and was not timed.
