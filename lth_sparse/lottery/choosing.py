@@ -78,7 +78,8 @@ class Chooser:
     def _cannot_win(self, masks: Masks) -> bool:
         """Where nothing is pruned, kernels that gain by zeros have nothing to gain; not all of cpp's are such."""
         whole = all(bool(mask.all()) for mask in masks.values())
-        return whole and not (self._task.device.type == "cpu" and "cpp" in candidates())
+        by_cpp = any(name.partition("/")[0] == "cpp" for name in candidates())
+        return whole and not (self._task.device.type == "cpu" and by_cpp)
 
     def _layers(self, way: Way, masks: Masks, round: int) -> list[Chosen]:
         training = self._task.contestant(way, masks, round)

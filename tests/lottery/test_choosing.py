@@ -42,7 +42,7 @@ def whole_steps_take(task: Task, patch: pytest.MonkeyPatch, found: list[float]) 
 def test_a_round_with_nothing_pruned_is_measured_where_cpp_is_a_candidate(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto_ms: float, by: str
 ) -> None:
-    monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp"])
+    monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp/winograd"])
     clear = Choice("cpp", {"dense": 3.0, "cpp": 1.0})
     monkeypatch.setattr(auto, "_measure", lambda calls, failed, device: clear)
     whole_steps_take(task, monkeypatch, [auto_ms, 2.0])
