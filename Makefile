@@ -48,14 +48,22 @@ bench-full: $(VENV)/ready
 guard: $(VENV)/ready
 	$(VENV)/bin/python -m bench.guard
 
-# A whole lottery under auto against masked dense PyTorch: played on CIFAR-10 made smaller, and worked out of measured steps
-# for the paper's conv4. Images are those that `docs/results/README.md` says how to unpack.
+# Whole lotteries under auto against masked dense PyTorch, pruned as open_lth prunes: played on CIFAR-10 made smaller, and
+# worked out of measured steps at full size. Images are those that `docs/results/README.md` says how to unpack.
 IMAGES ?= $(HOME)/.cache/cifar10-jpeg
-LOTTERY := $(VENV)/bin/python -m bench.lottery --preset paper/conv4 --dataset folder --data-dir $(IMAGES)
+LOTTERY := $(VENV)/bin/python -m bench.lottery --dataset folder --data-dir $(IMAGES)
+PLAYED := --image-size 16 --iterations 500 --evaluate-every 250 --test-images 2000
+CONV4 := --preset paper/conv4
+RESNET20 := --preset openlth/resnet20
+VGG16 := --preset openlth/vgg16 --output-rate 0
 
 lottery: $(VENV)/ready
-	$(LOTTERY) --image-size 16 --iterations 500 --evaluate-every 250 --test-images 2000 $(ARGS)
-	$(LOTTERY) --extrapolate $(ARGS)
+	$(LOTTERY) $(CONV4) $(PLAYED) $(ARGS)
+	$(LOTTERY) $(RESNET20) $(PLAYED) --rewind-iteration 50 $(ARGS)
+	$(LOTTERY) $(VGG16) $(PLAYED) --rewind-iteration 50 --batch-size 32 $(ARGS)
+	$(LOTTERY) $(CONV4) --extrapolate $(ARGS)
+	$(LOTTERY) $(RESNET20) --extrapolate $(ARGS)
+	$(LOTTERY) $(VGG16) --extrapolate $(ARGS)
 
 # docs/results/README.md, its charts and the figures of README.md and docs/*.md, of the files that bench and the lotteries
 # left.

@@ -26,6 +26,7 @@ from lth_sparse.data.dataset import statistics as image_statistics
 from lth_sparse.lottery.training import Training
 from lth_sparse.nn.masks import Masks, apply, prunable
 from lth_sparse.settings.config import TrainingConfig
+from lth_sparse.system.memory_formats import MEMORY_FORMATS
 
 BATCH_SIZE = 128
 LEAST_RATIO = 0.95
@@ -70,7 +71,7 @@ def test_dense_backend_against_a_plain_loop(
 ) -> None:
     data = cifar_shaped()
     model = models.build(models.Network(name, data.image_shape, 10), seed=0)
-    layout = models.faster_layout(model)
+    layout = MEMORY_FORMATS[models.faster_format(model)]
     model, data = model.to(memory_format=layout), data.to(torch.device("cpu"), layout)
     masks = {layer: torch.rand(weight.shape) < 0.1 for layer, weight in prunable(model).items()}
     apply(model, masks)

@@ -57,8 +57,8 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     files.add_argument(
         "--choices",
         metavar="FILE",
-        help="choices.json of an earlier run with --backend auto: what it chose is not measured again, so that this "
-        "run gives the same numbers",
+        help="choices.json of an earlier run: what it measured and chose (auto's backends, memory formats) is not "
+        "measured again, so that this run gives the same numbers",
     )
     return made
 

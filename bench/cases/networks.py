@@ -29,6 +29,6 @@ class Network:
 _CIFAR10 = (128, 3, 32, 32)
 _LOW = (0.0, 0.2, 0.4)
 NETWORKS = [
-    Network("conv4", _CIFAR10, 10, goals((0.95, 2.3, 4)), _LOW, 20),
-    Network("vgg16", _CIFAR10, 10, goals((0.95, 2.8, 4)), _LOW, 25),
+    Network("conv4", _CIFAR10, 10, goals((0.95, 2.3, 4)), _LOW, 30),
+    Network("vgg16", _CIFAR10, 10, goals((0.95, 2.8, 4)), _LOW, 40),
 ]

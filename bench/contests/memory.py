@@ -12,7 +12,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from bench.cases.goals import DENSE_SPARSITY, Goal
 from bench.cases.networks import Network
-from bench.sides.steps import command_line_layout, step
+from bench.sides.steps import step, usual_layout
 from bench.timing.operation import rounded
 from bench.timing.row import Findings, Row
 
@@ -28,7 +28,7 @@ def peak_memory(network: Network, backend: str) -> dict[str, float]:
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         before = _resident("VmRSS")
-        one_step = step(network, backend, DENSE_SPARSITY, command_line_layout(network), torch.device("cpu"))["step"]
+        one_step = step(network, backend, DENSE_SPARSITY, usual_layout(network), torch.device("cpu"))["step"]
         for _ in range(MEMORY_STEPS):
             one_step()
         resident = _resident("VmHWM") - before

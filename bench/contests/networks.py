@@ -40,18 +40,17 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
 
     Raises AssertionError when a side does not agree with float64.
     """
-    fixed = steps.command_line_layout(network)
     ours = [
         (backend, sparsity, layout)
         for sparsity in sparsities
         for backend in backends
-        for layout in ([fixed] if backend == "auto" else LAYOUTS)
+        for layout in LAYOUTS
         if backend == "auto" or sparsity in network.goals
     ]
     errors = {}
     for sparsity in sparsities:
         exact = _exact(network, sparsity, device)
-        for layout in LAYOUTS if sparsity else [fixed]:
+        for layout in LAYOUTS:
             errors[_dense(sparsity, layout), sparsity] = _error(network, "dense", sparsity, layout, exact)
         for backend, at, layout in ours:
             if at == sparsity:
@@ -61,7 +60,7 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
         for layout in LAYOUTS
     }
     if 0.0 in sparsities:
-        found[_dense(0.0, fixed)] = steps.step(network, "dense", 0.0, fixed, device)
+        found |= {_dense(0.0, layout): steps.step(network, "dense", 0.0, layout, device) for layout in LAYOUTS}
     found |= {name_of(*choice): steps.step(network, *choice, device) for choice in ours}
     works = {sparsity: _works(network, sparsity) for sparsity in sparsities}
     times = Contest(network.name, found, stopwatch.of(device)).run(network.seconds)
@@ -69,13 +68,12 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
 
 
 def findings(timed: Timed, ceilings: Ceilings) -> Findings:
-    """The step of every side, and on the CPU the rows: cpp in its better layout, auto in the command line's."""
+    """The step of every side, and on the CPU the rows: every side in its better layout, as the command line has it."""
     operations = []
     rows = []
     for sparsity in timed.works:
         against = timed.times.best(_dense(sparsity, layout) for layout in LAYOUTS)
-        layout = against.rpartition(", ")[2] if sparsity else steps.command_line_layout(timed.network)
-        shown = {("dense", layout): against} | _ours(timed, sparsity)
+        shown = {("dense", against.rpartition(", ")[2]): against} | _ours(timed, sparsity)
         for (backend, layout), side in shown.items():
             operations.append(
                 operation(
@@ -88,13 +86,12 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
                     timed.errors[side, sparsity],
                 )
             )
-            if timed.device.type == "cpu" and backend == "auto":
-                rows.append(timed.times.row(side, against, sparsity, NEVER_SLOWER))
-            if timed.device.type == "cpu" and backend == "cpp":
-                names = {layout: name_of("cpp", sparsity, layout) for layout in LAYOUTS}
+            if timed.device.type == "cpu" and backend in ("auto", "cpp"):
+                names = {layout: name_of(backend, sparsity, layout) for layout in LAYOUTS}
                 each = {layout: timed.times.row(name, against, sparsity) for layout, name in names.items()}
                 note = ", ".join(f"{layout} {row.by_minimum:.2f}" for layout, row in each.items())
-                rows.append(timed.times.row(side, against, sparsity, timed.network.goals[sparsity], note))
+                goal = NEVER_SLOWER if backend == "auto" else timed.network.goals[sparsity]
+                rows.append(timed.times.row(side, against, sparsity, goal, note))
     return Findings(rows, timed.times.summary() if timed.device.type == "cpu" else [], operations)
 
 
@@ -109,8 +106,8 @@ def _ours(timed: Timed, sparsity: float) -> dict[tuple[str, str], str]:
 
 
 def _dense(sparsity: float, layout: str) -> str:
-    """The time of masked dense does not depend on the mask; what is not pruned is not masked, in one layout."""
-    return f"masked dense, {layout}" if sparsity else "dense"
+    """The time of masked dense does not depend on the mask; what is not pruned is not masked."""
+    return f"masked dense, {layout}" if sparsity else f"dense, {layout}"
 
 
 def _exact(network: Network, sparsity: float, device: torch.device) -> Tensor:

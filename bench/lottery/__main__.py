@@ -1,8 +1,11 @@
 """A whole iterative lottery under `auto` against masked dense PyTorch: `python -m bench.lottery`, `make lottery`.
 
-Both play every round for real, a round of each in turn in one process, on the same images from the same weights: the
-wall time of a round is all that it does (training, evaluations, pruning, proofs, timing; for `auto` choosing and
-packing too), and the accuracies are those of `python -m lth_sparse.run`.
+Both play every round for real, a round of each in turn in one process, on the same images from the same weights, each
+in the memory format that its step is faster in, which is measured however short a training is: the wall time of a round
+is all that it does (training, evaluations, pruning, proofs, timing; for `auto` choosing and packing too), and the
+accuracies are those of `python -m lth_sparse.run` with the same choices.
+
+Pruned is as open_lth prunes, 20 % a round by magnitude among all layers, where the command line says nothing else.
 
 `--extrapolate` is for trainings that would take too long: a short lottery (10 steps a training) gives masks pruned by
 magnitude, on each of which steps of both sides are timed in turn, and the time of a round is that of a step by the
@@ -15,14 +18,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from bench.lottery.extrapolation import EXTRAPOLATED, extrapolated, with_fewer
-from bench.lottery.played import SIDES, play
+from bench.lottery.extrapolation import EXTRAPOLATED, extrapolated
+from bench.lottery.played import SIDES, play, with_fewer
 from lth_sparse import __version__, data, models
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.nn.masks import prunable
@@ -39,8 +41,8 @@ from lth_sparse.system.errors import InputError
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "python -m bench.lottery"
-DEFAULTS = {"rounds": 15, "prune_rate": 0.2, "control": "none"}
-OURS = ("out", "resume", "choices", "backend", "control")
+DEFAULTS = {"rounds": 15, "prune_rate": 0.2, "scope": "global", "control": "none"}
+OURS = ("out", "resume", "choices", "backend", "control", "schedule")
 """Options of lth_sparse.run that this command settles itself."""
 
 
@@ -89,7 +91,7 @@ def _play(chosen: argparse.Namespace, rest: Sequence[str], command: str) -> int:
     about = _about(settings, dataset, device, command)
     about["rehearsal"] = "too short for its times to mean anything" if chosen.rehearse else ""
     about["extrapolated"] = EXTRAPOLATED if chosen.extrapolate else ""
-    play_all = extrapolated if chosen.extrapolate else partial(play, names=SIDES)
+    play_all = extrapolated if chosen.extrapolate else play
     return _write(chosen.results, about, play_all(settings, dataset, device))
 
 

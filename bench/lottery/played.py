@@ -1,27 +1,26 @@
-"""Both lotteries, every round played for real, a round of each in turn: seconds, accuracies and bytes."""
+"""Both lotteries, every round played for real, a round of each in turn: seconds, accuracies, bytes and kernels."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from bench.lottery.kernels import kernels_of
 from bench.lottery.training_state import measured
 from bench.lottery.turns import Turns
 from lth_sparse import models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
-from lth_sparse.data.batches import Batches
-from lth_sparse.data.dataset import Dataset
+from lth_sparse.data.dataset import Dataset, Split
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.rounds import Callbacks, Lottery
-from lth_sparse.lottery.task import Task
-from lth_sparse.lottery.training import Training
-from lth_sparse.nn import sparsify
+from lth_sparse.lottery.task import Task, Way
+from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
 from lth_sparse.storage.record import STEP, Record
 from lth_sparse.storage.run_directory import RunDirectory
@@ -29,6 +28,8 @@ from lth_sparse.storage.ticket import load_ticket, read_ticket
 from lth_sparse.system.messages import say
 
 SIDES = ("dense", "auto")
+ALWAYS = 0
+"""Steps of a training from which on its memory format is measured: of any, however short it was made here."""
 
 
 class Side:
@@ -48,9 +49,9 @@ class Side:
         self.record = Record()
         self.wall_seconds: list[float] = []
         self._turns: Turns | None = None
-        task = Task(settings, dataset, network, device)
-        chooser = Chooser(task, backend, choices, self.store)
-        self._lottery = Lottery(task, chooser, self.store, Callbacks(on_round=self._round_over))
+        self.task = Task(settings, dataset, network, device)
+        self._chooser = Chooser(self.task, backend, choices, self.store, ALWAYS)
+        self._lottery = Lottery(self.task, self._chooser, self.store, Callbacks(on_round=self._round_over))
 
     def play(self, turns: Turns) -> None:
         """All rounds, the other side's in between."""
@@ -62,25 +63,32 @@ class Side:
         assert self._turns is not None
         self.wall_seconds.append(self._turns.pass_on())
 
-    def trained_by(self) -> dict[int, str]:
-        """Round -> the backend that trained it, as far as auto chose it."""
-        return {row.round: row.backend for row in self.record.chosen if row.operation == STEP}
+    def ways(self, masks: Masks, round: int) -> dict[str, Way]:
+        """How each side trained `round`, whose masks these are, if this is auto's."""
+        step = next((row for row in self.record.chosen if (row.round, row.operation) == (round, STEP)), None)
+        dense = self._chooser.dense(masks, round)
+        return {"dense": dense, "auto": Way(step.backend, step.memory_format) if step else dense}
 
 
-def play(settings: Config, dataset: Dataset, device: torch.device, names: Sequence[str]) -> list[dict[str, Any]]:
-    """A row a round, of the sides called `names`, the last of which is auto."""
+def play(settings: Config, dataset: Dataset, device: torch.device) -> list[dict[str, Any]]:
+    """A row a round, of both sides."""
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
     choices = Choices()
     with tempfile.TemporaryDirectory() as folder, remembering(choices):
         # Both are given the same choices: `remembering` is the process's, and only auto makes any.
-        sides = {name: Side(name, settings, dataset, network, choices, device, Path(folder)) for name in names}
+        sides = {name: Side(name, settings, dataset, network, choices, device, Path(folder)) for name in SIDES}
         Turns([side.play for side in sides.values()]).run()
         auto = sides["auto"]
-        trained_by = auto.trained_by()
         rows = []
         for round, row in enumerate(auto.record.rounds):
-            by = {"dense": "dense", "auto": trained_by.get(round, "auto")}
-            memory = memory_of(settings, dataset, device, auto.store.ticket_path(round), by)
+            ticket = auto.store.ticket_path(round)
+            masks = {name: mask.to(device) for name, mask in read_ticket(ticket).masks.items()}
+            ways = auto.ways(masks, round)
+            auto.task.model.load_state_dict(load_ticket(ticket).state_dict())
+            memory = {
+                name: measured(partial(auto.task.contestant, way, masks, round), masks, device)
+                for name, way in ways.items()
+            }
             found = {
                 name: {
                     "accuracy": side.record.rounds[round].accuracy_retrained,
@@ -97,26 +105,20 @@ def play(settings: Config, dataset: Dataset, device: torch.device, names: Sequen
                     "iterations": row.iterations - (settings.pruning.rewind_iteration if round else 0),
                     "step_ms": row.step_ms,
                     "dense_step_ms": row.dense_step_ms,
-                    "trained_by": by["auto"],
-                    "sides": {name: found.get(name, {}) | memory[name] for name in SIDES},
+                    "trained_by": ways["auto"].backend,
+                    "memory_formats": {name: way.memory_format for name, way in ways.items()},
+                    "kernels": kernels_of(auto.record.chosen, round),
+                    "sides": {name: found[name] | memory[name] for name in SIDES},
                 }
             )
     return rows
 
 
-def memory_of(
-    settings: Config, dataset: Dataset, device: torch.device, ticket: Path, trained_by: dict[str, str]
-) -> dict[str, dict[str, int]]:
-    """Side -> what training the ticket held, by the backend that trained it."""
+def with_fewer(dataset: Dataset, images: int) -> Dataset:
+    """`dataset` with so many test images, and at most as many to validate on, taken evenly: they may be sorted."""
 
-    def training(backend: str) -> Training:
-        model = load_ticket(ticket).to(device).to(memory_format=layout)
-        if backend != "dense":
-            model = sparsify(model, masks, backend)
-        batches = Batches(images, settings.training.batch_size, "none", 0)
-        return Training(model, masks, images, batches, settings.training, (0, "memory"))
+    def part(split: Split) -> Split:
+        step = max(1, len(split) // images)
+        return Split(split.images[::step][:images], split.labels[::step][:images])
 
-    layout = models.faster_layout(load_ticket(ticket))
-    images = dataset.to(device, layout)
-    masks = {name: mask.to(device) for name, mask in read_ticket(ticket).masks.items()}
-    return {side: measured(partial(training, backend), masks, device) for side, backend in trained_by.items()}
+    return replace(dataset, validation=part(dataset.validation), test=part(dataset.test))

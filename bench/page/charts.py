@@ -72,6 +72,11 @@ class Chart:
         return f"![{self.title}: {self.y_label} against {self.x_label}]({self.file})"
 
 
+@dataclass(frozen=True)
+class Shares(Chart):
+    """What each line is of a whole, in percent, one upon the other."""
+
+
 def crossing(x: Sequence[float], y: Sequence[float]) -> float | None:
     """The first x from which y is at least 1, between two points by a straight line; None where there is none."""
     for index, value in enumerate(y):
@@ -90,9 +95,7 @@ def svg(chart: Chart) -> bytes:
     with matplotlib.rc_context(_TEXT):
         figure = Figure(figsize=(WIDTH if chart.narrow else 1.5 * WIDTH, _HEIGHT), layout="constrained")
         axes = figure.subplots()
-        for line in chart.lines:
-            color = INK if line.color < 0 else COLORS[line.color % len(COLORS)]
-            axes.plot(_place(chart, line.x), line.y, line.style, color=color, label=line.label)
+        _draw(axes, chart)
         if chart.break_even:
             _mark_break_even(axes, chart)
         title(axes, chart.title)
@@ -108,6 +111,17 @@ def svg(chart: Chart) -> bytes:
         figure.savefig(content, format="svg", metadata=metadata)
     # Lines that end in a blank are a nuisance to git.
     return b"\n".join(line.rstrip() for line in content.getvalue().splitlines()) + b"\n"
+
+
+def _draw(axes: Axes, chart: Chart) -> None:
+    colors = [INK if line.color < 0 else COLORS[line.color % len(COLORS)] for line in chart.lines]
+    if isinstance(chart, Shares):
+        labels = [line.label for line in chart.lines]
+        axes.stackplot(_place(chart, chart.lines[0].x), *(line.y for line in chart.lines), labels=labels, colors=colors)
+        axes.margins(x=0, y=0)
+        return
+    for line, color in zip(chart.lines, colors, strict=True):
+        axes.plot(_place(chart, line.x), line.y, line.style, color=color, label=line.label)
 
 
 def _place(chart: Chart, x: Sequence[float]) -> list[float]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.page import words
+from bench.page import kernels, words
 from bench.page.charts import Chart, Line
 from bench.page.section import Section
 
@@ -23,7 +23,8 @@ def sections(files: dict[str, dict[str, Any]]) -> list[Section]:
         "The time of a full iterative run under `auto` and under masked dense PyTorch. Played for real, both take",
         "turns, round by round, in one process; wall time is all of a round: training, evaluations, pruning, proofs,",
         "timing, choosing and packing. Extrapolated, it is that of the training steps alone, worked out of measured",
-        "ones.",
+        "ones. Each side trains in the memory format that its own step is faster in. What sparsity itself gives is the",
+        "speedup over as many steps under `auto` with nothing pruned, whatever kernels those took.",
     )
     head.say(*summary(files))
     return [head, *(_section(name, found) for name, found in files.items())]
@@ -46,7 +47,8 @@ def totals(found: dict[str, Any], column: str) -> dict[str, float]:
 def summary(files: dict[str, dict[str, Any]]) -> list[str]:
     """A line a file: the headline figures."""
     titles = ["lottery", "rounds", "steps a round", "weights left", "masked dense", "`auto`", "times faster",
-              "times faster, training alone", "last ticket, test accuracy %: masked dense; `auto`"]  # fmt: skip
+              "times faster, training alone", "over `auto` with nothing pruned", "layers computed by",
+              "last ticket, test accuracy %: masked dense; `auto`"]  # fmt: skip
     lines = []
     for found in files.values():
         last = found["rounds"][-1]
@@ -63,12 +65,21 @@ def summary(files: dict[str, dict[str, Any]]) -> list[str]:
                 words.duration(whole["auto"]),
                 words.ratio(whole["dense"] / whole["auto"]),
                 words.ratio(training["dense"] / training["auto"]),
+                words.ratio(by_sparsity(found)),
+                kernels.in_words(kernels.of_all_rounds(found)) or "not recorded",
                 "; ".join("" if value is None else f"{100 * value:.2f}" for value in accuracies)
                 if None not in accuracies
                 else "not trained",
             ]
         )
     return words.table(titles, lines)
+
+
+def by_sparsity(found: dict[str, Any]) -> float:
+    """What the steps would have taken under auto with nothing pruned, over what they took."""
+    rows = found["rounds"]
+    unpruned = sum(row["iterations"] * rows[0]["step_ms"] for row in rows)
+    return float(unpruned / sum(row["iterations"] * row["step_ms"] for row in rows))
 
 
 def _section(name: str, found: dict[str, Any]) -> Section:
@@ -83,6 +94,13 @@ def _section(name: str, found: dict[str, Any]) -> Section:
     made.say(f"{images}, batches of {training['batch_size']}, {training['optimizer']}; seed {found['config']['seed']}.")
     made.say(*rounds_table(found))
     made.show(_chart(f"{slug}-steps", found, "training step, ms", _steps(found)))
+    share = kernels.chart(f"{slug}-kernels", _title(found), found)
+    if share is not None:
+        made.show(share)
+        made.say(
+            "Of the layers' operations, by the times that `auto` measured when it chose; what lies between the layers",
+            "is not in it.",
+        )
     made.show(_chart(f"{slug}-memory", found, "held between steps, MiB", _memory(found, "held_bytes")))
     made.say(
         "Held between steps, counted on the tensors: parameters, gradients, optimizer, buffers, and masks or plans.",
@@ -104,13 +122,19 @@ def rounds_table(found: dict[str, Any]) -> list[str]:
         "training s, masked dense",
         "`auto`",
     ]
-    real = not found["extrapolated"]
+    real, told = not found["extrapolated"], "kernels" in found["rounds"][0]
+    titles[5:5] = ["times faster", "over `auto` with nothing pruned"]
+    titles[3:3] = ["memory format: masked dense; `auto`", "layers computed by"] if told else []
     titles += ["wall s, masked dense", "`auto`", "test accuracy %, masked dense", "`auto`"] if real else []
+    unpruned = found["rounds"][0]["step_ms"]
     lines = []
     for row in found["rounds"]:
         sides = [row["sides"][side] for side in SIDES]
         line = [str(row["round"]), words.percent(row["density"]), row["trained_by"]]
+        if told:
+            line += ["; ".join(row["memory_formats"][side] for side in SIDES), kernels.in_words(row["kernels"])]
         line += [f"{row['dense_step_ms']:.3g}", f"{row['step_ms']:.3g}"]
+        line += [words.ratio(before / row["step_ms"]) for before in (row["dense_step_ms"], unpruned)]
         line += [f"{side['training_seconds']:,.1f}" for side in sides]
         if real:
             line += [f"{side['wall_seconds']:,.1f}" for side in sides]
@@ -151,6 +175,9 @@ def _chart(name: str, found: dict[str, Any], y_label: str, values: dict[str, lis
         Line("masked dense", rounds, tuple(values["dense"]), "s--", color=1),
         Line("auto", rounds, tuple(values["auto"])),
     )
+    return Chart(name, _title(found), "round", y_label, lines)
+
+
+def _title(found: dict[str, Any]) -> str:
     here = found["measured_on"]
-    machine = here["processor"] if here["device"] == "cpu" else here["device"]
-    return Chart(name, f"{found['network']['name']}, {machine}", "round", y_label, lines)
+    return f"{found['network']['name']}, {here['processor'] if here['device'] == 'cpu' else here['device']}"

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, NamedTuple, get_args
 
 import torch
 
 from lth_sparse.plans.layer_spec import Kind, LayerSpec
+from lth_sparse.system import checked_json as read
+from lth_sparse.system.memory_formats import MEMORY_FORMATS
 
 OPERATIONS = ("forward", "grad_input", "grad_weight")
 
@@ -62,6 +64,43 @@ class StepKey(NamedTuple):
     threads: int
 
 
+class FormatKey(NamedTuple):
+    """What tells which memory format a network's training step is faster in, computed by `backend`.
+
+    That of masked dense PyTorch does not depend on the masks: there `step.live` is empty.
+    """
+
+    step: StepKey
+    backend: str
+
+    @property
+    def live(self) -> int:
+        """Live weights of all layers."""
+        return sum(self.step.live)
+
+    def family(self) -> FormatKey:
+        """The same for every mask."""
+        return self._replace(step=self.step._replace(live=()))
+
+
+@dataclass(frozen=True)
+class FormatChoice:
+    """The memory format chosen, by its name in MEMORY_FORMATS, and the median milliseconds of a step in each.
+
+    `measured_at`: how many live weights the network had that was measured, when it had more of them.
+    """
+
+    memory_format: str
+    milliseconds: Mapping[str, float]
+    measured_at: int | None = None
+
+    @property
+    def lead(self) -> float:
+        """The time in the other format over that in the one chosen."""
+        others = [value for name, value in self.milliseconds.items() if name != self.memory_format]
+        return min(others, default=math.inf) / self.milliseconds[self.memory_format]
+
+
 @dataclass(frozen=True)
 class Choice:
     """The backend chosen, and why: the least milliseconds of each backend that was measured, and what each one
@@ -81,15 +120,17 @@ class Choice:
 
 
 class Choices:
-    """The choices of a process or of a run: `layers` for operations, `steps` for whole training steps."""
+    """The choices of a process or of a run: `layers` for operations, `steps` for what computes a whole training step,
+    `formats` for the memory format that it is computed in."""
 
     def __init__(self) -> None:
         self.layers: dict[Key, Choice] = {}
         self.steps: dict[StepKey, Choice] = {}
+        self.formats: dict[FormatKey, FormatChoice] = {}
         self._sizes: dict[Key, dict[int, Choice]] = {}
 
     def __len__(self) -> int:
-        return len(self.layers) + len(self.steps)
+        return len(self.layers) + len(self.steps) + len(self.formats)
 
     def add(self, key: Key, choice: Choice) -> None:
         """Remembers what was chosen for an operation."""
@@ -120,11 +161,16 @@ class Choices:
         """How many were made on another type of device, or with another number of threads."""
         conditions = [(key.device, key.threads) for key in self.layers]
         conditions += [(key.device, key.threads) for key in self.steps]
+        conditions += [(key.step.device, key.step.threads) for key in self.formats]
         return sum(condition != (device, threads) for condition in conditions)
 
     def include(self, other: Choices) -> bool:
         """Whether all of `other` is chosen here too, and in the same way."""
-        return other.layers.items() <= self.layers.items() and other.steps.items() <= self.steps.items()
+        return (
+            other.layers.items() <= self.layers.items()
+            and other.steps.items() <= self.steps.items()
+            and other.formats.items() <= self.formats.items()
+        )
 
     def to_json(self) -> dict[str, Any]:
         """The choices as JSON-ready data; `from_json` gives them back."""
@@ -133,32 +179,40 @@ class Choices:
             for key, choice in self.layers.items()
         ]
         steps = [key._asdict() | asdict(choice) for key, choice in self.steps.items()]
-        return {"layers": layers, "steps": steps}
+        formats = [
+            {"backend": key.backend, **key.step._asdict()} | asdict(choice) for key, choice in self.formats.items()
+        ]
+        return {"layers": layers, "steps": steps, "formats": formats}
 
     @classmethod
     def from_json(cls, data: Any) -> Choices:
         """The choices that `to_json` wrote. Raises ValueError, in one sentence, when these are not."""
         choices = cls()
-        for number, entry in enumerate(_list(_mapping(data, "the file"), "layers", "the file")):
+        for number, entry in enumerate(read.listed(read.mapping(data, "the file"), "layers", "the file")):
             where = f"layers[{number}]"
-            key = _layer_key(_mapping(entry, where), where)
+            key = _layer_key(read.mapping(entry, where), where)
             choices.add(key, _choice(entry, where))
-        for number, entry in enumerate(_list(data, "steps", "the file")):
+        for number, entry in enumerate(read.listed(data, "steps", "the file")):
             where = f"steps[{number}]"
-            step = _step_key(_mapping(entry, where), where)
+            step = _step_key(read.mapping(entry, where), where)
             choices.steps[step] = _choice(entry, where)
+        # Files of version 0.1.0 have none.
+        for number, entry in enumerate(read.listed({"formats": []} | dict(data), "formats", "the file")):
+            where = f"formats[{number}]"
+            step = _step_key(read.mapping(entry, where), where)
+            choices.formats[FormatKey(step, read.text(entry, "backend", where))] = _format_choice(entry, where)
         return choices
 
 
 def _layer_key(entry: Mapping[str, Any], where: str) -> Key:
-    operation, layout = _text(entry, "operation", where), _text(entry, "layout", where)
+    operation, layout = read.text(entry, "operation", where), read.text(entry, "layout", where)
     if operation not in OPERATIONS:
         raise ValueError(f"{where}.operation is {operation!r}, expected one of {', '.join(OPERATIONS)}")
-    dtype = getattr(torch, _text(entry, "dtype", where), None)
+    dtype = getattr(torch, read.text(entry, "dtype", where), None)
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{where}.dtype is {entry['dtype']!r}, expected a dtype of torch")
-    input_shape = _sizes(entry, "input_shape", where)
-    spec = _spec(_mapping(entry.get("spec"), f"{where}.spec"), f"{where}.spec")
+    input_shape = read.sizes(entry, "input_shape", where)
+    spec = _spec(read.mapping(entry.get("spec"), f"{where}.spec"), f"{where}.spec")
     if len(input_shape) != (2 if spec.kind == "linear" else 4) or not input_shape[0]:
         raise ValueError(f"{where}.input_shape is {list(input_shape)}, which is no input of a {spec.kind} layer")
     return Key(
@@ -166,23 +220,23 @@ def _layer_key(entry: Mapping[str, Any], where: str) -> Key:
         spec,
         input_shape,
         layout,
-        _count(entry, "nnz", where),
+        read.count(entry, "nnz", where),
         dtype,
-        _text(entry, "device", where),
-        _count(entry, "threads", where),
-        _text(entry, "float32", where) if "float32" in entry else "",
+        read.text(entry, "device", where),
+        read.count(entry, "threads", where),
+        read.text(entry, "float32", where) if "float32" in entry else "",
     )
 
 
 def _spec(entry: Mapping[str, Any], where: str) -> LayerSpec:
-    kind = _text(entry, "kind", where)
+    kind = read.text(entry, "kind", where)
     if kind not in get_args(Kind):
         raise ValueError(f"{where}.kind is {kind!r}, expected conv2d or linear")
     values: dict[str, Any] = {"kind": kind}
     for name in ("in_channels", "out_channels", "groups"):
-        values[name] = _count(entry, name, where)
+        values[name] = read.count(entry, name, where)
     for name in ("kernel_size", "stride", "padding", "dilation"):
-        values[name] = _sizes(entry, name, where)
+        values[name] = read.sizes(entry, name, where)
         if len(values[name]) != 2:
             raise ValueError(f"{where}.{name} is {list(values[name])}, expected two numbers")
     return LayerSpec(**values)
@@ -190,64 +244,31 @@ def _spec(entry: Mapping[str, Any], where: str) -> LayerSpec:
 
 def _step_key(entry: Mapping[str, Any], where: str) -> StepKey:
     return StepKey(
-        _text(entry, "network", where),
-        _sizes(entry, "input_shape", where),
-        _count(entry, "batch_size", where),
-        _text(entry, "optimizer", where),
-        _sizes(entry, "live", where),
-        _text(entry, "device", where),
-        _count(entry, "threads", where),
+        read.text(entry, "network", where),
+        read.sizes(entry, "input_shape", where),
+        read.count(entry, "batch_size", where),
+        read.text(entry, "optimizer", where),
+        read.sizes(entry, "live", where),
+        read.text(entry, "device", where),
+        read.count(entry, "threads", where),
     )
+
+
+def _format_choice(entry: Mapping[str, Any], where: str) -> FormatChoice:
+    chosen, milliseconds = read.text(entry, "memory_format", where), read.times(entry, "milliseconds", where)
+    for name in (chosen, *milliseconds):
+        if name not in MEMORY_FORMATS:
+            raise ValueError(f"{where} has memory format {name!r}, expected one of {', '.join(MEMORY_FORMATS)}")
+    if not milliseconds.get(chosen):
+        raise ValueError(f"{where}.milliseconds has no time of {chosen}, which it chose")
+    measured_at = entry.get("measured_at")
+    return FormatChoice(chosen, milliseconds, None if measured_at is None else read.count(entry, "measured_at", where))
 
 
 def _choice(entry: Mapping[str, Any], where: str) -> Choice:
-    milliseconds = _mapping(entry.get("milliseconds"), f"{where}.milliseconds")
-    for name, value in milliseconds.items():
-        if type(value) not in (int, float) or not 0 <= value < math.inf:
-            raise ValueError(f"{where}.milliseconds of {name!r} is {value!r}, expected a time of at least 0")
-    failed = _mapping(entry.get("failed"), f"{where}.failed")
+    milliseconds = read.times(entry, "milliseconds", where)
+    failed = read.mapping(entry.get("failed"), f"{where}.failed")
     measured_at = entry.get("measured_at")
     if measured_at is not None:
-        measured_at = _count(entry, "measured_at", where)
-    return Choice(
-        _text(entry, "backend", where), dict(milliseconds), {n: str(v) for n, v in failed.items()}, measured_at
-    )
-
-
-def _mapping(value: Any, where: str) -> Mapping[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where} is {_short(value)}, expected an object with names and values")
-    return value
-
-
-def _list(entry: Mapping[str, Any], name: str, where: str) -> list[Any]:
-    value = entry.get(name)
-    if not isinstance(value, list):
-        raise ValueError(f'"{name}" of {where} is {_short(value)}, expected a list')
-    return value
-
-
-def _text(entry: Mapping[str, Any], name: str, where: str) -> str:
-    value = entry.get(name)
-    if not isinstance(value, str):
-        raise ValueError(f"{where}.{name} is {_short(value)}, expected text")
-    return value
-
-
-def _count(entry: Mapping[str, Any], name: str, where: str) -> int:
-    value = entry.get(name)
-    if type(value) is not int or value < 0:
-        raise ValueError(f"{where}.{name} is {_short(value)}, expected a whole number of at least 0")
-    return value
-
-
-def _sizes(entry: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
-    value: Sequence[Any] = _list(entry, name, where)
-    if any(type(size) is not int or size < 0 for size in value):
-        raise ValueError(f"{where}.{name} is {_short(value)}, expected whole numbers of at least 0")
-    return tuple(value)
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return "missing" if value is None else text if len(text) <= 40 else f"{text[:37]}..."
+        measured_at = read.count(entry, "measured_at", where)
+    return Choice(read.text(entry, "backend", where), milliseconds, {n: str(v) for n, v in failed.items()}, measured_at)

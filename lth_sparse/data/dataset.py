@@ -93,6 +93,10 @@ class Dataset:
         offset, factor = self._normalization
         return images.float().sub_(offset).mul_(factor)
 
+    def beginning(self, images: int) -> Dataset:
+        """The same data set with the first training images alone, at most so many."""
+        return replace(self, train=Split(self.train.images[:images], self.train.labels[:images]))
+
     def to(self, device: torch.device, layout: torch.memory_format) -> Dataset:
         """The same data set with every tensor on `device`, its images in the memory format `layout`."""
         return replace(

@@ -21,7 +21,8 @@ TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
 
 @dataclass
 class Position:
-    """`arm`: "" between rounds, else the name of the arm in training, which the backend called `trained_by` computes.
+    """`arm`: "" between rounds, else the name of the arm in training, which the backend called `trained_by` computes in
+    `memory_format`.
 
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
     round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
@@ -29,6 +30,7 @@ class Position:
     """
 
     masks: Masks
+    memory_format: str
     record: Record = field(default_factory=Record)
     round: int = 0
     arm: str = ""
@@ -45,6 +47,7 @@ class Position:
             "round": self.round,
             "arm": self.arm,
             "trained_by": self.trained_by,
+            "memory_format": self.memory_format,
             "found": self.found,
             "record": self.record.to_json(),
             "training": progress,
@@ -63,4 +66,8 @@ class Position:
             if name.startswith("trained/")
         }
         record = Record.from_json(state["record"])
-        return Position(masks, record, state["round"], state["arm"], state["found"], trained, state["trained_by"])
+        # States of version 0.1.0 have no format: there was one for each network.
+        memory_format = state.get("memory_format", self.memory_format)
+        return Position(
+            masks, memory_format, record, state["round"], state["arm"], state["found"], trained, state["trained_by"]
+        )

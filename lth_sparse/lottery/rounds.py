@@ -16,13 +16,14 @@ from torch.nn import functional
 from lth_sparse.backends.auto import remembering
 from lth_sparse.lottery import proof
 from lth_sparse.lottery.arms import CONTROLS, TICKET, Arm, arms_of
-from lth_sparse.lottery.choosing import Chooser, lines
+from lth_sparse.lottery.choice_rows import lines
+from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Saved, Weights
 from lth_sparse.lottery.pruning import magnitude
-from lth_sparse.lottery.task import Task
+from lth_sparse.lottery.task import Task, Way
 from lth_sparse.lottery.training import Training
 from lth_sparse.nn import densify
 from lth_sparse.nn import masks as masking
@@ -63,7 +64,7 @@ class Lottery:
         self._callbacks = callbacks
         self._progress = Progress(task.config.pruning.rounds)
         self._saved = Saved({}, "")
-        self._position = Position(masking.all_alive(task.model))
+        self._position = Position(masking.all_alive(task.model), task.memory_format)
 
     def run(self, resume: bool) -> Record:
         """Plays every round that is still to be played, and gives the whole record.
@@ -143,7 +144,8 @@ class Lottery:
         training.model.load_state_dict(training.best_weights)
         accuracy_early_stop = evaluate(training.model, task.data.test, task.data).accuracy
         training.model.load_state_dict(last_weights)
-        step_ms, dense_step_ms = task.times(position.trained_by, position.masks, position.round)
+        ways = [Way(position.trained_by, position.memory_format), self._chooser.dense(position.masks, position.round)]
+        step_ms, dense_step_ms = task.times(ways, position.masks, position.round)
         density = masking.density(position.masks)
         # A control that is trained at all is trained after the ticket.
         position.found |= {control.accuracy: None for control in CONTROLS.values()}
@@ -205,7 +207,8 @@ class Lottery:
 
     def _choose(self, arm: Arm, masks: Masks) -> None:
         position = self._position
-        position.trained_by, rows = self._chooser.choose(masks, position.round)
+        way, rows = self._chooser.choose(masks, position.round)
+        position.trained_by, position.memory_format = way.backend, way.memory_format
         if rows and arm is TICKET:  # A control is as sparse, so it is chosen alike.
             position.record.chosen += rows
             for line in lines(rows):
@@ -214,6 +217,7 @@ class Lottery:
     def _training(self, arm: Arm, masks: Masks) -> Training:
         """The training of `masks`, from the weights of the moment, as the backend that was chosen computes it."""
         position, task = self._position, self._task
+        task.put_in_format(position.memory_format)
         dense = position.trained_by == "dense"
         model = task.model if dense else task.copy(masks, position.trained_by)
         first_step = arm.first_step(task.config.pruning, position.round)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import nn
@@ -17,34 +19,56 @@ from lth_sparse.nn import sparsify
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.memory_formats import MEMORY_FORMATS, put_in_format
 from lth_sparse.system.seeding import derive
-from lth_sparse.system.timing import side_by_side
+from lth_sparse.system.timing import MOST_STEPS, WARM_UP_STEPS, side_by_side
+
+
+@dataclass(frozen=True)
+class Way:
+    """How a training is computed: by the backend of that name, the network in the memory format of that name."""
+
+    backend: str
+    memory_format: str
 
 
 class Task:
     """The network with its initial weights, and the trainings that can be made of it.
 
-    `model` is the dense network with the weights of the moment, pruned ones at zero; `data` lies on `device`, in the
-    memory format in which the network is faster; `kinds` says of each prunable layer what it is.
+    `model` is the dense network with the weights of the moment, pruned ones at zero; `data` lies on `device`. Both are
+    in `memory_format`, at first the one in which the network is faster as a rule. `kinds` says of each prunable layer
+    what it is.
     """
 
     def __init__(self, config: Config, data: Dataset, network: models.Network, device: torch.device) -> None:
         model = models.build(network, derive(config.seed, "weights"))
-        layout = models.faster_layout(model)
         self.config = config
         self.network = network
         self.device = device
-        self.model = model.to(device).to(memory_format=layout)
-        self.data = data.to(device, layout)
+        self.usual_format = models.faster_format(model)
+        self.memory_format = self.usual_format
+        self.model = put_in_format(model.to(device), self.memory_format)
+        self.data = data.to(device, MEMORY_FORMATS[self.memory_format])
         self.kinds = masking.kinds(self.model)
+
+    def put_in_format(self, memory_format: str) -> None:
+        """Lays the network and the images out anew, where they are in another format."""
+        if memory_format != self.memory_format:
+            put_in_format(self.model, memory_format)
+            self.data = self.data.to(self.device, MEMORY_FORMATS[memory_format])
+            self.memory_format = memory_format
+
+    @property
+    def steps(self) -> int:
+        """Of a training from its beginning."""
+        return length(self.config.training, self.batches(0).per_epoch)
 
     def check_schedule(self) -> None:
         """Raises InputError, before any training, for what could only fail in a later round."""
         pruning = self.config.pruning
-        total = length(self.config.training, self.batches(0).per_epoch)
-        if pruning.rewind_iteration >= total:
+        if pruning.rewind_iteration >= self.steps:
             raise InputError(
-                f"--rewind-iteration {pruning.rewind_iteration}: expected fewer than the {total} steps "
+                f"--rewind-iteration {pruning.rewind_iteration}: expected fewer than the {self.steps} steps "
                 "of a training run"
             )
         for round in range(pruning.rounds + 1):
@@ -57,8 +81,7 @@ class Task:
 
     def batches(self, round: int) -> Batches:
         """The batches of `round`, the same for all of its arms: only what an arm says tells them apart."""
-        seed = derive(self.config.seed, "training", round)
-        return Batches(self.data, self.config.training.batch_size, self.config.data.augmentation, seed)
+        return self._batches(self.data, round)
 
     def copy(self, masks: Masks, backend: str) -> nn.Module:
         """A copy of the network, with the weights of the moment, as `backend` computes it."""
@@ -69,13 +92,27 @@ class Task:
         """A training of `model`, new, from step `start`. `label`: its round and its arm."""
         return Training(model, masks, self.data, self.batches(label[0]), self.config.training, label, start)
 
-    def times(self, backend: str, masks: Masks, round: int) -> tuple[float, float]:
-        """(`backend`'s, masked dense PyTorch's) milliseconds of a training step, on copies of the network.
+    def contestant(self, way: Way, masks: Masks, round: int) -> Training:
+        """A training to be timed, of a copy of the network, on no more images than that needs."""
+        data = self.data
+        if self.device.type == "cpu":
+            data = data.beginning((WARM_UP_STEPS + MOST_STEPS) * self.config.training.batch_size)
+            data = data.to(self.device, MEMORY_FORMATS[way.memory_format])
+        model = put_in_format(copy.deepcopy(self.model), way.memory_format)
+        if way.backend != "dense":
+            model = sparsify(model, masks, way.backend)
+        return Training(model, masks, data, self._batches(data, round), self.config.training, (round, "timing"))
 
-        On a GPU both are CUDA graphs, as in the training itself.
+    def times(self, ways: Sequence[Way], masks: Masks, round: int) -> list[float]:
+        """Milliseconds of a training step in each of `ways`, on copies of the network, taken in turn.
+
+        On a GPU they are CUDA graphs, as in the training itself.
         """
-        contestants = [self.training(self.copy(masks, name), masks, (round, "timing")) for name in (backend, "dense")]
+        contestants = [self.contestant(way, masks, round) for way in ways]
         for contestant in contestants:
             contestant.warm_up()
-        backend_ms, dense_ms = side_by_side([contestant.step for contestant in contestants], self.device)
-        return backend_ms, dense_ms
+        return side_by_side([contestant.step for contestant in contestants], self.device)
+
+    def _batches(self, data: Dataset, round: int) -> Batches:
+        seed = derive(self.config.seed, "training", round)
+        return Batches(data, self.config.training.batch_size, self.config.data.augmentation, seed)

@@ -17,6 +17,7 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery.evaluation import evaluate
+from lth_sparse.lottery.optimizer import optimizer_of, recordable_optimizer
 from lth_sparse.lottery.step_graph import StepGraph, recordable
 from lth_sparse.nn.masks import Masks, prunable
 from lth_sparse.settings.config import TrainingConfig
@@ -31,28 +32,6 @@ def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
     warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
     passed = sum(iteration >= fraction * total for fraction in config.milestones)
     return config.learning_rate * warm / LEARNING_RATE_DROP**passed
-
-
-def _optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """With a learning rate that is a number."""
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay)
-    return torch.optim.SGD(
-        model.parameters(), config.learning_rate, momentum=config.momentum, weight_decay=config.weight_decay
-    )
-
-
-def _recordable_optimizer(model: nn.Module, config: TrainingConfig, device: torch.device) -> torch.optim.Optimizer:
-    """The same with a learning rate that is a tensor, float32 [] on `device`, and nothing that the host has to read.
-
-    Of PyTorch's variants the fused ones: SGD has no other that does not read the rate, and Adam's is one kernel.
-    """
-    rate = torch.tensor(config.learning_rate, dtype=torch.float32, device=device)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), rate, weight_decay=config.weight_decay, fused=True, capturable=True)
-    return torch.optim.SGD(
-        model.parameters(), rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
-    )
 
 
 def length(config: TrainingConfig, per_epoch: int) -> int:
@@ -99,16 +78,21 @@ class Training:
         self._batches = batches
         self._config = config
         self._round, self._arm = label
-        self._pruned = [(weight, masks[name]) for name, weight in prunable(model).items() if not masks[name].all()]
+        # In the memory format of the weights: a product of two formats is slower.
+        self._pruned = [
+            (weight, torch.empty_like(weight, dtype=torch.bool).copy_(masks[name]))
+            for name, weight in prunable(model).items()
+            if not masks[name].all()
+        ]
         self._loss_sum = torch.zeros((), device=device)
         self._loss_count = 0
         self._graph: StepGraph | None = None
         if recordable(device):
             self._graph = StepGraph(device)
             self._resident = ResidentEpoch(batches, partial(learning_rate, config, total=self.total), device)
-            self.optimizer = _recordable_optimizer(model, config, device)
+            self.optimizer = recordable_optimizer(model, config, device)
         else:
-            self.optimizer = _optimizer(model, config)
+            self.optimizer = optimizer_of(model, config)
         model.train()
 
     @property

@@ -21,7 +21,7 @@ def _conv_network(
     for block, widths in enumerate(blocks, start=1):
         for position, filters in zip(ascii_lowercase, widths, strict=False):
             layers[f"conv{block}{position}"] = nn.Conv2d(channels, filters, 3, padding=1)
-            layers[f"relu{block}{position}"] = nn.ReLU()
+            layers[f"relu{block}{position}"] = nn.ReLU(inplace=True)
             channels = filters
         layers[f"pool{block}"] = nn.MaxPool2d(2)
         height, width = height // 2, width // 2
@@ -29,7 +29,7 @@ def _conv_network(
     features = channels * height * width
     for number, neurons in enumerate(hidden, start=1):
         layers[f"fc{number}"] = nn.Linear(features, neurons)
-        layers[f"fc_relu{number}"] = nn.ReLU()
+        layers[f"fc_relu{number}"] = nn.ReLU(inplace=True)
         features = neurons
     layers["output"] = nn.Linear(features, classes)
     return gaussian_glorot(nn.Sequential(layers))

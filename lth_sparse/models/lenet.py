@@ -17,9 +17,9 @@ def lenet_300_100(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
             OrderedDict(
                 flatten=nn.Flatten(),
                 fc1=nn.Linear(math.prod(input_shape), 300),
-                relu1=nn.ReLU(),
+                relu1=nn.ReLU(inplace=True),
                 fc2=nn.Linear(300, 100),
-                relu2=nn.ReLU(),
+                relu2=nn.ReLU(inplace=True),
                 output=nn.Linear(100, classes),
             )
         )

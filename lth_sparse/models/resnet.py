@@ -25,8 +25,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, H, W] -> [N, filters, H / stride, W / stride]."""
-        out = functional.relu(self.norm1(self.conv1(x)))
-        return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x))
+        out = functional.relu(self.norm1(self.conv1(x)), inplace=True)
+        return functional.relu(self.norm2(self.conv2(out)) + self.shortcut(x), inplace=True)
 
 
 class ResNet20(nn.Module):
@@ -48,7 +48,7 @@ class ResNet20(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, channels, H, W] -> [N, classes]."""
-        out = self.blocks(functional.relu(self.norm(self.conv(x))))
+        out = self.blocks(functional.relu(self.norm(self.conv(x)), inplace=True))
         return self.output(torch.mean(out, dim=(2, 3)))
 
 

@@ -18,7 +18,7 @@ def _vgg(input_shape: tuple[int, int, int], classes: int, repeats: tuple[int, ..
         for position in range(1, convolutions + 1):
             layers[f"conv{stage}_{position}"] = nn.Conv2d(channels, filters, 3, padding=1, bias=False)
             layers[f"norm{stage}_{position}"] = nn.BatchNorm2d(filters)
-            layers[f"relu{stage}_{position}"] = nn.ReLU()
+            layers[f"relu{stage}_{position}"] = nn.ReLU(inplace=True)
             channels = filters
     layers["average"] = nn.AdaptiveAvgPool2d(1)
     layers["flatten"] = nn.Flatten()

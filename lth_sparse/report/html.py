@@ -23,7 +23,7 @@ from lth_sparse.report.words import (
     times,
     weights_left,
 )
-from lth_sparse.storage.record import Record
+from lth_sparse.storage.record import STEP, Record
 
 PAGE = Template("""<!DOCTYPE html>
 <html lang="en">
@@ -161,15 +161,20 @@ def _figure(picture: Picture) -> str:
 <figcaption>{caption}</figcaption></figure>"""
 
 
+_BY_AUTO = """For each layer and operation the fastest backend, measured on the first batch: its least time in
+milliseconds, then in brackets that of the others. Another one than masked dense has to be faster than it by 5 %. Where
+all of the step is not faster, masked dense PyTorch trains the round; each side was timed in its better memory format.
+"""
+
+
 def _choices(record: Record) -> str:
     if not record.chosen:
         return ""
+    by_auto = _BY_AUTO if any(row.operation != STEP for row in record.chosen) else ""
     return f"""<section id="choices">
-<h2>What the auto backend chose</h2>
-<p>For each layer and operation the fastest backend, measured on the first batch: its least time in milliseconds, then
-in brackets that of the others. Another one than masked dense has to be faster than it by 5 %. Where all of the step is
-not faster, masked dense PyTorch trains the round. The choices are kept in <code>choices.json</code>; given to
-<code>--choices</code>, they repeat this run bit for bit.</p>
+<h2>What was measured and chosen</h2>
+<p>{by_auto}The whole network is in the memory format that its step is faster in. The choices are kept in
+<code>choices.json</code>; given to <code>--choices</code>, they repeat this run bit for bit.</p>
 {choices_tables(record.chosen)}
 </section>
 """

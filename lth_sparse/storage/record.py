@@ -91,9 +91,9 @@ STEP = "step"
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the auto backend chose in `round` for one `operation` of a layer, or, where `layer` is "", for the whole
-    training step. `milliseconds`: the least that each backend took, for a step the median; `note`: the rest of the
-    reason, if there is any.
+    """What the auto backend chose in `round` for one `operation` of a layer, or, where `layer` is "", what computes the
+    whole training step, and in which memory format. `milliseconds`: the least that each backend took, for a step the
+    median; `note`: the rest of the reason, if there is any.
     """
 
     round: int
@@ -103,6 +103,7 @@ class Chosen:
     backend: str
     milliseconds: dict[str, float]
     note: str
+    memory_format: str = ""
 
     def times(self) -> str:
         """The backend chosen with its milliseconds, and those of the others in brackets."""
@@ -114,17 +115,18 @@ class Chosen:
         return words(self.backend) + (f" ({', '.join(map(words, others))})" if others else "")
 
     def sentence(self) -> str:
-        """What a whole step was found to be fastest with, and why."""
+        """What computes a whole step, in which memory format, and why."""
         what = "masked dense PyTorch trains it" if self.backend == "dense" else "sparse layers train it"
+        what += f", {self.memory_format}" if self.memory_format else ""
         times = f"a step takes {self.times()} ms" if self.milliseconds else ""
-        why = ", ".join(part for part in (self.note, times) if part)
+        why = "; ".join(part for part in (times, self.note) if part)
         return f"{what}: {why}" if why else what
 
 
 @dataclass
 class Record:
-    """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images. `chosen` is
-    empty unless the backend is auto.
+    """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images. `chosen`:
+    what was measured and chosen; without auto that is the memory format of each round, if anything.
     """
 
     rounds: list[Round] = field(default_factory=list)

@@ -96,11 +96,11 @@ class RunDirectory:
 
     @property
     def choices_path(self) -> Path:
-        """Where the choices of the auto backend are kept."""
+        """Where what was measured and chosen is kept."""
         return self.path / "choices.json"
 
     def write_choices(self, choices: Choices) -> None:
-        """Keeps the choices of the auto backend, which `read_choices` gives back."""
+        """Keeps what was chosen, which `read_choices` gives back."""
         write_atomically(self.choices_path, (json.dumps(choices.to_json(), indent=1) + "\n").encode())
 
     def write_record(self, record: Record) -> None:
@@ -185,15 +185,13 @@ class RunDirectory:
 
 
 def read_choices(path: Path) -> Choices:
-    """The choices that an auto run left at `path`. Raises InputError when they are missing or damaged."""
+    """The choices that a run left at `path`. Raises InputError when they are missing or damaged."""
     try:
         return Choices.from_json(json.loads(path.read_text()))
     except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); expected the choices.json of an auto run"
-        ) from error
+        raise InputError(f"{path} cannot be read ({error.strerror}); expected the choices.json of a run") from error
     except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them.
-        raise InputError(f"{path} holds no choices of an auto run, or damaged ones ({error})") from error
+        raise InputError(f"{path} holds no choices of a run, or damaged ones ({error})") from error
 
 
 def numbered(parent: Path, name: str) -> Path:

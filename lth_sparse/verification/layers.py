@@ -15,6 +15,7 @@ from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import OPERATIONS, Choices
 from lth_sparse.backends.cpp import CppBackend
 from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.system.memory_formats import MEMORY_FORMATS
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, nothing_to_compare, relative, rounding
 from lth_sparse.verification.speed import medians
@@ -22,7 +23,6 @@ from lth_sparse.verification.subject import Subject
 
 FURTHEST_WALK = 3.0
 """Times sqrt(n) t eps, as `Yardstick` explains: of millions of sums."""
-LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 Sparse = SparseConv2d | SparseLinear
 Dense = nn.Conv2d | nn.Linear
 
@@ -39,7 +39,7 @@ class Case:
 
     def laid_out(self, layout: str) -> Case:
         """The same in a memory format, weights and all."""
-        memory_format = LAYOUTS[layout]
+        memory_format = MEMORY_FORMATS[layout]
 
         def laid(tensor: Tensor) -> Tensor:
             return tensor.contiguous(memory_format=memory_format) if tensor.dim() == 4 else tensor
@@ -50,7 +50,7 @@ class Case:
     @property
     def layouts(self) -> list[str]:
         """The memory formats that the layer can have."""
-        return list(LAYOUTS) if self.x.dim() == 4 else ["contiguous"]
+        return list(MEMORY_FORMATS) if self.x.dim() == 4 else ["contiguous"]
 
 
 def cases(subject: Subject, images: Tensor, seed: int) -> tuple[list[Case], list[str]]:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
 from lth_sparse.nn.masks import weight_name
+from lth_sparse.system.memory_formats import MEMORY_FORMATS
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import (
     TIMES_DENSE,
@@ -28,7 +29,6 @@ from lth_sparse.verification.judgement import (
     relative_norm,
     rounding,
 )
-from lth_sparse.verification.layers import LAYOUTS
 from lth_sparse.verification.speed import medians
 from lth_sparse.verification.subject import Subject
 from lth_sparse.verification.training import loss_of, losses, targets_for, training_step
@@ -191,10 +191,10 @@ def _sides(baseline: Baseline, backend: str) -> dict[str, Callable[[], object]]:
     """A whole training step of dense PyTorch, which masks its weights, and of ours, in each memory format."""
     found: dict[str, Callable[[], object]] = {}
     subject = baseline.subject
-    for layout in LAYOUTS if baseline.images.dim() == 4 else ["contiguous"]:
-        images = baseline.images.contiguous(memory_format=LAYOUTS[layout])
+    for layout in MEMORY_FORMATS if baseline.images.dim() == 4 else ["contiguous"]:
+        images = baseline.images.contiguous(memory_format=MEMORY_FORMATS[layout])
         for side in ("dense", "ours"):
-            model = copy.deepcopy(subject.model).to(memory_format=LAYOUTS[layout])
+            model = copy.deepcopy(subject.model).to(memory_format=MEMORY_FORMATS[layout])
             if side == "ours":
                 model = sparsify(model, subject.masks, backend)
             masks = subject.masks if subject.sparsity else {}  # Nobody applies masks that prune nothing.

@@ -24,6 +24,7 @@ from lth_sparse.lottery.training import Training
 from lth_sparse.nn import sparsify
 from lth_sparse.nn.masks import apply, prunable
 from lth_sparse.settings.config import TrainingConfig
+from lth_sparse.system.memory_formats import MEMORY_FORMATS
 from tests.conftest import rows
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
@@ -47,7 +48,7 @@ class Eager(StepGraph):
 
 def make(data: Dataset, config: TrainingConfig, name: str = "small", backend: str = "dense") -> Training:
     model = models.build(models.Network(name, data.image_shape, 2), seed=0)
-    layout = models.faster_layout(model)
+    layout = MEMORY_FORMATS[models.faster_format(model)]
     model = model.to(CUDA).to(memory_format=layout)
     generator = torch.Generator().manual_seed(2)
     masks = {layer: (torch.rand(w.shape, generator=generator) < 0.3).to(CUDA) for layer, w in prunable(model).items()}

@@ -51,9 +51,9 @@ def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     training.run(nothing, nothing)
 
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3)
+        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True)
     else:
-        optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=1e-3)
+        optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=1e-3, fused=True)
     sequence = Batches(tiny_data, 16, "crop", 0)
     for iteration in range(12):
         images, labels = sequence[iteration]

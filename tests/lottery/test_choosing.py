@@ -1,0 +1,86 @@
+"""What a run settles before it trains a round: the backend of the whole step, and what is said of its layers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+
+from lth_sparse import models
+from lth_sparse.backends import auto
+from lth_sparse.backends.auto import remembering
+from lth_sparse.backends.choices import Choice, Choices, Key
+from lth_sparse.data.dataset import Dataset
+from lth_sparse.lottery.choice_rows import layers_chosen
+from lth_sparse.lottery.choosing import Chooser
+from lth_sparse.lottery.task import Task, Way
+from lth_sparse.nn import SparseConv2d
+from lth_sparse.nn.masks import Masks, all_alive
+from lth_sparse.settings import config
+from lth_sparse.storage.record import STEP
+from lth_sparse.storage.run_directory import RunDirectory
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def task(tiny_data: Dataset) -> Task:
+    settings = config.build({"model": "small", "iterations": 10, "batch_size": 8})
+    return Task(settings, tiny_data, models.Network("small", tiny_data.image_shape, 2), CPU)
+
+
+def whole_steps_take(task: Task, patch: pytest.MonkeyPatch, found: list[float]) -> None:
+    def times(ways: Sequence[Way], masks: Masks, round: int) -> list[float]:
+        return found
+
+    patch.setattr(task, "times", times)
+
+
+@pytest.mark.parametrize(("auto_ms", "by"), [(1.0, "auto"), (3.0, "dense")])
+def test_a_round_with_nothing_pruned_is_measured_where_cpp_is_a_candidate(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto_ms: float, by: str
+) -> None:
+    monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp/winograd"])
+    clear = Choice("cpp", {"dense": 3.0, "cpp": 1.0})
+    monkeypatch.setattr(auto, "_measure", lambda calls, failed, device: clear)
+    whole_steps_take(task, monkeypatch, [auto_ms, 2.0])
+    chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
+    with remembering(chooser.choices):
+        way, rows = chooser.choose(all_alive(task.model), 0)
+    assert way.backend == by
+    assert {row.layer for row in rows} == {"", *all_alive(task.model)}
+    assert "nothing is pruned" not in rows[-1].sentence()
+
+
+@pytest.mark.parametrize(("device", "candidates"), [("cpu", ["dense", "triton"]), ("cuda", ["dense", "cpp", "cuda"])])
+def test_elsewhere_dense_trains_it_and_nothing_is_measured(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, candidates: list[str]
+) -> None:
+    monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: candidates)
+    task.device = torch.device(device)
+    chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
+    way, rows = chooser.choose(all_alive(task.model), 0)
+    assert way.backend == "dense"
+    assert [(row.operation, row.note) for row in rows] == [(STEP, "nothing is pruned")]
+    assert not len(chooser.choices)
+
+
+def test_what_is_said_of_a_layer_is_of_the_format_that_it_trains_in(tiny_data: Dataset) -> None:
+    """Both formats were measured, and in the other one another backend was faster."""
+    settings = config.build({"model": "small", "iterations": 10, "batch_size": 8})
+    task = Task(settings, tiny_data, models.Network("small", tiny_data.image_shape, 2), CPU)
+    masks = all_alive(task.model)
+    training = task.contestant(Way("dense", "channels_last"), masks, 0)
+    contestant = task.contestant(Way("cpp", "channels_last"), masks, 0)
+    layer = contestant.model.conv2a
+    assert isinstance(layer, SparseConv2d)
+    choices = Choices()
+    for layout, backend in (("channels_last", "cpp"), ("contiguous", "dense")):
+        of_layer = ("forward", layer.spec, (8, 16, 4, 4), layout, layer.pattern.nnz)
+        choices.add(Key(*of_layer, torch.float32, "cpu", torch.get_num_threads()), Choice(backend))
+    for memory_format, expected in (("channels_last", "cpp"), ("contiguous", "dense")):
+        rows = layers_chosen(contestant.model, contestant.step, choices, 0, memory_format)
+        assert [(row.layer, row.backend) for row in rows] == [("conv2a", expected)]
+    assert not layers_chosen(training.model, training.step, choices, 0, "contiguous"), "it has no sparse layers"
