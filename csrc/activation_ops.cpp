@@ -9,16 +9,22 @@
 #include <torch/headeronly/util/Exception.h>
 
 #include <cmath>
+#include <functional>
 #include <optional>
 #include <tuple>
 #include <vector>
 
 #include "arguments.h"
 #include "cpu/dispatch.h"
-#include "torch_threads.h"
 
 namespace lth_sparse {
 namespace {
+
+/// Each thread has the same share of the tasks at every call, and so finds in its own caches what it left there: threads that
+/// take tasks as they come would fetch them from each other's.
+const Parallel in_fixed_shares = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  if (count > 0) torch::stable::parallel_for(0, count, 1, body);
+};
 
 Images images_of(const Tensor& x, const char* name) {
   STD_TORCH_CHECK(x.scalar_type() == ScalarType::Float, name, ": expected float32");
@@ -106,7 +112,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu(
   a.epsilon = epsilon;
   a.out = output.mutable_data_ptr<float>();
   a.taken = pool ? taken.mutable_data_ptr<uint8_t>() : nullptr;
-  kernels().batch_norm_relu(a, parallel);
+  kernels().batch_norm_relu(a, in_fixed_shares);
   return {output, mean, inverse, taken};
 }
 
@@ -138,7 +144,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward(
   a.grad_residual = out.has_value() ? grad_residual.mutable_data_ptr<float>() : nullptr;
   a.grad_weight = grad_weight.mutable_data_ptr<float>();
   a.grad_bias = grad_bias.mutable_data_ptr<float>();
-  kernels().batch_norm_relu_backward(a, parallel);
+  kernels().batch_norm_relu_backward(a, in_fixed_shares);
   return {grad_x, grad_weight, grad_bias, grad_residual};
 }
 
@@ -147,7 +153,7 @@ std::tuple<Tensor, Tensor> relu_max_pool(const Tensor& x) {
   const Images in = images_of(x, "input"), out = pooled(in);
   Tensor output = empty_images(out, x), taken = empty_bytes(out);
   kernels().relu_max_pool(in, x.const_data_ptr<float>(), output.mutable_data_ptr<float>(), taken.mutable_data_ptr<uint8_t>(),
-                          parallel);
+                          in_fixed_shares);
   return {output, taken};
 }
 
@@ -161,7 +167,7 @@ Tensor relu_max_pool_backward(const Tensor& grad_out, const Tensor& taken, const
   check_like(taken, "taken", ScalarType::Byte, out);
   Tensor grad_x = empty_images(in, grad_out);
   kernels().relu_max_pool_backward(in, grad_out.const_data_ptr<float>(), taken.const_data_ptr<uint8_t>(),
-                                   grad_x.mutable_data_ptr<float>(), parallel);
+                                   grad_x.mutable_data_ptr<float>(), in_fixed_shares);
   return grad_x;
 }
 

@@ -1,7 +1,7 @@
 // BatchNorm (+ residual) + ReLU (+ max-pool) where the channels of a pixel lie together, for any vector type.
 //
 // Include like engine.h. Two passes over x: sums of its channels, then what follows from them. The second begins where the
-// first ended, with what the caches still hold, in pieces that are read upwards: the prefetcher does not follow downwards (1.2
+// first ended, with what the caches still hold, in parts that are read upwards: the prefetcher does not follow downwards (1.2
 // to 1.9 times slower). Sums are float32 within a block that L2 holds, float64 beyond, and of fixed parts of the rows, so that
 // their bits do not depend on the number of threads.
 //
@@ -39,9 +39,8 @@ class BatchNormRows {
 
  private:
   static constexpr int64_t kBlockBytes = 64 << 10;  // of x, whose sums are float32
-  static constexpr int64_t kPieceBytes = 1 << 20;
   static constexpr int64_t kMostParts = 64;
-  static constexpr int64_t kFewChannels = 64;  // fewer: one row's sums would wait for the last one's
+  static constexpr int kTogether = 4;
 
   /// Arrays of an element a channel, whole vectors of them.
   template <typename T>
@@ -88,41 +87,62 @@ class BatchNormRows {
     }
   };
 
+  /// The same parts for both passes, so that a thread comes back to what its own caches hold.
+  struct Parts {
+    Parts(int64_t units, int64_t unit)
+        : units(units), each(std::max(ceil_div(units, kMostParts), ceil_div(kBlockBytes, unit * int64_t{sizeof(float)}))),
+          count(ceil_div(units, each)) {}
+    int64_t units, each, count;
+    int64_t begin(int64_t part) const { return part * each; }
+    int64_t end(int64_t part) const { return std::min(units, (part + 1) * each); }
+  };
+
   /// part(begin, end, first, second) adds each channel's sums over these units to two arrays; finish(channel, sums) has those
   /// over all of them.
   template <class Part, class Finish>
-  static void sum(int64_t channels, int64_t units, int64_t unit, const Parallel& parallel, const Part& part,
-                  const Finish& finish) {
-    const int64_t each = std::max(ceil_div(units, kMostParts), ceil_div(kBlockBytes, unit * int64_t{sizeof(float)}));
-    const int64_t parts = ceil_div(units, each);
-    const PerChannel<double> sums(2 * parts, channels);
-    parallel(parts, [&](int64_t begin, int64_t end) {
-      for (int64_t p = begin; p < end; ++p) part(p * each, std::min(units, (p + 1) * each), sums[2 * p], sums[2 * p + 1]);
+  static void sum(int64_t channels, const Parts& parts, const Parallel& parallel, const Part& part, const Finish& finish) {
+    const PerChannel<double> sums(2 * parts.count, channels);
+    parallel(parts.count, [&](int64_t begin, int64_t end) {
+      for (int64_t p = begin; p < end; ++p) part(parts.begin(p), parts.end(p), sums[2 * p], sums[2 * p + 1]);
     });
-    constexpr int64_t kTogether = 64;
-    parallel(ceil_div(channels, kTogether), [&](int64_t begin, int64_t end) {
-      for (int64_t c = begin * kTogether; c < std::min(channels, end * kTogether); ++c) {
-        ChannelSums all;
-        for (int64_t p = 0; p < parts; ++p) all.first += sums[2 * p][c], all.second += sums[2 * p + 1][c];
-        finish(c, all);
+    constexpr int64_t kRun = 64;
+    parallel(ceil_div(channels, kRun), [&](int64_t begin, int64_t end) {
+      for (int64_t first = begin * kRun; first < std::min(channels, end * kRun); first += kRun) {
+        const int64_t count = std::min(kRun, channels - first);
+        ChannelSums all[kRun];
+        for (int64_t p = 0; p < parts.count; ++p)
+          for (int64_t c = 0; c < count; ++c)
+            all[c].first += sums[2 * p][first + c], all[c].second += sums[2 * p + 1][first + c];
+        for (int64_t c = 0; c < count; ++c) finish(first + c, all[c]);
       }
     });
   }
 
-  /// body<Rows>(first row) for rows [begin, end), some at a time where there are few channels.
+  /// body(begin, end) for all units, those that a thread read last first.
   template <class Body>
-  LTH_SPARSE_INLINE static void each_rows(int64_t channels, int64_t begin, int64_t end, const Body& body) {
-    int64_t row = begin;
-    if (channels < kFewChannels)
-      for (; row + 4 <= end; row += 4) body(row, std::integral_constant<int, 4>());
-    for (; row < end; ++row) body(row, std::integral_constant<int, 1>());
+  static void back_over(const Parts& parts, const Parallel& parallel, const Body& body) {
+    parallel(parts.count, [&](int64_t begin, int64_t end) {
+      for (int64_t part = end - 1; part >= begin; --part) body(parts.begin(part), parts.end(part));
+      stream_fence();
+    });
+  }
+
+  /// body(first channel, lanes, vectors) for kTogether vectors of channels at a time, whose sums registers hold, or for one.
+  template <class Body>
+  LTH_SPARSE_INLINE static void each_vectors(int64_t channels, const Body& body) {
+    int64_t c = 0;
+    for (; c + kTogether * V::width <= channels; c += kTogether * V::width)
+      body(c, Whole<V>(), std::integral_constant<int, kTogether>());
+    each_vector<V>(channels - c, [&](int64_t at, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
+      body(c + at, lanes, std::integral_constant<int, 1>());
+    });
   }
 
   static void statistics(const BatchNormForward& a, const Parallel& parallel) {
     const int64_t channels = a.images.channels, rows = a.images.count * a.images.pixels();
     const int64_t block = std::max<int64_t>(32, kBlockBytes / (channels * int64_t{sizeof(float)}) / 4 * 4);
     sum(
-        channels, rows, channels, parallel,
+        channels, Parts(rows, channels), parallel,
         [&](int64_t begin, int64_t end, double* first, double* second) {
           for (int64_t row = begin; row < end; row += block)
             add_statistics(a.x + row * channels, channels, std::min(block, end - row), first, second);
@@ -131,49 +151,30 @@ class BatchNormRows {
   }
 
   static void add_statistics(const float* x, int64_t channels, int64_t rows, double* first, double* second) {
-    const PerChannel<float> block(4, channels);
-    float *const sums = block[0], *const means = block[1], *const squares = block[2], *const rests = block[3];
-    each_rows(channels, 0, rows, [&](int64_t row, auto together) LTH_SPARSE_INLINE_LAMBDA {
-      each_vector<V>(channels, [&](int64_t c, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
-        const float* const at = x + row * channels + c;
-        V added = load<V>(at, lanes);
-        for (int k = 1; k < together; ++k) added = added + load<V>(at + k * channels, lanes);
-        (V::load(sums + c) + added).store(sums + c);
-      });
-    });
-    for (int64_t c = 0; c < channels; ++c) means[c] = sums[c] / static_cast<float>(rows);
-    each_rows(channels, 0, rows, [&](int64_t row, auto together) LTH_SPARSE_INLINE_LAMBDA {
-      each_vector<V>(channels, [&](int64_t c, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
-        const float* const at = x + row * channels + c;
-        const V mean = V::load(means + c);
-        V square = V::load(squares + c), rest = V::load(rests + c);
-        for (int k = 0; k < together; ++k) {
-          const V difference = load<V>(at + k * channels, lanes) - mean;
-          square = square.plus_product(difference, difference);
-          rest = rest + difference;
+    each_vectors(channels, [&](int64_t c, auto lanes, auto vectors) LTH_SPARSE_INLINE_LAMBDA {
+      constexpr int kVectors = decltype(vectors)::value;
+      const float* const from = x + c;
+      V sums[kVectors], means[kVectors], squares[kVectors], rests[kVectors];
+      for (int k = 0; k < kVectors; ++k) sums[k] = squares[k] = rests[k] = V::zero();
+      for (int64_t row = 0; row < rows; ++row)
+        for (int k = 0; k < kVectors; ++k) sums[k] = sums[k] + load<V>(from + row * channels + k * V::width, lanes);
+      float of[4][kVectors * V::width];
+      for (int k = 0; k < kVectors; ++k) sums[k].store(of[0] + k * V::width);
+      for (int k = 0; k < kVectors * V::width; ++k) of[1][k] = of[0][k] / static_cast<float>(rows);
+      for (int k = 0; k < kVectors; ++k) means[k] = V::load(of[1] + k * V::width);
+      for (int64_t row = 0; row < rows; ++row)
+        for (int k = 0; k < kVectors; ++k) {
+          const V difference = load<V>(from + row * channels + k * V::width, lanes) - means[k];
+          squares[k] = squares[k].plus_product(difference, difference);
+          rests[k] = rests[k] + difference;
         }
-        square.store(squares + c);
-        rest.store(rests + c);
-      });
-    });
-    for (int64_t c = 0; c < channels; ++c) {
-      // What rounding took from the sum, the differences from its mean still have.
-      const double sum = static_cast<double>(rows) * means[c] + rests[c];
-      first[c] += sum;
-      second[c] += sum_of_squares(sum, means[c], squares[c], static_cast<double>(rows));
-    }
-  }
-
-  /// body(begin, end) for pieces of the units, the last ones first.
-  template <class Body>
-  static void in_pieces(int64_t units, int64_t unit, const Parallel& parallel, const Body& body) {
-    const int64_t each = std::max<int64_t>(1, kPieceBytes / (unit * int64_t{sizeof(float)})), pieces = ceil_div(units, each);
-    parallel(pieces, [&](int64_t begin, int64_t end) {
-      for (int64_t k = begin; k < end; ++k) {
-        const int64_t piece = pieces - 1 - k;
-        body(piece * each, std::min(units, (piece + 1) * each));
+      for (int k = 0; k < kVectors; ++k) squares[k].store(of[2] + k * V::width), rests[k].store(of[3] + k * V::width);
+      for (int k = 0; k < (kVectors - 1) * V::width + lanes; ++k) {
+        // What rounding took from the sum, the differences from its mean still have.
+        const double sum = static_cast<double>(rows) * of[1][k] + of[3][k];
+        first[c + k] += sum;
+        second[c + k] += sum_of_squares(sum, of[1][k], of[2][k], static_cast<double>(rows));
       }
-      stream_fence();
     });
   }
 
@@ -181,7 +182,7 @@ class BatchNormRows {
   static void normalise(const BatchNormForward& a, const Constants& constants, const Parallel& parallel) {
     const int64_t channels = a.images.channels, rows = a.images.count * a.images.pixels();
     const bool streamed = worth_streaming<V>(a.out, channels, rows * channels);
-    in_pieces(rows, channels, parallel, [&](int64_t begin, int64_t end) {
+    back_over(Parts(rows, channels), parallel, [&](int64_t begin, int64_t end) {
       normalise_rows<Residual>(channels, begin, end, a.x, a.residual, constants, a.out, streamed);
     });
   }
@@ -206,7 +207,7 @@ class BatchNormRows {
     const int64_t row = images.width * images.channels, out_row = images.width / 2 * images.channels;
     const int64_t rows = images.height / 2;
     const bool streamed = worth_streaming<V>(a.out, images.channels, images.count * rows * out_row);
-    in_pieces(images.count * rows, 2 * row, parallel, [&](int64_t begin, int64_t end) {
+    back_over(Parts(images.count * rows, 2 * row), parallel, [&](int64_t begin, int64_t end) {
       const Constants k = constants;
       for (int64_t pair = begin; pair < end; ++pair)
         Pooling<V>::forward_rows(images.width, images.channels,
@@ -221,7 +222,7 @@ class BatchNormRows {
     const int64_t channels = a.images.channels, rows = a.images.count * a.images.pixels();
     const int64_t block = std::max<int64_t>(32, kBlockBytes / (channels * int64_t{sizeof(float)}));
     sum(
-        channels, rows, channels, parallel,
+        channels, Parts(rows, channels), parallel,
         [&](int64_t begin, int64_t end, double* first, double* second) {
           for (int64_t row = begin; row < end; row += block)
             add_gradients<Residual>(a, constants, row, std::min(end, row + block), first, second);
@@ -233,24 +234,24 @@ class BatchNormRows {
   static void add_gradients(const BatchNormBackward a, const Constants constants, int64_t begin, int64_t end,
                             double* first, double* second) {
     const int64_t channels = a.images.channels;
-    const PerChannel<float> block(2, channels);
-    float *const sums = block[0], *const products = block[1];
-    each_rows(channels, begin, end, [&](int64_t row, auto together) LTH_SPARSE_INLINE_LAMBDA {
-      each_vector<V>(channels, [&](int64_t c, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
-        V summed = V::load(sums + c), product = V::load(products + c);
-        for (int k = 0; k < together; ++k) {
-          const int64_t at = (row + k) * channels + c;
+    each_vectors(channels, [&](int64_t first_channel, auto lanes, auto vectors) LTH_SPARSE_INLINE_LAMBDA {
+      constexpr int kVectors = decltype(vectors)::value;
+      V sums[kVectors], products[kVectors];
+      for (int k = 0; k < kVectors; ++k) sums[k] = products[k] = V::zero();
+      for (int64_t row = begin; row < end; ++row)
+        for (int k = 0; k < kVectors; ++k) {
+          const int64_t c = first_channel + k * V::width, at = row * channels + c;
           const V x = load<V>(a.x + at, lanes);
           const V dz = passing<Residual>(a, constants, x, at, c, lanes);
           if constexpr (Residual) store(a.grad_residual + at, dz, lanes, false);
-          summed = summed + dz;
-          product = product.plus_product(dz, x - constants.mean(c));
+          sums[k] = sums[k] + dz;
+          products[k] = products[k].plus_product(dz, x - constants.mean(c));
         }
-        summed.store(sums + c);
-        product.store(products + c);
-      });
+      float of[2][kVectors * V::width];
+      for (int k = 0; k < kVectors; ++k) sums[k].store(of[0] + k * V::width), products[k].store(of[1] + k * V::width);
+      for (int k = 0; k < (kVectors - 1) * V::width + lanes; ++k)
+        first[first_channel + k] += of[0][k], second[first_channel + k] += of[1][k];
     });
-    for (int64_t c = 0; c < channels; ++c) first[c] += sums[c], second[c] += products[c];
   }
 
   /// The gradient that passes the ReLU.
@@ -268,7 +269,7 @@ class BatchNormRows {
                             const Parallel& parallel) {
     const int64_t channels = a.images.channels, rows = a.images.count * a.images.pixels();
     const bool streamed = worth_streaming<V>(a.grad_x, channels, rows * channels);
-    in_pieces(rows, channels, parallel, [&](int64_t begin, int64_t end) {
+    back_over(Parts(rows, channels), parallel, [&](int64_t begin, int64_t end) {
       differentiate_rows<Residual>(a, constants, terms, begin, end, streamed);
     });
   }
@@ -294,7 +295,7 @@ class BatchNormRows {
     const int64_t channels = images.channels, row = images.width * channels, rows = images.height / 2;
     const int64_t block = std::max<int64_t>(1, kBlockBytes / (2 * row * int64_t{sizeof(float)}));
     sum(
-        channels, images.count * rows, 2 * row, parallel,
+        channels, Parts(images.count * rows, 2 * row), parallel,
         [&](int64_t begin, int64_t end, double* first, double* second) {
           for (int64_t k = begin; k < end; k += block)
             add_gradients_of_pool(a, constants, k, std::min(end, k + block), first, second);
@@ -335,7 +336,7 @@ class BatchNormRows {
     const int64_t channels = images.channels, row = images.width * channels, out_row = images.width / 2 * channels;
     const int64_t rows = images.height / 2, pairs = row_pairs(images);
     const bool streamed = worth_streaming<V>(a.grad_x, channels, images.count * images.image_step());
-    in_pieces(images.count * pairs, 2 * row, parallel, [&](int64_t begin, int64_t end) {
+    back_over(Parts(images.count * pairs, 2 * row), parallel, [&](int64_t begin, int64_t end) {
       for (int64_t k = begin; k < end; ++k) {
         const int64_t image = k / pairs, pair = k % pairs, at = (image * images.height + 2 * pair) * row;
         const int64_t from = (image * rows + pair) * out_row;
