@@ -27,6 +27,7 @@ def takes(x: Tensor) -> bool:
     return (
         not UNUSABLE
         and type(x) is Tensor
+        and not torch.jit.is_tracing()
         and x.dtype == torch.float32
         and x.device.type == "cpu"
         and x.dim() == 4
@@ -35,7 +36,6 @@ def takes(x: Tensor) -> bool:
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and not torch._C._are_functorch_transforms_active()
-        and not torch.jit.is_tracing()
         and forward_ad._current_level < 0
     )
 
@@ -151,5 +151,5 @@ class _Gradient(Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         raise NotImplementedError(
-            "fused layers have no second derivative: differentiate twice with a model that lth_sparse.fuse has not fused"
+            "fused layers have no second derivative: differentiate twice a model that lth_sparse.fuse did not fuse"
         )

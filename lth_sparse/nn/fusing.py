@@ -24,7 +24,7 @@ _MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Let BatchNorm2d (+ addition) + ReLU (+ 2x2 max-pool), and ReLU + 2x2 max-pool, run as one operator each, in place.
+    """Let BatchNorm2d (+ addition) + ReLU (+ 2x2 max-pool) and ReLU + 2x2 max-pool run as one operator each, in place.
 
     They are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not;
     everything else, and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay
@@ -70,8 +70,8 @@ class _Chain:
 
 
 def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], alone: bool) -> None:
-    # By their classes, so that names, hooks, and references to them stay what they are. The followers are in a tuple, for
-    # nn.Module takes a module for a part of this one.
+    # By their classes, so that names, hooks, and references to them stay what they are. The followers are in a tuple,
+    # for nn.Module takes a module for a part of this one.
     if isinstance(start, nn.BatchNorm2d):
         start.__class__ = FusedBatchNorm2d
         start.__dict__.update(adds=chain.adds)

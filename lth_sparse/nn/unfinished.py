@@ -111,9 +111,7 @@ class Unfinished:
         """As torch.relu."""
         if self._result is not None or self._rectified:
             return F.relu(self.finished())
-        following = Unfinished(
-            self._x, self._normalization, rectified=True, residual=self._residual, pools=self._pools
-        )
+        following = Unfinished(self._x, self._normalization, rectified=True, residual=self._residual, pools=self._pools)
         return following if self._pools and self._residual is None else following.finished()
 
     def relu_(self) -> Any:

@@ -16,8 +16,17 @@ pytestmark = pytest.mark.skipif(
     bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"
 )
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
-# Vectors of channels and of pixels, whole ones, several, and with a rest; rows and columns that no window has; one pixel.
-SHAPES = [(4, 16, 8, 8), (3, 5, 7, 9), (2, 64, 32, 32), (2, 3, 2, 2), (9, 130, 3, 5), (1, 8, 33, 31), (2, 33, 2, 70), (7, 9, 1, 1)]
+# Vectors of channels and of pixels: whole ones, several, with a rest; rows and columns that no window has; one pixel.
+SHAPES = [
+    (4, 16, 8, 8),
+    (3, 5, 7, 9),
+    (2, 64, 32, 32),
+    (2, 3, 2, 2),
+    (9, 130, 3, 5),
+    (1, 8, 33, 31),
+    (2, 33, 2, 70),
+    (7, 9, 1, 1),
+]
 KINDS = ["plain", "residual", "pool"]
 EPSILON = 1e-5
 
@@ -129,9 +138,7 @@ def test_relu_max_pool_takes_what_pytorch_takes(shape, layout, nan):
     expected.backward(grad_out)
     with poisoned_memory():
         output, taken = torch.ops.lth_sparse_cpu.relu_max_pool(x.detach())
-        grad_x = torch.ops.lth_sparse_cpu.relu_max_pool_backward(
-            grad_out, taken, shape, layout == torch.channels_last
-        )
+        grad_x = torch.ops.lth_sparse_cpu.relu_max_pool_backward(grad_out, taken, shape, layout == torch.channels_last)
     torch.testing.assert_close(output, expected.detach(), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(grad_x, x.grad)
 
