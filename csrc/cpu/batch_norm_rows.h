@@ -40,7 +40,7 @@ class BatchNormRows {
  private:
   static constexpr int64_t kBlockBytes = 64 << 10;  // of x, whose sums are float32
   static constexpr int64_t kMostParts = 64;
-  static constexpr int kTogether = 4;
+  static constexpr int kMany = 8, kSome = 4;
 
   /// Arrays of an element a channel, whole vectors of them.
   template <typename T>
@@ -127,12 +127,15 @@ class BatchNormRows {
     });
   }
 
-  /// body(first channel, lanes, vectors) for kTogether vectors of channels at a time, whose sums registers hold, or for one.
+  /// body(first channel, lanes, vectors) for some vectors of channels at a time, whose sums registers hold, or for one. The
+  /// more there are, the longer the runs of memory that are read.
   template <class Body>
   LTH_SPARSE_INLINE static void each_vectors(int64_t channels, const Body& body) {
     int64_t c = 0;
-    for (; c + kTogether * V::width <= channels; c += kTogether * V::width)
-      body(c, Whole<V>(), std::integral_constant<int, kTogether>());
+    for (; c + kMany * V::width <= channels; c += kMany * V::width)
+      body(c, Whole<V>(), std::integral_constant<int, kMany>());
+    for (; c + kSome * V::width <= channels; c += kSome * V::width)
+      body(c, Whole<V>(), std::integral_constant<int, kSome>());
     each_vector<V>(channels - c, [&](int64_t at, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
       body(c + at, lanes, std::integral_constant<int, 1>());
     });
