@@ -12,7 +12,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.backends.winograd import set_winograd
-from lth_sparse.nn import SparseConv2d, SparseLinear, densify, parameter_groups, sparsify
+from lth_sparse.nn import SparseConv2d, SparseLinear, densify, fuse, parameter_groups, sparsify
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ __all__ = [
     "__version__",
     "backends",
     "densify",
+    "fuse",
     "load_ticket",
     "parameter_groups",
     "read_ticket",

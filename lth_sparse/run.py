@@ -45,6 +45,11 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     for title, settings in config.by_subject().items():
         group = made.add_argument_group(title)
         for setting, kind, _ in settings:
+            if kind is bool:
+                group.add_argument(
+                    config.flag(setting.name), action=argparse.BooleanOptionalAction, help=_help(setting)
+                )
+                continue
             group.add_argument(
                 config.flag(setting.name),
                 type=setting.metadata["parse"] or kind,

@@ -47,6 +47,9 @@ def section(name: str, found: dict[str, Any]) -> Section:
         made.say("Whole training steps:")
         made.say(*steps_table(found, spread=True))
     made.say(*memory(found))
+    if fused := _fused(found):
+        made.say("What lies between convolutions, fused by `lth.fuse`, against PyTorch's modules one by one:")
+        made.say(*fused_table(fused))
     return made
 
 
@@ -61,6 +64,18 @@ def of_layers(found: dict[str, Any]) -> list[Row]:
     """The rows that compare a layer with dense PyTorch."""
     networks = {network.name for network in NETWORKS}
     return [row for row in found["rows"] if " at " in row["ours"] and row["case"] not in networks]
+
+
+def _fused(found: dict[str, Any]) -> list[Row]:
+    return [row for row in found["rows"] if row["ours"].startswith("fused, ")]
+
+
+def fused_table(rows: Sequence[Row]) -> list[str]:
+    """The fused operators, a line for what each computes."""
+    by_case: dict[str, list[str]] = {}
+    for row in rows:
+        by_case.setdefault(row["case"].rpartition(", ")[0], []).append(cell(row, spread=True))
+    return words.table(["channels_last", "forward", "backward"], [[case, *cells] for case, cells in by_case.items()])
 
 
 def backend(row: Row) -> str:

@@ -1,6 +1,7 @@
 // Which instruction set to use, found out when the library is first called.
 #pragma once
 
+#include "activations.h"
 #include "blocking.h"
 #include "kernels.h"
 #include "winograd/kernels.h"
@@ -12,6 +13,7 @@ struct InstructionSet {
   Machine machine;
   const Kernels<float>* (*kernels)(int width);
   const WinogradKernels* (*winograd)();
+  const Activations* (*activations)();
 };
 
 /// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.

@@ -34,6 +34,48 @@ struct Float8 {
   LTH_SPARSE_INLINE Float8 operator+(Float8 other) const { return {_mm256_add_ps(lanes, other.lanes)}; }
   LTH_SPARSE_INLINE Float8 operator-(Float8 other) const { return {_mm256_sub_ps(lanes, other.lanes)}; }
   LTH_SPARSE_INLINE Float8 operator*(Float8 other) const { return {_mm256_mul_ps(lanes, other.lanes)}; }
+  /// 0 in all lanes but the first `count`.
+  LTH_SPARSE_INLINE Float8 first_lanes(int count) const {
+    return {_mm256_and_ps(_mm256_castsi256_ps(first(count)), lanes)};
+  }
+  /// The larger of this and 0; NaN stays.
+  LTH_SPARSE_INLINE Float8 rectified() const { return {_mm256_max_ps(_mm256_setzero_ps(), lanes)}; }
+  /// This where `z` is above 0 or NaN, `otherwise` elsewhere.
+  LTH_SPARSE_INLINE Float8 where_passes(Float8 z, Float8 otherwise) const {
+    return {_mm256_blendv_ps(otherwise.lanes, lanes, _mm256_cmp_ps(z.lanes, _mm256_setzero_ps(), _CMP_NLE_UQ))};
+  }
+  /// This where a == b, 0 elsewhere.
+  LTH_SPARSE_INLINE Float8 where_equal(Float8 a, Float8 b) const {
+    return {_mm256_and_ps(_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};
+  }
+  /// `best` and `place` become the candidate's where it is larger, or NaN.
+  LTH_SPARSE_INLINE static void keep_larger(Float8& best, Float8& place, Float8 candidate, Float8 its_place) {
+    const __m256 taken = _mm256_or_ps(_mm256_cmp_ps(candidate.lanes, best.lanes, _CMP_GT_OQ),
+                                      _mm256_cmp_ps(candidate.lanes, candidate.lanes, _CMP_UNORD_Q));
+    best.lanes = _mm256_blendv_ps(best.lanes, candidate.lanes, taken);
+    place.lanes = _mm256_blendv_ps(place.lanes, its_place.lanes, taken);
+  }
+  /// The lanes of even and of odd number, of a and then of b.
+  LTH_SPARSE_INLINE static void deinterleave(Float8 a, Float8 b, Float8& even, Float8& odd) {
+    const __m256 low = _mm256_permute2f128_ps(a.lanes, b.lanes, 0x20), high = _mm256_permute2f128_ps(a.lanes, b.lanes, 0x31);
+    even.lanes = _mm256_shuffle_ps(low, high, 0x88);
+    odd.lanes = _mm256_shuffle_ps(low, high, 0xdd);
+  }
+  LTH_SPARSE_INLINE static void interleave(Float8 even, Float8 odd, Float8& a, Float8& b) {
+    const __m256 low = _mm256_unpacklo_ps(even.lanes, odd.lanes), high = _mm256_unpackhi_ps(even.lanes, odd.lanes);
+    a.lanes = _mm256_permute2f128_ps(low, high, 0x20);
+    b.lanes = _mm256_permute2f128_ps(low, high, 0x31);
+  }
+  /// Lanes that are whole numbers from 0 to 255, a byte each.
+  LTH_SPARSE_INLINE static Float8 load_bytes(const uint8_t* from) {
+    const __m128i bytes = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes))};
+  }
+  LTH_SPARSE_INLINE void store_bytes(uint8_t* to) const {
+    const __m256i whole = _mm256_cvtps_epi32(lanes);
+    const __m128i halves = _mm_packus_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
+    _mm_storel_epi64(reinterpret_cast<__m128i*>(to), _mm_packus_epi16(halves, halves));
+  }
 
   /// Adds the sum of the lanes of each of four vectors to four floats.
   LTH_SPARSE_INLINE static void add_sums(const Float8 (&v)[4], float* to) {

@@ -32,6 +32,44 @@ struct Float16 {
   LTH_SPARSE_INLINE Float16 operator+(Float16 other) const { return {_mm512_add_ps(lanes, other.lanes)}; }
   LTH_SPARSE_INLINE Float16 operator-(Float16 other) const { return {_mm512_sub_ps(lanes, other.lanes)}; }
   LTH_SPARSE_INLINE Float16 operator*(Float16 other) const { return {_mm512_mul_ps(lanes, other.lanes)}; }
+  /// 0 in all lanes but the first `count`.
+  LTH_SPARSE_INLINE Float16 first_lanes(int count) const { return {_mm512_maskz_mov_ps(first(count), lanes)}; }
+  /// The larger of this and 0; NaN stays.
+  LTH_SPARSE_INLINE Float16 rectified() const { return {_mm512_max_ps(_mm512_setzero_ps(), lanes)}; }
+  /// This where `z` is above 0 or NaN, `otherwise` elsewhere.
+  LTH_SPARSE_INLINE Float16 where_passes(Float16 z, Float16 otherwise) const {
+    return {_mm512_mask_mov_ps(otherwise.lanes, _mm512_cmp_ps_mask(z.lanes, _mm512_setzero_ps(), _CMP_NLE_UQ), lanes)};
+  }
+  /// This where a == b, 0 elsewhere.
+  LTH_SPARSE_INLINE Float16 where_equal(Float16 a, Float16 b) const {
+    return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};
+  }
+  /// `best` and `place` become the candidate's where it is larger, or NaN.
+  LTH_SPARSE_INLINE static void keep_larger(Float16& best, Float16& place, Float16 candidate, Float16 its_place) {
+    const __mmask16 taken = _mm512_cmp_ps_mask(candidate.lanes, best.lanes, _CMP_GT_OQ) |
+                            _mm512_cmp_ps_mask(candidate.lanes, candidate.lanes, _CMP_UNORD_Q);
+    best.lanes = _mm512_mask_mov_ps(best.lanes, taken, candidate.lanes);
+    place.lanes = _mm512_mask_mov_ps(place.lanes, taken, its_place.lanes);
+  }
+  /// The lanes of even and of odd number, of a and then of b.
+  LTH_SPARSE_INLINE static void deinterleave(Float16 a, Float16 b, Float16& even, Float16& odd) {
+    const __m512i pairs = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    even.lanes = _mm512_permutex2var_ps(a.lanes, pairs, b.lanes);
+    odd.lanes = _mm512_permutex2var_ps(a.lanes, _mm512_add_epi32(pairs, _mm512_set1_epi32(1)), b.lanes);
+  }
+  LTH_SPARSE_INLINE static void interleave(Float16 even, Float16 odd, Float16& a, Float16& b) {
+    const __m512i pairs = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    a.lanes = _mm512_permutex2var_ps(even.lanes, pairs, odd.lanes);
+    b.lanes = _mm512_permutex2var_ps(even.lanes, _mm512_add_epi32(pairs, _mm512_set1_epi32(8)), odd.lanes);
+  }
+  /// Lanes that are whole numbers from 0 to 255, a byte each.
+  LTH_SPARSE_INLINE static Float16 load_bytes(const uint8_t* from) {
+    const __m128i bytes = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))};
+  }
+  LTH_SPARSE_INLINE void store_bytes(uint8_t* to) const {
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(lanes)));
+  }
 
   /// The sum of the lanes of each of four vectors.
   LTH_SPARSE_INLINE static __m128 sums(const Float16 (&v)[4]) {

@@ -3,6 +3,8 @@
 
 #include "inline.h"
 
+#include <cstdint>
+
 namespace lth_sparse::portable {
 
 template <typename T, int Width>
@@ -61,6 +63,54 @@ struct Array {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = lanes[k] * other.lanes[k];
     return result;
+  }
+  /// 0 in all lanes but the first `count`.
+  LTH_SPARSE_INLINE Array first_lanes(int count) const { return load(lanes, count); }
+  /// The larger of this and 0; NaN stays.
+  LTH_SPARSE_INLINE Array rectified() const { return where_passes(*this, zero()); }
+  /// This where `z` is above 0 or NaN, `otherwise` elsewhere.
+  LTH_SPARSE_INLINE Array where_passes(Array z, Array otherwise) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = z.lanes[k] <= 0 ? otherwise.lanes[k] : lanes[k];
+    return result;
+  }
+  /// This where a == b, 0 elsewhere.
+  LTH_SPARSE_INLINE Array where_equal(Array a, Array b) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = a.lanes[k] == b.lanes[k] ? lanes[k] : T(0);
+    return result;
+  }
+  /// `best` and `place` become the candidate's where it is larger, or NaN.
+  LTH_SPARSE_INLINE static void keep_larger(Array& best, Array& place, Array candidate, Array its_place) {
+    for (int k = 0; k < Width; ++k) {
+      const bool taken = candidate.lanes[k] > best.lanes[k] || candidate.lanes[k] != candidate.lanes[k];
+      best.lanes[k] = taken ? candidate.lanes[k] : best.lanes[k];
+      place.lanes[k] = taken ? its_place.lanes[k] : place.lanes[k];
+    }
+  }
+  /// The lanes of even and of odd number, of a and then of b.
+  LTH_SPARSE_INLINE static void deinterleave(Array a, Array b, Array& even, Array& odd) {
+    for (int k = 0; k < Width; ++k) {
+      const Array& from = k < Width / 2 ? a : b;
+      even.lanes[k] = from.lanes[2 * k % Width];
+      odd.lanes[k] = from.lanes[2 * k % Width + 1];
+    }
+  }
+  LTH_SPARSE_INLINE static void interleave(Array even, Array odd, Array& a, Array& b) {
+    for (int k = 0; k < Width; ++k) {
+      Array& to = k < Width / 2 ? a : b;
+      to.lanes[2 * k % Width] = even.lanes[k];
+      to.lanes[2 * k % Width + 1] = odd.lanes[k];
+    }
+  }
+  /// Lanes that are whole numbers from 0 to 255, a byte each.
+  LTH_SPARSE_INLINE static Array load_bytes(const uint8_t* from) {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = T(from[k]);
+    return result;
+  }
+  LTH_SPARSE_INLINE void store_bytes(uint8_t* to) const {
+    for (int k = 0; k < Width; ++k) to[k] = static_cast<uint8_t>(lanes[k]);
   }
   /// Adds the sum of the lanes of each of four vectors to four elements.
   LTH_SPARSE_INLINE static void add_sums(const Array (&v)[4], T* to) {

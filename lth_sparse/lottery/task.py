@@ -14,8 +14,8 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.pruning import density_after
 from lth_sparse.lottery.training import Training, length
+from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
-from lth_sparse.nn import sparsify
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
 from lth_sparse.system.errors import InputError
@@ -86,7 +86,10 @@ class Task:
     def copy(self, masks: Masks, backend: str) -> nn.Module:
         """A copy of the network, with the weights of the moment, as `backend` computes it."""
         model = copy.deepcopy(self.model)
-        return model if backend == "dense" else sparsify(model, masks, backend)
+        if backend == "dense":
+            return model
+        model = sparsify(model, masks, backend)
+        return fuse(model) if self.config.fuse and self.device.type == "cpu" else model
 
     def training(self, model: nn.Module, masks: Masks, label: tuple[int, str], start: int = 0) -> Training:
         """A training of `model`, new, from step `start`. `label`: its round and its arm."""

@@ -112,6 +112,10 @@ class Config:
     )
     seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
     device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")
+    fuse: bool = option(
+        True,
+        "on a CPU, let BatchNorm, ReLU and max-pool run as one operator between sparse layers (--no-fuse: one by one)",
+    )
     data: DataConfig = field(default_factory=DataConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
     pruning: PruningConfig = field(default_factory=PruningConfig)
@@ -123,7 +127,8 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Config:
         """The settings that `to_json` wrote."""
-        return _assemble(flat(data))
+        # A run from before there was the setting goes on as it began.
+        return _assemble({"fuse": False} | flat(data))
 
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}

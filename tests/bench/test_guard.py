@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 
 from bench import guard
+from bench.cases.activations import ACTIVATIONS, PASSES
 from bench.cases.layers import LAYERS
+from bench.cases.layouts import LAYOUTS
+from bench.contests import activations
+from bench.timing.contest import Times
 from bench.timing.row import Row
 
 HERE = {"processor_family": "AuthenticAMD family 25 model 17", "instruction_set": "avx512", "threads": 2}
@@ -59,6 +63,18 @@ def test_a_file_from_before_the_family_was_written_is_of_no_known_machine(tmp_pa
     assert guard.committed_rows(HERE | {"processor_family": ""}, tmp_path) == []
 
 
+def test_the_fused_operator_is_guarded_by_the_name_that_the_suite_gives_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = ACTIVATIONS[0]
+    parts = {part: [1.0, 1.0] for part in PASSES}
+    sides = [f"{side}, {layout}" for side in ("dense", "fused") for layout in LAYOUTS]
+    times = Times(case.name, dict.fromkeys(sides, parts), {side: [0, 0] for side in sides})
+    monkeypatch.setattr(activations, "measure", lambda *_: times)
+    committed = [vars(row) for row in activations.findings(case, times).rows]
+    (found,) = guard.compare([guard._fused(1.0)], committed)
+    assert found.committed == 1.0
+    assert not case.full
+
+
 def test_what_is_guarded_is_measured_by_the_suite() -> None:
     known = {(layer.name, sparsity) for layer in LAYERS for sparsity in layer.goals}
     assert set(guard.GUARDED) <= known
@@ -76,6 +92,7 @@ def test_a_fall_has_to_be_seen_twice(
     monkeypatch.setattr(guard.allocator, "keep_freed_memory", lambda: None)
     measured = iter(ratios)
     monkeypatch.setattr(guard, "_measured", lambda *_: ratio(next(measured)))
+    monkeypatch.setattr(guard, "_fused", lambda *_: ratio(2.0, case="c64: BatchNorm + ReLU, forward"))
     assert guard.main() == status
     assert next(measured, None) is None
 

@@ -16,7 +16,7 @@ from torch.utils.cpp_extension import include_paths
 from lth_sparse.backends import extension
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCES = [ROOT / "csrc" / "ops.cpp", *sorted((ROOT / "csrc" / "cpu").glob("*.cpp"))]
+SOURCES = [*sorted((ROOT / "csrc").glob("*.cpp")), *sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))]
 ARM64_HEADERS = Path("/usr/aarch64-linux-gnu/include")
 
 pytestmark = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++: install clang")

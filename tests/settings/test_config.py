@@ -24,7 +24,7 @@ def test_the_presets_named_in_the_readme_exist() -> None:
 
 
 def test_every_setting_has_a_help_text_and_can_be_overridden() -> None:
-    values: dict[type, object] = {str: "dense", int: 3, float: 0.3, tuple: (0.5,)}
+    values: dict[type, object] = {str: "dense", int: 3, float: 0.3, bool: False, tuple: (0.5,)}
     for setting, kind, _ in config.settings():
         assert setting.metadata["help"]
         if setting.metadata["choices"] or setting.name == "preset":

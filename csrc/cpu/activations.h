@@ -1,0 +1,66 @@
+// What lies between a network's convolutions, fused: BatchNorm (+ residual) + ReLU (+ 2x2 max-pool), ReLU + 2x2 max-pool.
+//
+// A step spends here what memory takes: each kernel reads and writes each tensor as seldom as it can. The backward pass
+// reads x and the gradient alone, for it works the ReLU's mask out again from x, by the forward pass's own arithmetic; where a
+// residual was added it reads the output instead. A pool notes a byte for each of its outputs: which of its four inputs was
+// taken, in rows, or 4 where ReLU let none pass.
+//
+// All float32. No result depends on the number of threads.
+#pragma once
+
+#include <cstdint>
+
+#include "correlation.h"
+#include "parallel.h"
+
+namespace lth_sparse {
+
+/// A BatchNorm's constants and statistics, [channels] each.
+struct BatchNorm {
+  const float* weight;     // or null: 1
+  const float* bias;       // or null: 0
+  float* mean;             // what x is normalised with: of the batch or, in evaluation mode, given
+  float* inverse_deviation;
+  bool of_batch;           // whether it is of the batch
+};
+
+struct BatchNormForward {
+  Images images;           // of x
+  const float* x;
+  const float* residual;   // added before the ReLU, or null; not with a pool
+  BatchNorm norm;
+  float* running_mean;     // or null; not in evaluation mode
+  float* running_var;
+  double momentum, epsilon;
+  float* out;              // of x's shape or, with a pool, of half its height and width
+  uint8_t* taken;          // of out's shape, or null without a pool
+};
+
+struct BatchNormBackward {
+  Images images;           // of x
+  const float* x;
+  const float* out;        // where a residual was added, else null
+  const float* grad_out;
+  const uint8_t* taken;    // or null without a pool
+  BatchNorm norm;
+  float* grad_x;
+  float* grad_residual;    // where a residual was added
+  float* grad_weight;      // [channels]
+  float* grad_bias;
+};
+
+struct Activations {
+  void (*batch_norm_relu)(const BatchNormForward&, const Parallel&);
+  void (*batch_norm_relu_backward)(const BatchNormBackward&, const Parallel&);
+  /// `images` are x's. out, taken: half its height and width.
+  void (*relu_max_pool)(const Images& images, const float* x, float* out, uint8_t* taken, const Parallel&);
+  void (*relu_max_pool_backward)(const Images& images, const float* grad_out, const uint8_t* taken, float* grad_x,
+                                 const Parallel&);
+};
+
+/// Null where this build has none.
+const Activations* avx512_activations();
+const Activations* avx2_activations();
+const Activations* portable_activations();
+
+}  // namespace lth_sparse

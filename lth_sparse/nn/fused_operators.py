@@ -1,0 +1,155 @@
+"""BatchNorm (+ residual) + ReLU (+ 2x2 max-pool) and ReLU + 2x2 max-pool, each as one operator with its autograd.
+
+The kernels are csrc/activation_ops.cpp's; images are float32 [N, C, H, W] on the CPU, contiguous or channels_last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from lth_sparse.backends import cpu_operators
+from lth_sparse.backends.base import memory_format
+
+UNUSABLE = cpu_operators.UNUSABLE
+"""Why the operators cannot be called here; "" when they can."""
+
+
+def takes(x: Tensor) -> bool:
+    """Whether the operators compute `x`, here and now; else PyTorch's own modules do.
+
+    Not what others watch or trace: compilers, modes, torch.func's transforms, forward-mode AD, subclasses.
+    """
+    return (
+        not UNUSABLE
+        and type(x) is Tensor
+        and not torch.jit.is_tracing()
+        and x.dtype == torch.float32
+        and x.device.type == "cpu"
+        and x.dim() == 4
+        and x.numel() > 0
+        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+        and not torch._C._len_torch_dispatch_stack()
+        and not torch._C._len_torch_function_stack()
+        and not torch._C._are_functorch_transforms_active()
+        and forward_ad._current_level < 0
+    )
+
+
+def batch_norm_relu(
+    x: Tensor,
+    residual: Tensor | None,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    running: tuple[Tensor | None, Tensor | None],
+    of_batch: bool,
+    momentum: float,
+    epsilon: float,
+    pool: bool,
+) -> Tensor:
+    """relu(batch_norm(x) + residual), max-pooled 2x2 if `pool`, which goes without a residual.
+
+    weight, bias, running mean and variance: [C] or None, as torch.nn.functional.batch_norm takes them. of_batch: by the
+    batch's statistics, which the running ones, if any, then move towards by `momentum`. Returns x's memory format.
+    """
+    arguments = (x, weight, bias, residual, *running, of_batch, momentum, epsilon, pool)
+    output: Tensor = _BatchNormReLU.apply(*arguments) if torch.is_grad_enabled() else _batch_norm_relu(*arguments)[0]
+    return output
+
+
+def relu_max_pool(x: Tensor) -> Tensor:
+    """The 2x2 max-pool of relu(x): [N, C, H // 2, W // 2] in x's memory format."""
+    if torch.is_grad_enabled():
+        pooled: Tensor = _ReLUMaxPool.apply(x)
+        return pooled
+    output: Tensor = _operators().relu_max_pool(x)[0]
+    return output
+
+
+def _operators() -> Any:
+    return torch.ops.lth_sparse_cpu
+
+
+def _batch_norm_relu(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    *rest: Any,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """(output, mean, inverse deviation, which pixels the pool took)."""
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = _operators().batch_norm_relu(
+        x, residual, weight, bias, running_mean, running_var, *rest
+    )
+    return found
+
+
+class _BatchNormReLU(Function):
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> Tensor:
+        x, weight, bias, residual, _, _, of_batch, _, _, pool = arguments
+        output, mean, inverse_deviation, taken = _batch_norm_relu(*arguments)
+        kept = output if residual is not None else None
+        ctx.save_for_backward(x, kept, weight, bias, mean, inverse_deviation, taken if pool else None)
+        ctx.of_batch = of_batch
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        gradients = _once(
+            _operators().batch_norm_relu_backward,
+            grad_out.contiguous(memory_format=memory_format(x)),
+            x,
+            *saved,
+            ctx.of_batch,
+        )
+        wanted = [g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=False)]
+        return (*wanted, None, None, None, None, None, None)
+
+
+class _ReLUMaxPool(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        output: Tensor
+        output, taken = _operators().relu_max_pool(x)
+        ctx.save_for_backward(taken)
+        ctx.shape, ctx.layout = x.shape, memory_format(x)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, grad_out: Tensor) -> Tensor:
+        (taken,) = ctx.saved_tensors
+        gradient: Tensor = _once(
+            _operators().relu_max_pool_backward,
+            grad_out.contiguous(memory_format=ctx.layout),
+            taken,
+            ctx.shape,
+            ctx.layout == torch.channels_last,
+        )
+        return gradient
+
+
+def _once(compute: Callable[..., Any], *arguments: Any) -> Any:
+    # In a backward pass, gradients are enabled only under create_graph=True.
+    return _Gradient.apply(compute, *arguments) if torch.is_grad_enabled() else compute(*arguments)
+
+
+class _Gradient(Function):
+    """Gradients, which say that they cannot be differentiated if someone tries."""
+
+    @staticmethod
+    def forward(ctx: Any, compute: Callable[..., Any], *arguments: Any) -> Any:
+        return compute(*arguments)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        raise NotImplementedError(
+            "fused layers have no second derivative: differentiate twice a model that lth_sparse.fuse did not fuse"
+        )

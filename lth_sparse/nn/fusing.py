@@ -1,0 +1,189 @@
+"""fuse: find what stands next to each other between convolutions, and let it be computed together."""
+
+from __future__ import annotations
+
+import operator
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import fx, nn
+
+from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
+from lth_sparse.nn.fused_operators import UNUSABLE
+from lth_sparse.nn.sparse_layer import SparseLayer
+from lth_sparse.nn.unfinished import is_two_by_two
+from lth_sparse.system.messages import say
+
+_NORMS = (nn.BatchNorm2d, FusedBatchNorm2d)
+_RELUS = (nn.ReLU, FusedReLU)
+_MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """Let BatchNorm2d (+ addition) + ReLU (+ 2x2 max-pool) and ReLU + 2x2 max-pool run as one operator each, in place.
+
+    They are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not;
+    everything else, and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay
+    as they are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what cannot be
+    followed, and a line on standard error names each. There is no second derivative.
+
+    Returns `model`. It can be fused again after a change.
+    """
+    if UNUSABLE:
+        say(f"lth.fuse: nothing is fused: {UNUSABLE}")
+        return model
+    found: dict[nn.Module, list[_Chain | None]] = defaultdict(list)
+    remarks: list[str] = []
+    for name, root, graph in _graphs(model, remarks):
+        for node, start in _starts(graph, root):
+            found[start].append(_chain(node, root))
+        remarks += _watched(name, graph, root)
+    for start, chains in found.items():
+        chain = chains[0]
+        if chain is None or any(other is None or other.kind != chain.kind for other in chains):
+            continue
+        followers = tuple(dict.fromkeys(module for each in chains if each for module in each.followers))
+        if hooked(start) or any(map(hooked, followers)):
+            continue
+        _convert(start, chain, followers, all(each.alone for each in chains if each))
+    for remark in dict.fromkeys(remarks):
+        say(f"lth.fuse: {remark}")
+    return model
+
+
+@dataclass(frozen=True)
+class _Chain:
+    """What follows a BatchNorm or a ReLU: the modules, and what they do; alone: nobody else sees the input."""
+
+    followers: tuple[nn.Module, ...]
+    adds: bool
+    pools: bool
+    alone: bool
+
+    @property
+    def kind(self) -> tuple[bool, bool]:
+        return self.adds, self.pools
+
+
+def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], alone: bool) -> None:
+    # By their classes, so that names, hooks, and references to them stay what they are. The followers are in a tuple,
+    # for nn.Module takes a module for a part of this one.
+    if isinstance(start, nn.BatchNorm2d):
+        start.__class__ = FusedBatchNorm2d
+        start.__dict__.update(adds=chain.adds)
+    else:
+        start.__class__ = FusedReLU
+        start.__dict__.update(alone=alone)
+    start.__dict__.update(followers=followers, pools=chain.pools)
+
+
+class _Tracer(fx.Tracer):
+    """Follows modules in which there is something to find; all others, ours among them, are steps of the graph."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return not _may_hold(m) or hooked(m) or isinstance(m, torch.jit.ScriptModule)
+
+
+def _may_hold(module: nn.Module) -> bool:
+    return any(type(each) in _NORMS + _RELUS for each in module.modules() if each is not module)
+
+
+def _graphs(model: nn.Module, remarks: list[str]) -> Iterator[tuple[str, nn.Module, fx.Graph]]:
+    """(name, module, graph) of the largest modules that can be followed."""
+    waiting = [("", model)]
+    while waiting:
+        name, module = waiting.pop()
+        if isinstance(module, torch.jit.ScriptModule) or not _may_hold(module):
+            continue
+        try:
+            with torch.random.fork_rng(devices=[]):
+                graph = _Tracer().trace(module)
+        except Exception as error:  # Whatever a user's forward raises when it is given no tensors.
+            reason = (str(error).splitlines() or [type(error).__name__])[0]
+            remarks.append(f"{name or 'the model'} ({type(module).__name__}) cannot be followed as a whole: {reason}")
+            waiting += [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
+            continue
+        yield name, module, graph
+        steps = dict.fromkeys(str(node.target) for node in graph.nodes if node.op == "call_module")
+        waiting += [(f"{name}.{step}".lstrip("."), module.get_submodule(step)) for step in steps]
+
+
+def _module(node: fx.Node, root: nn.Module) -> nn.Module | None:
+    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
+
+
+def _starts(graph: fx.Graph, root: nn.Module) -> Iterator[tuple[fx.Node, nn.Module]]:
+    for node in graph.nodes:
+        module = _module(node, root)
+        if module is not None and type(module) in _NORMS + _RELUS:
+            yield node, module
+
+
+def _only_user(node: fx.Node) -> fx.Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _chain(start: fx.Node, root: nn.Module) -> _Chain | None:
+    """What can be computed together with the module that `start` calls; None where nothing can."""
+    norm = type(_module(start, root)) in _NORMS
+    relu: fx.Node | None = _only_user(start) if norm else start
+    adds = norm and relu is not None and _adds_to(start, relu, root)
+    if adds and relu is not None:
+        relu = _only_user(relu)
+    if relu is None or not _is_relu(relu, root):
+        return None
+    pool = None if adds else _only_user(relu)
+    pools = pool is not None and _is_pool(pool, root)
+    if not norm and not pools:
+        return None
+    steps = (relu if norm else None, pool if pools else None)
+    followers = tuple(module for node in steps if node is not None and (module := _module(node, root)) is not None)
+    (before,) = start.all_input_nodes[:1] or (None,)
+    alone = before is not None and len(before.users) == 1 and isinstance(_module(before, root), _MAKE_A_NEW_TENSOR)
+    return _Chain(followers, adds, pools, alone)
+
+
+def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
+    """Whether `node` adds something to the output of `norm`: of two BatchNorms that are added, the first is meant."""
+    if node.op != "call_function" or node.target not in (operator.add, operator.iadd, torch.add):
+        return False
+    if len(node.args) != 2 or node.kwargs:
+        return False
+    first, second = node.args
+    if first is norm:
+        return isinstance(second, fx.Node) and second is not norm
+    # identity += output changes the identity.
+    return isinstance(first, fx.Node) and node.target is not operator.iadd and type(_module(first, root)) not in _NORMS
+
+
+def _is_relu(node: fx.Node, root: nn.Module) -> bool:
+    if node.op == "call_function":
+        return node.target in (F.relu, torch.relu, torch.relu_)
+    if node.op == "call_method":
+        return node.target in ("relu", "relu_")
+    return type(_module(node, root)) in _RELUS
+
+
+def _is_pool(node: fx.Node, root: nn.Module) -> bool:
+    module = _module(node, root)
+    if type(module) is nn.MaxPool2d:
+        own = (module.kernel_size, module.stride, module.padding, module.dilation)
+        return is_two_by_two(*own, module.ceil_mode, module.return_indices)
+    if node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d):
+        arguments: tuple[Any, ...] = node.args[1:]
+        return is_two_by_two(*arguments, **node.kwargs)  # type: ignore[arg-type]
+    return False
+
+
+def _watched(name: str, graph: fx.Graph, root: nn.Module) -> Iterator[str]:
+    """A remark for each module with hooks that keeps something from being fused."""
+    for node, start in _starts(graph, root):
+        chain = _chain(node, root)
+        for module in (start, *chain.followers) if chain else ():
+            if hooked(module):
+                called = next(n for n, each in root.named_modules() if each is module)
+                yield f"{f'{name}.{called}'.lstrip('.')} has hooks: it is not fused"

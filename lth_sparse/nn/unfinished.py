@@ -1,0 +1,222 @@
+"""An output that is not computed yet, because what the network does to it next is computed together with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from lth_sparse.backends.base import memory_format
+from lth_sparse.nn.fused_operators import batch_norm_relu, relu_max_pool
+
+
+@dataclass
+class Normalization:
+    """What a BatchNorm does to one input. The running statistics move once, whoever asks for it first."""
+
+    norm: nn.BatchNorm2d
+    of_batch: bool
+    momentum: float
+
+    def __post_init__(self) -> None:
+        moves = not self.norm.training or self.norm.track_running_stats
+        self._running = (self.norm.running_mean, self.norm.running_var) if moves else (None, None)
+
+    def _arguments(self) -> tuple[tuple[Tensor | None, Tensor | None], bool, float, float]:
+        running = self._running
+        if self.of_batch:
+            self._running = (None, None)
+        return running, self.of_batch, self.momentum, self.norm.eps
+
+    def fused(self, x: Tensor, residual: Tensor | None, pool: bool) -> Tensor:
+        """With ReLU."""
+        return batch_norm_relu(x, residual, self.norm.weight, self.norm.bias, *self._arguments(), pool)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """Without, by PyTorch."""
+        (mean, var), of_batch, momentum, epsilon = self._arguments()
+        return F.batch_norm(x, mean, var, self.norm.weight, self.norm.bias, of_batch, momentum, epsilon)
+
+
+class Unfinished:
+    """The output of BatchNorm or of ReLU on x, which becomes a tensor as late as it can.
+
+    A tensor-like type in PyTorch's sense (`__torch_function__`): what can be computed together with it is, and whatever
+    else is done with it is done with the tensor that it stands for. So nothing depends on how it was found what comes
+    next. `adds`, `pools`: whether an addition or a max-pool is expected to.
+    """
+
+    __slots__ = (
+        "_adds",
+        "_grad_enabled",
+        "_normalization",
+        "_pools",
+        "_rectified",
+        "_residual",
+        "_result",
+        "_versions",
+        "_x",
+    )
+
+    def __init__(
+        self,
+        x: Tensor,
+        normalization: Normalization | None,
+        *,
+        rectified: bool = False,
+        residual: Tensor | None = None,
+        adds: bool = False,
+        pools: bool = False,
+    ) -> None:
+        self._x, self._normalization, self._rectified, self._residual = x, normalization, rectified, residual
+        self._adds, self._pools = adds, pools
+        self._result: Tensor | None = None
+        self._grad_enabled = torch.is_grad_enabled()
+        self._versions = self._current_versions()
+
+    def _current_versions(self) -> tuple[int, ...]:
+        return tuple(0 if t.is_inference() else t._version for t in (self._x, self._residual) if t is not None)
+
+    def _compute(self, pool: bool) -> Tensor:
+        if self._versions != self._current_versions():
+            raise RuntimeError(
+                "an input of a fused BatchNorm or ReLU was changed in place before its output was used: "
+                "use the output first, or do not fuse this model"
+            )
+        with torch.set_grad_enabled(self._grad_enabled):
+            if self._normalization is None:
+                return relu_max_pool(self._x) if pool else F.relu(self._x)
+            if self._rectified:
+                return self._normalization.fused(self._x, self._residual, pool)
+            output = self._normalization.plain(self._x)
+            return output if self._residual is None else output + self._residual
+
+    def finished(self) -> Tensor:
+        """The tensor that it stands for, now computed."""
+        if self._result is None:
+            self._result = self._compute(pool=False)
+        return self._result
+
+    def _become(self, other: Unfinished) -> Unfinished:
+        for name in self.__slots__:
+            setattr(self, name, getattr(other, name))
+        return self
+
+    def relu(self) -> Any:
+        """As torch.relu."""
+        if self._result is not None or self._rectified:
+            return F.relu(self.finished())
+        following = Unfinished(self._x, self._normalization, rectified=True, residual=self._residual, pools=self._pools)
+        return following if self._pools and self._residual is None else following.finished()
+
+    def relu_(self) -> Any:
+        """As torch.relu_."""
+        if self._result is not None or self._rectified:
+            return F.relu_(self.finished())
+        after = self.relu()
+        if isinstance(after, Unfinished):
+            return self._become(after)
+        self._rectified, self._result = True, after
+        return after
+
+    def add(self, other: Any) -> Any:
+        """As torch.add."""
+        if not self._can_add(other):
+            return self.finished() + other
+        return Unfinished(self._x, self._normalization, residual=other)
+
+    def _can_add(self, other: Any) -> bool:
+        return (
+            self._adds
+            and self._result is None
+            and type(other) is Tensor
+            and other.dtype == torch.float32
+            and other.shape == self._x.shape
+            and other.device == self._x.device
+            and other.is_contiguous(memory_format=memory_format(self._x))
+        )
+
+    def __add__(self, other: Any) -> Any:
+        return self.add(other.finished() if isinstance(other, Unfinished) else other)
+
+    def __radd__(self, other: Any) -> Any:
+        return self.add(other)
+
+    def __iadd__(self, other: Any) -> Any:
+        other = other.finished() if isinstance(other, Unfinished) else other
+        if not self._can_add(other):
+            return self.finished().add_(other)
+        return self._become(self.add(other))
+
+    def max_pool(self) -> Tensor:
+        """The 2x2 max-pool of stride 2."""
+        if self._result is None and self._rectified and min(self._x.shape[2:]) >= 2 and self._residual is None:
+            return self._compute(pool=True)
+        return F.max_pool2d(self.finished(), 2)
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        first, *others = args or (None,)
+        if isinstance(first, Unfinished):
+            if func is F.relu and not others:
+                return first.relu_() if kwargs.get("inplace") else first.relu()
+            if func in (torch.relu, torch.relu_) and not others and not kwargs:
+                return first.relu() if func is torch.relu else first.relu_()
+            if func in _ADDITIONS and len(others) == 1 and not kwargs:
+                return first + others[0]
+            if func in (torch.max_pool2d, F.max_pool2d) and is_two_by_two(*others, **kwargs):
+                return first.max_pool()
+        elif func in _ADDITIONS and len(others) == 1 and not kwargs:
+            return others[0] + first
+        return func(*tree_map(_finished, args), **tree_map(_finished, kwargs))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.finished(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in Unfinished.__slots__:
+            object.__setattr__(self, name, value)
+        else:
+            setattr(self.finished(), name, value)
+
+
+def is_two_by_two(
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> bool:
+    """Whether a max-pool with these arguments is that of the fused operators."""
+    pairs = [
+        (each, each) if isinstance(each, int) else tuple(each)
+        for each in (kernel_size, stride or kernel_size, padding, dilation)
+    ]
+    return pairs == [(2, 2), (2, 2), (0, 0), (1, 1)] and not ceil_mode and not return_indices
+
+
+_ADDITIONS = (torch.add, Tensor.add, Tensor.__add__, Tensor.__radd__)
+
+
+def _finished(value: Any) -> Any:
+    return value.finished() if type(value) is Unfinished else value
+
+
+def _forwarded(name: str) -> Callable[..., Any]:
+    """Python looks for these on the type, past __getattr__."""
+    return lambda self, *args, **kwargs: getattr(self.finished(), name)(*map(_finished, args), **kwargs)
+
+
+_OF_OBJECTS = {"__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__", "__repr__", "__format__", "__reduce_ex__"}
+for _name in {each for each in dir(Tensor) if each not in dir(Unfinished)} | _OF_OBJECTS:
+    if _name.startswith("__") and callable(getattr(Tensor, _name)):
+        setattr(Unfinished, _name, _forwarded(_name))
