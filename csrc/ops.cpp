@@ -18,16 +18,13 @@
 #include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
 #include "cpu/huge_pages.h"
+#include "torch_threads.h"
 
 namespace lth_sparse {
 namespace {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-const Parallel parallel = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
-  if (count > 0) torch::stable::parallel_for(0, count, 1, body);
-};
 
 Convolution convolution(const std::vector<int64_t>& layer) {
   STD_TORCH_CHECK(layer.size() == 11, "layer: got ", layer.size(), " integers, expected 11");

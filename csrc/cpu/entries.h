@@ -76,16 +76,19 @@ class Entries {
     Entry<T>* const entries = entries_arena.take<Entry<T>>(matrix.nnz());
     starts_ = starts;
     entries_ = entries;
-    const int64_t few = std::max<int64_t>(1, kInARow * blocks_ * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
+    // Rows of a task, all of a size.
+    const int64_t entries_of_a_task = kInARow * (row_by_row_ ? 1 : blocks_);
+    const int64_t most = std::max<int64_t>(1, entries_of_a_task * matrix.rows / std::max<int64_t>(1, matrix.nnz()));
+    const int64_t few = ceil_div(matrix.rows, ceil_div(matrix.rows, most));
+    const bool stream = shared && few < matrix.rows;
     std::atomic<bool> damaged = false, order_damaged = false;
-    parallel(matrix.rows, [&](int64_t begin, int64_t end) {
-      const bool stream = shared && end - begin < matrix.rows;
-      for (int64_t row = begin; row < end; row += few) {
-        const Range rows{row, std::min(row + few, end)};
+    parallel(ceil_div(matrix.rows, few), [&](int64_t begin, int64_t end) {
+      for (int64_t group = begin; group < end; ++group) {
+        const Range rows{group * few, std::min((group + 1) * few, matrix.rows)};
         if (!matrix.offsets_ascend(rows.begin, rows.end)) damaged = true;
         else if (!value.has(matrix.row_offsets[rows.begin], matrix.row_offsets[rows.end])) order_damaged = true;
         else if (stream ? !list_and_stream(rows, value, starts, entries)
-                        : !list(rows, value, starts + row * row_step_, block_step_, entries, 0)) damaged = true;
+                        : !list(rows, value, starts + rows.begin * row_step_, block_step_, entries, 0)) damaged = true;
         if (damaged || order_damaged) break;
       }
       stream_fence();
@@ -104,7 +107,8 @@ class Entries {
   const Entries& of_row(int64_t) const { return *this; }
 
  private:
-  /// Entries of a block that follow each other: 8 KB, for with a quarter the processor fetched them too late.
+  /// Entries of a block that follow each other, in what one task lists: 8 KB, for with a quarter the processor fetched them
+  /// too late.
   static constexpr int64_t kInARow = 1024;
 
   /// Of rows of the matrix.

@@ -1,4 +1,4 @@
-// Threads and memory that outlive a call. The operators give the threads: PyTorch's own.
+// Threads and memory that outlive a call. The operators give the threads: PyTorch's own, by ../torch_threads.h.
 #pragma once
 
 #include <cstdint>
@@ -10,7 +10,8 @@
 
 namespace lth_sparse {
 
-/// Calls the body on [begin, end) ranges that together make up [0, count).
+/// Calls the body on [begin, end) ranges that together make up [0, count), several of them in a thread. Which thread has
+/// which, and where they begin, changes from call to call.
 using Parallel = std::function<void(int64_t count, const std::function<void(int64_t begin, int64_t end)>& body)>;
 
 /// Memory that a thread keeps between calls: fresh pages cost more than the kernels that would use them. In huge pages where
