@@ -1,8 +1,8 @@
 """Whether a speedup lasts on a machine that is not ours alone: `python -m bench.busy`, in about two minutes.
 
-Layers are timed as `pytest bench/` times them, dense PyTorch and the C++ kernels in turn, once with the machine to themselves
-and once beside a process that spins on core 0, and all of it three times. With `--results FOLDER` the rows are written to a
-file there.
+Layers are timed as `pytest bench/` times them, dense PyTorch and the C++ kernels in turn, once with the machine to
+themselves and once beside a process that spins on core 0, and all of it three times. With `--results FOLDER` the rows
+are written to a file there.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import torch
+
 import lth_sparse
 from bench.cases.layers import LAYERS
 from bench.contests import layers
-from bench.guard import instruction_set
 from bench.timing.row import Row
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import slug, write_entries
@@ -31,7 +32,7 @@ CASES = ("c64", "c256")
 SPARSITY = 0.9
 REPEATS = 3
 SECONDS = 4.0
-"""Of the turns of a layer. Beside another process a turn waits now and then for its share of the core, some milliseconds."""
+"""Of the turns of a layer. Beside another process a turn waits now and then for its share of the core."""
 CORE = 0
 SPIN = f"import os; os.sched_setaffinity(0, {{{CORE}}})\nwhile True: pass"
 
@@ -95,7 +96,7 @@ def main() -> None:
         sys.exit(f"bench.busy: nothing to measure: cpp backend: {reason}")
     allocator.keep_freed_memory()
     here = environment.describe(layers.CPU, lth_sparse.__version__)
-    here["instruction_set"] = instruction_set()
+    here["instruction_set"] = torch.ops.lth_sparse_cpu.instruction_set()
     rows = measured(CASES, REPEATS, SECONDS)
     if asked.results:
         print(f"-> {write(here, home.command('python -m bench.busy', sys.argv[1:]), rows, asked.results)}")

@@ -30,7 +30,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `busy`, `gpu`, `lotteries`: the files of `pytest bench/`, bench/busy.py, bench/gpu/ and bench/lottery/, by name.
+    """`cpu`, `busy`, `gpu`, `lotteries`: the files that `pytest bench/`, busy.py, gpu/ and lottery/ wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """

@@ -12,7 +12,9 @@ import pytest
 from bench import busy
 from bench.timing.row import Row
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="processes are bound to cores on Linux alone")
+pytestmark = pytest.mark.skipif(
+    not hasattr(os, "sched_setaffinity"), reason="processes are bound to cores on Linux alone"
+)
 
 
 def cpu_seconds(pid: int) -> float:
