@@ -30,12 +30,13 @@ class Run:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `gpu`, `lotteries`: the files that `pytest bench/`, bench/gpu/ and bench/lottery/ wrote, by name.
+    """`cpu`, `busy`, `gpu`, `lotteries`: the files that `pytest bench/`, busy.py, gpu/ and lottery/ wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """
 
     cpu: dict[str, dict[str, Any]]
+    busy: dict[str, dict[str, Any]]
     gpu: dict[str, dict[str, Any]]
     lotteries: dict[str, dict[str, Any]]
     runs: list[Run]
@@ -48,7 +49,7 @@ def read(root: Path = ROOT) -> Sources:
     lotteries = {name: found for name, found in _files(root, "lottery").items() if not found["rehearsal"]}
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
-    return Sources(_files(root, "cpu"), gpu, lotteries, runs, throughput)
+    return Sources(_files(root, "cpu"), _files(root, "busy"), gpu, lotteries, runs, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:

@@ -33,9 +33,8 @@ struct Blocking {
   bool in_place;           // the scratch areas are the tensors themselves: see below
   int width;               // lanes of a vector
   int64_t groups;          // vectors of images at each position; 1 when lanes are pixels
-  int tile_rows;           // of output positions in a tile; 1 when lanes are pixels
-  int tile_columns;        // vectors in a row of a tile: a power of two, and a multiple of groups; the last ones of pixels
-                           // may have fewer
+  int tile_rows;           // of output positions in a tile, the last ones may have fewer; 1 when lanes are pixels
+  int tile_columns;        // vectors in a row of a tile, a multiple of groups; the last ones of pixels may have fewer
   int64_t strip;           // output rows of a task
   int64_t channel_block;   // input channels in scratch at a time
   int64_t channel_chunk;   // output channels of a task
@@ -56,7 +55,8 @@ inline constexpr int kClips = kClipsAll + 1;
 /// The registers of one step of the kernels: where its inputs begin, and where its accumulators lie.
 struct Tile {
   int64_t in, out;  // elements from the start of the input and the output scratch
-  int columns;      // vectors in a row
+  int rows;
+  int columns;  // vectors in a row
 };
 
 /// A run of pixels that lie `tensor_step` apart in an image's channel and next to each other in scratch, or the
@@ -90,7 +90,8 @@ class Scratch {
   /// Elements between two rows of a tile in the input, between two rows of the matrix in the output.
   int64_t in_row_step() const { return columns_ * unit_; }
   int64_t out_row_step() const { return out_row_step_; }
-  const std::vector<Tile>& tiles() const { return tiles_; }
+  /// Of a strip; the last one may be shorter.
+  const std::vector<Tile>& tiles(int64_t strip = 0) const { return strip == strips_ - 1 ? last_tiles_ : tiles_; }
   /// Whether tiles hold positions that are not in the output, and may read pixels of the input there.
   bool ragged() const { return ragged_; }
   /// Where all images' positions are one tile: for each tap, which of its operands lie in the padding and need not be
@@ -107,6 +108,8 @@ class Scratch {
 
  private:
   int64_t position(int64_t row, int64_t column) const;
+  /// Of a strip of so many output rows. No tile computes a row beyond them, except where clips leave out padding.
+  std::vector<Tile> tiles_of_images(int64_t rows, int64_t across, int64_t padded_width) const;
   /// Of the only tile; sets `reads_padding` if the tap reads some of it in what is left.
   Clip clip(const std::array<int64_t, 2>& shift, bool& reads_padding) const;
 
@@ -119,7 +122,7 @@ class Scratch {
   int64_t strips_, plane_, in_size_, out_size_, out_row_step_, tile_step_, local_rows_;
   int64_t tiles_across_ = 0;
   bool ragged_;
-  std::vector<Tile> tiles_;
+  std::vector<Tile> tiles_, last_tiles_;
   std::vector<Clip> clips_;
 };
 

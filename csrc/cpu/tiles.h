@@ -31,18 +31,24 @@ class Tiles {
   /// Calls `use` with the shape of a tile, and the width of its positions if its kernel leaves out padding, else 0.
   template <class Use>
   static void with_tile(const Blocking& blocking, const Tile& tile, const Use& use) {
-    const int rows = blocking.tile_rows, columns = tile.columns;
     if constexpr (V::registers >= 32) {
       if (blocking.by_clip)
         return blocking.groups == 1 ? use.template operator()<4, 4, 1>() : use.template operator()<2, 8, 4>();
-      if (rows == 4 && columns == 4) return use.template operator()<4, 4, 0>();
-      if (rows == 2 && columns == 8) return use.template operator()<2, 8, 0>();
-      if (columns == 16) return use.template operator()<1, 16, 0>();
+      switch (tile.rows * 32 + tile.columns) {
+        case 4 * 32 + 4: return use.template operator()<4, 4, 0>();
+        case 3 * 32 + 4: return use.template operator()<3, 4, 0>();
+        case 2 * 32 + 4: return use.template operator()<2, 4, 0>();
+        case 2 * 32 + 8: return use.template operator()<2, 8, 0>();
+        case 4 * 32 + 7: return use.template operator()<4, 7, 0>();
+        case 3 * 32 + 7: return use.template operator()<3, 7, 0>();
+        case 2 * 32 + 7: return use.template operator()<2, 7, 0>();
+        case 1 * 32 + 16: return use.template operator()<1, 16, 0>();
+      }
     } else {
       if (blocking.by_clip) return use.template operator()<2, 4, 2>();
-      if (rows == 2 && columns == 4) return use.template operator()<2, 4, 0>();
+      if (tile.rows == 2) return use.template operator()<2, 4, 0>();
     }
-    switch (columns) {
+    switch (tile.columns) {
       case 8: return use.template operator()<1, 8, 0>();
       case 7: return use.template operator()<1, 7, 0>();
       case 6: return use.template operator()<1, 6, 0>();
@@ -80,11 +86,15 @@ class Tiles {
     if (empty && !rows.first && rows.image == nullptr) return false;
     if (rows.first) {
       const V bias = V::broadcast(rows.bias == nullptr ? T(0) : rows.bias[row]);
+      LTH_SPARSE_UNROLL
       for (int r = 0; r < R; ++r)
+        LTH_SPARSE_UNROLL
         for (int q = 0; q < Q; ++q) sum[r][q] = bias;
     } else {
       const T* const out = rows.out + row * rows.out_row_step;
+      LTH_SPARSE_UNROLL
       for (int r = 0; r < R; ++r)
+        LTH_SPARSE_UNROLL
         for (int q = 0; q < Q; ++q) sum[r][q] = V::load(out + (r * Q + q) * W);
     }
     return true;
@@ -104,13 +114,17 @@ class Tiles {
     if constexpr (stores_images(R * Q)) {
       if (rows.image != nullptr) {
         alignas(V) T tile[R * Q * W];
+        LTH_SPARSE_UNROLL
         for (int r = 0; r < R; ++r)
+          LTH_SPARSE_UNROLL
           for (int q = 0; q < Q; ++q) sum[r][q].store(tile + (r * Q + q) * W);
         return store_tile(rows, row, tile);
       }
     }
     T* const out = rows.out + row * rows.out_row_step;
+    LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) sum[r][q].store(out + (r * Q + q) * W);
   }
 
@@ -121,21 +135,27 @@ class Tiles {
       // Too few sums to hide their latency: four entries at a time, each into sums of its own.
       V more[3][Q];
       for (auto& sums : more)
+        LTH_SPARSE_UNROLL
         for (int q = Q0; q < Q1; ++q) sums[q] = V::zero();
       for (; e + 4 <= last; e += 4)
+        LTH_SPARSE_UNROLL
         for (int k = 0; k < 4; ++k) {
           const V weight = V::broadcast(entries.value(e + k));
+          LTH_SPARSE_UNROLL
           for (int q = Q0; q < Q1; ++q) {
             V& s = k == 0 ? sum[0][q] : more[k - 1][q];
             s = s.plus_product(weight, V::load(rows.in + entries.offset(e + k) + q * W));
           }
         }
+      LTH_SPARSE_UNROLL
       for (int q = Q0; q < Q1; ++q) sum[0][q] = (sum[0][q] + more[0][q]) + (more[1][q] + more[2][q]);
     }
     for (; e != last; ++e) {
       const V weight = V::broadcast(entries.value(e));
       const T* const in = rows.in + entries.offset(e);
+      LTH_SPARSE_UNROLL
       for (int r = R0; r < R1; ++r)
+        LTH_SPARSE_UNROLL
         for (int q = Q0; q < Q1; ++q)
           sum[r][q] = sum[r][q].plus_product(weight, V::load(in + r * rows.in_row_step + q * W));
     }
@@ -186,21 +206,35 @@ class Tiles {
   template <int R, int Q, class Listed>
   static void load_gradient(const Products<Listed>& rows, int64_t row, V (&gradient)[R][Q]) {
     const T* const out = rows.out + row * rows.out_row_step;
+    LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) gradient[r][q] = V::load(out + (r * Q + q) * W);
   }
 
-  /// The product over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. Two sums are enough: the next entry does not
-  /// wait for them.
-  template <int R, int Q, int R0, int R1, int Q0, int Q1>
-  LTH_SPARSE_INLINE static V dot(const V (&gradient)[R][Q], const T* in, int64_t row_step) {
-    V sum[2] = {V::zero(), V::zero()};
+  /// The products of N entries over the positions [R0, R1) x [Q0, Q1) of a tile, by lane. They take turns, and each has two
+  /// sums, so that none waits for its last addition: one after the other was a tenth slower.
+  template <int N, int R, int Q, int R0, int R1, int Q0, int Q1, class Listed>
+  LTH_SPARSE_INLINE static void dot(const Products<Listed>& rows, const Listed& entries, int64_t e,
+                                    const V (&gradient)[R][Q], V* products) {
+    V sum[N][2];
+    const T* in[N];
+    LTH_SPARSE_UNROLL
+    for (int k = 0; k < N; ++k) {
+      in[k] = rows.in + entries.offset(e + k);
+      sum[k][0] = sum[k][1] = V::zero();
+    }
+    LTH_SPARSE_UNROLL
     for (int r = R0; r < R1; ++r)
-      for (int q = Q0; q < Q1; ++q) {
-        V& s = sum[((r - R0) * (Q1 - Q0) + q - Q0) % 2];
-        s = s.plus_product(gradient[r][q], V::load(in + r * row_step + q * W));
-      }
-    return sum[0] + sum[1];
+      LTH_SPARSE_UNROLL
+      for (int q = Q0; q < Q1; ++q)
+        LTH_SPARSE_UNROLL
+        for (int k = 0; k < N; ++k) {
+          V& s = sum[k][((r - R0) * (Q1 - Q0) + q - Q0) % 2];
+          s = s.plus_product(gradient[r][q], V::load(in[k] + r * rows.in_row_step + q * W));
+        }
+    LTH_SPARSE_UNROLL
+    for (int k = 0; k < N; ++k) products[k] = sum[k][0] + sum[k][1];
   }
 
   static void add_fewer_sums(const V (&sum)[4], T* to, int64_t count) {
@@ -219,16 +253,21 @@ class Tiles {
       V gradient[R][Q];
       load_gradient(rows, row, gradient);
       const auto& entries = rows.entries.of_row(rows.first_row + row);
-      const auto product = [&](int64_t k) __attribute__((always_inline)) {
-        return dot<R, Q, 0, R, 0, Q>(gradient, rows.in + entries.offset(k), rows.in_row_step);
-      };
+      V sum[4];
       for (; e + 4 <= last; e += 4) {
-        const V sum[4] = {product(e), product(e + 1), product(e + 2), product(e + 3)};
+        if constexpr (R * Q + 8 < V::registers) {
+          dot<4, R, Q, 0, R, 0, Q>(rows, entries, e, gradient, sum);
+        } else {
+          dot<2, R, Q, 0, R, 0, Q>(rows, entries, e, gradient, sum);
+          dot<2, R, Q, 0, R, 0, Q>(rows, entries, e + 2, gradient, sum + 2);
+        }
         V::add_sums(sum, rows.sums + e);
       }
       if (const int64_t left = last - e; left > 0) {
-        const V sum[4] = {product(e), left > 1 ? product(e + 1) : V::zero(),
-                          left > 2 ? product(e + 2) : V::zero(), V::zero()};
+        sum[1] = sum[2] = sum[3] = V::zero();
+        dot<1, R, Q, 0, R, 0, Q>(rows, entries, e, gradient, sum);
+        if (left > 1) dot<1, R, Q, 0, R, 0, Q>(rows, entries, e + 1, gradient, sum + 1);
+        if (left > 2) dot<1, R, Q, 0, R, 0, Q>(rows, entries, e + 2, gradient, sum + 2);
         add_fewer_sums(sum, rows.sums + e, left);
       }
     }
@@ -247,7 +286,7 @@ class Tiles {
       T* to = rows.sums + starts[0];
       for_each_clip<R, Q, G>([&]<int K, int R0, int R1, int Q0, int Q1>() __attribute__((always_inline)) {
         for (int64_t e = starts[K]; e < starts[K + 1]; ++e) {
-          sum[filled] = dot<R, Q, R0, R1, Q0, Q1>(gradient, rows.in + rows.entries.offset(e), rows.in_row_step);
+          dot<1, R, Q, R0, R1, Q0, Q1>(rows, rows.entries, e, gradient, sum + filled);
           if (++filled == 4) {
             V::add_sums(sum, to);
             to += 4;

@@ -73,10 +73,12 @@ struct Float16 {
 
   /// The sum of the lanes of each of four vectors.
   LTH_SPARSE_INLINE static __m128 sums(const Float16 (&v)[4]) {
-    __m256 half[4];
-    for (int k = 0; k < 4; ++k)
-      half[k] = _mm256_add_ps(_mm512_castps512_ps256(v[k].lanes), _mm512_extractf32x8_ps(v[k].lanes, 1));
-    const __m256 pairs = _mm256_hadd_ps(_mm256_hadd_ps(half[0], half[1]), _mm256_hadd_ps(half[2], half[3]));
+    const __m512 a = v[0].lanes, b = v[1].lanes, c = v[2].lanes, d = v[3].lanes;
+    const __m512 ab = _mm512_add_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    const __m512 cd = _mm512_add_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    // Each 128-bit lane of ab holds a, b, a, b. Not by hadd, which is as many instructions inside.
+    const __m512 abcd = _mm512_add_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xee));
+    const __m256 pairs = _mm256_add_ps(_mm512_castps512_ps256(abcd), _mm512_extractf32x8_ps(abcd, 1));
     return _mm_add_ps(_mm256_castps256_ps128(pairs), _mm256_extractf128_ps(pairs, 1));
   }
   /// Adds the sum of the lanes of each of four vectors to four floats.

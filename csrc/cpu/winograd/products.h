@@ -67,28 +67,27 @@ class Products {
   template <int R, int Q>
   static void multiply(int64_t groups, const T* patches, int64_t group_step, const T* weights, T* out, bool add) {
     V sums[R][Q];
-#pragma GCC unroll 16
+    LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) sums[r][q] = V::zero();
     for (int64_t group = 0; group < groups; ++group, patches += group_step) {
-#pragma GCC unroll 2
       for (int c = 0; c < W; ++c) {
         V weight[Q];
-#pragma GCC unroll 4
+        LTH_SPARSE_UNROLL
         for (int q = 0; q < Q; ++q) weight[q] = V::load(weights + q * W);
         weights += Q * W;
-#pragma GCC unroll 16
+        LTH_SPARSE_UNROLL
         for (int r = 0; r < R; ++r) {
           const V patch = V::broadcast(patches[r * W + c]);
-#pragma GCC unroll 4
+          LTH_SPARSE_UNROLL
           for (int q = 0; q < Q; ++q) sums[r][q] = sums[r][q].plus_product(patch, weight[q]);
         }
       }
     }
-#pragma GCC unroll 16
+    LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) {
         T* const to = out + (r * Q + q) * W;
         (add ? V::load(to) + sums[r][q] : sums[r][q]).store(to);
@@ -106,25 +105,24 @@ class Products {
   static void multiply_tiles(int64_t tiles, const T* patches, const T* gradients, int64_t gradient_step, T* out, int64_t step,
                              bool add) {
     V sums[R][Q];
-#pragma GCC unroll 16
+    LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
-#pragma GCC unroll 4
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) sums[r][q] = V::zero();
-#pragma GCC unroll 2
     for (int64_t t = 0; t < tiles; ++t) {
       V gradient[Q];
-#pragma GCC unroll 4
+      LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) gradient[q] = V::load(gradients + q * gradient_step + t * W);
-#pragma GCC unroll 16
+      LTH_SPARSE_UNROLL
       for (int r = 0; r < R; ++r) {
         const V patch = V::broadcast(patches[t * W + r]);
-#pragma GCC unroll 4
+        LTH_SPARSE_UNROLL
         for (int q = 0; q < Q; ++q) sums[r][q] = sums[r][q].plus_product(patch, gradient[q]);
       }
     }
-#pragma GCC unroll 4
+    LTH_SPARSE_UNROLL
     for (int q = 0; q < Q; ++q)
-#pragma GCC unroll 16
+      LTH_SPARSE_UNROLL
       for (int r = 0; r < R; ++r) {
         T* const to = out + q * step + r * W;
         (add ? V::load(to) + sums[r][q] : sums[r][q]).store(to);

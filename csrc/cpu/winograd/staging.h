@@ -29,7 +29,7 @@ class Staging {
       V lanes[W];
       const int run = static_cast<int>(std::min<int64_t>(W, pixels - p));
       if (channels == W && run == W) {
-#pragma GCC unroll 16
+        LTH_SPARSE_UNROLL
         for (int k = 0; k < W; ++k) {
           lanes[k] = V::load(from + k * step + p);
           __builtin_prefetch(from + k * step + p + next);
@@ -40,7 +40,7 @@ class Staging {
       V::transpose(lanes);
       if (walk.within_row()) {
         T* const to = walk.take_vector();
-#pragma GCC unroll 16
+        LTH_SPARSE_UNROLL
         for (int k = 0; k < W; ++k) lanes[k].store(to + k * W);
       } else {
         for (int k = 0; k < run; ++k) lanes[k].store(walk.take_pixel());
@@ -74,7 +74,7 @@ class Staging {
       const int run = static_cast<int>(std::min<int64_t>(W, pixels - p));
       if (walk.within_row()) {
         const T* const from = walk.take_vector();
-#pragma GCC unroll 16
+        LTH_SPARSE_UNROLL
         for (int k = 0; k < W; ++k) lanes[k] = V::load(from + k * W);
       } else {
         for (int k = 0; k < run; ++k) lanes[k] = V::load(walk.take_pixel());

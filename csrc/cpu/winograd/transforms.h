@@ -102,20 +102,20 @@ struct Transform<V, 2> {
 template <int From, int To, class V, class Take, class One, class Give>
 LTH_SPARSE_INLINE void both(const Take& take, const One& one, const Give& give) {
   V half[To][From];
-#pragma GCC unroll 8
+  LTH_SPARSE_UNROLL
   for (int j = 0; j < From; ++j) {
     V column[From], out[To];
-#pragma GCC unroll 8
+    LTH_SPARSE_UNROLL
     for (int i = 0; i < From; ++i) column[i] = take(i, j);
     one(column, out);
-#pragma GCC unroll 8
+    LTH_SPARSE_UNROLL
     for (int i = 0; i < To; ++i) half[i][j] = out[i];
   }
-#pragma GCC unroll 8
+  LTH_SPARSE_UNROLL
   for (int i = 0; i < To; ++i) {
     V out[To];
     one(half[i], out);
-#pragma GCC unroll 8
+    LTH_SPARSE_UNROLL
     for (int j = 0; j < To; ++j) give(i, j, out[j]);
   }
 }

@@ -124,10 +124,10 @@ class Weights {
     rows.for_each_row([&](int row, int32_t entry) { from[row] = values + entry; });
     for (int column = 0; column < W * kTaps; column += W) {
       V lanes[W];
-#pragma GCC unroll 16
+      LTH_SPARSE_UNROLL
       for (int row = 0; row < W; ++row) lanes[row] = V::load(from[row] + column);
       V::transpose(lanes);
-#pragma GCC unroll 16
+      LTH_SPARSE_UNROLL
       for (int k = 0; k < W; ++k) lanes[k].store(square + (column + k) * W);
     }
   }
@@ -136,7 +136,7 @@ class Weights {
     rows.for_each_row([&](int row, int32_t entry) {
       T* const to = square + row * kTaps * W;
       for (int channel = 0; channel < W; ++channel)
-#pragma GCC unroll 9
+        LTH_SPARSE_UNROLL
         for (int tap = 0; tap < kTaps; ++tap) to[(kTaps - 1 - tap) * W + channel] = values[entry + channel * kTaps + tap];
     });
   }
