@@ -51,7 +51,7 @@ LTH_SPARSE_INLINE void each_vector(int64_t count, const Body& body) {
 /// caches would not hold them anyway.
 template <class V>
 inline bool worth_streaming(const float* to, int64_t run, int64_t all) {
-  constexpr int64_t kStreamFrom = int64_t{4} << 20;
+  constexpr int64_t kStreamFrom = int64_t{16} << 20;
   constexpr int64_t bytes = V::width * sizeof(float);
   return all * int64_t{sizeof(float)} >= kStreamFrom && run % V::width == 0 && reinterpret_cast<uintptr_t>(to) % bytes == 0;
 }

@@ -43,7 +43,7 @@ def test_a_round_with_nothing_pruned_is_measured_where_cpp_is_a_candidate(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, auto_ms: float, by: str
 ) -> None:
     monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp/winograd"])
-    clear = Choice("cpp", {"dense": 3.0, "cpp": 1.0})
+    clear = Choice("cpp/sparse", {"dense": 3.0, "cpp/sparse": 1.0})
     monkeypatch.setattr(auto, "_measure", lambda calls, failed, device: clear)
     whole_steps_take(task, monkeypatch, [auto_ms, 2.0])
     chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
