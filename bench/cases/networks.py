@@ -27,8 +27,9 @@ class Network:
 
 
 _CIFAR10 = (128, 3, 32, 32)
-_LOW = (0.0, 0.2, 0.4)
+_LOW = (0.2, 0.4)
 NETWORKS = [
-    Network("conv4", _CIFAR10, 10, goals((0.95, 2.3, 4)), _LOW, 30),
-    Network("vgg16", _CIFAR10, 10, goals((0.95, 2.8, 4)), _LOW, 40),
+    Network("conv4", _CIFAR10, 10, goals((0, 2.3, 2.8), (0.9, 3.7, 5), (0.98, 6, 8)), _LOW, 30),
+    Network("vgg16", _CIFAR10, 10, goals((0, 2.2, 2.8), (0.9, 4.5, 6), (0.98, 9, 11)), _LOW, 50),
+    Network("resnet20", _CIFAR10, 10, goals((0, 1.6, 2.3), (0.9, 2.1, 3), (0.98, 3, 4)), _LOW, 20),
 ]

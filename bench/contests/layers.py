@@ -24,6 +24,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.auto import AutoBackend
 from lth_sparse.backends.base import float32_multiplied_in
 from lth_sparse.backends.cpp import CppBackend
+from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.verification.judgement import relative
 
@@ -205,17 +206,23 @@ def rows_of(timed: Timed) -> list[Row]:
 
 
 def _kernels(timed: Timed, backend: str, sparsity: float) -> str:
-    """What computed the passes of a layer: kernels of cpp by its rule, or what auto chose in either layout."""
-    layer, made = timed.layer, registry.get(backend)
+    """The names of what computed the passes of a layer."""
+    return " and ".join(
+        dict.fromkeys(kernels_of(backend, timed.layer.spec, timed.masks[sparsity], timed.layer.input_shape))
+    )
+
+
+def kernels_of(backend: str, spec: LayerSpec, mask: Tensor, input_shape: tuple[int, ...]) -> list[str]:
+    """What computes the passes of a layer in float32: kernels of cpp by its rule, or what auto chose in any layout."""
+    made = registry.get(backend)
     if isinstance(made, CppBackend):
-        plan = made.pack(Pattern.from_mask(timed.masks[sparsity]), layer.spec)
-        names = [made.kernels(each, plan, torch.float32, layer.input_shape).name for each in PASSES]
-    else:
-        assert isinstance(made, AutoBackend)
-        nnz = int(timed.masks[sparsity].sum())
-        keys = {key: choice for key, choice in made.choices.layers.items() if (key.spec, key.nnz) == (layer.spec, nnz)}
-        names = [choice.backend for key, choice in keys.items() if key.input_shape == layer.input_shape]
-    return " and ".join(dict.fromkeys(names))
+        plan = made.pack(Pattern.from_mask(mask), spec)
+        return [made.kernels(each, plan, torch.float32, input_shape).name for each in PASSES]
+    if not isinstance(made, AutoBackend):
+        return [backend] * len(PASSES)
+    nnz = int(mask.sum())
+    wanted = (spec, nnz, input_shape)
+    return [each.backend for key, each in made.choices.layers.items() if (key.spec, key.nnz, key.input_shape) == wanted]
 
 
 def layouts(layer: Layer) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ import lth_sparse as lth
 from bench.cases.goals import DENSE_SPARSITY, NEVER_SLOWER
 from bench.cases.layouts import LAYOUTS
 from bench.cases.networks import Network
-from bench.contests.layers import CPU, TOLERANCE, name_of
+from bench.contests.layers import CPU, TOLERANCE, kernels_of, name_of
 from bench.sides import steps
 from bench.timing import stopwatch, work
 from bench.timing.ceilings import Ceilings
@@ -89,7 +90,8 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
             if timed.device.type == "cpu" and backend in ("auto", "cpp"):
                 names = {layout: name_of(backend, sparsity, layout) for layout in LAYOUTS}
                 each = {layout: timed.times.row(name, against, sparsity) for layout, name in names.items()}
-                note = ", ".join(f"{layout} {row.by_minimum:.2f}" for layout, row in each.items())
+                said = [f"{layout} {row.by_minimum:.2f}" for layout, row in each.items()]
+                note = ", ".join([_kernels(timed.network, backend, sparsity), *said])
                 goal = NEVER_SLOWER if backend == "auto" else timed.network.goals[sparsity]
                 rows.append(timed.times.row(side, against, sparsity, goal, note))
     return Findings(rows, timed.times.summary() if timed.device.type == "cpu" else [], operations)
@@ -134,12 +136,27 @@ def _error(network: Network, backend: str, sparsity: float, layout: str, exact: 
 
 def _works(network: Network, sparsity: float) -> list[Work]:
     """Of the convolutions and linear layers in a step; the images need no gradient."""
+    first, *others = [work.of_layer(layer.spec, layer.mask, shape) for layer, shape in _layers(network, sparsity)]
+    del first["grad_input"]
+    return [each for of in (first, *others) for each in of.values()]
+
+
+def _kernels(network: Network, backend: str, sparsity: float) -> str:
+    """How many operations of a step each kernel computes: of cpp by its rule, by what auto chose in either layout."""
+    counted: Counter[str] = Counter()
+    for layer, shape in _layers(network, sparsity):
+        counted.update(kernels_of(backend, layer.spec, layer.mask, shape))
+    return " and ".join(f"{name} {count}" for name, count in counted.most_common())
+
+
+def _layers(network: Network, sparsity: float) -> list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]]:
+    """The convolutions and linear layers in the order of a step, and the shapes of their inputs."""
     model, masks = steps.pruned(network, sparsity, "contiguous", CPU)
-    works: list[dict[str, Work]] = []
+    found: list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]] = []
 
     def note(layer: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
         assert isinstance(layer, SparseConv2d | SparseLinear)
-        works.append(work.of_layer(layer.spec, layer.mask, tuple(given[0].shape)))
+        found.append((layer, tuple(given[0].shape)))
 
     for layer in lth.sparsify(model, masks, "dense").modules():
         if isinstance(layer, SparseConv2d | SparseLinear):
@@ -147,6 +164,4 @@ def _works(network: Network, sparsity: float) -> list[Work]:
     images, _ = steps.batch(network, "contiguous", CPU)
     with torch.no_grad():
         model(images)
-    first, *others = works
-    del first["grad_input"]
-    return [each for of in (first, *others) for each in of.values()]
+    return found

@@ -17,10 +17,10 @@ from lth_sparse.verification.training import training_step
 
 
 def step(network: Network, backend: str, sparsity: float, layout: str, device: torch.device) -> Side:
-    """The step, masked dense or by one of our backends, at `sparsity` in `layout`."""
+    """The step, masked dense or by one of our backends, at `sparsity` in `layout`. Ours is fused, as runs are."""
     model, masks = pruned(network, sparsity, layout, device)
     if backend != "dense":
-        model = lth.sparsify(model, masks, backend)
+        model = lth.fuse(lth.sparsify(model, masks, backend))
     # Sparse layers need no masks, and nobody applies masks that prune nothing.
     applied = masks if backend == "dense" and sparsity else {}
     return {"step": training_step(model, *batch(network, layout, device), applied)}
