@@ -85,11 +85,7 @@ class Task:
 
     def copy(self, masks: Masks, backend: str) -> nn.Module:
         """A copy of the network, with the weights of the moment, as `backend` computes it."""
-        model = copy.deepcopy(self.model)
-        if backend == "dense":
-            return model
-        model = sparsify(model, masks, backend)
-        return fuse(model) if self.config.fuse and self.device.type == "cpu" else model
+        return self._computed_by(backend, copy.deepcopy(self.model), masks)
 
     def training(self, model: nn.Module, masks: Masks, label: tuple[int, str], start: int = 0) -> Training:
         """A training of `model`, new, from step `start`. `label`: its round and its arm."""
@@ -101,9 +97,7 @@ class Task:
         if self.device.type == "cpu":
             data = data.beginning((WARM_UP_STEPS + MOST_STEPS) * self.config.training.batch_size)
             data = data.to(self.device, MEMORY_FORMATS[way.memory_format])
-        model = put_in_format(copy.deepcopy(self.model), way.memory_format)
-        if way.backend != "dense":
-            model = sparsify(model, masks, way.backend)
+        model = self._computed_by(way.backend, put_in_format(copy.deepcopy(self.model), way.memory_format), masks)
         return Training(model, masks, data, self._batches(data, round), self.config.training, (round, "timing"))
 
     def times(self, ways: Sequence[Way], masks: Masks, round: int) -> list[float]:
@@ -115,6 +109,12 @@ class Task:
         for contestant in contestants:
             contestant.warm_up()
         return side_by_side([contestant.step for contestant in contestants], self.device)
+
+    def _computed_by(self, backend: str, model: nn.Module, masks: Masks) -> nn.Module:
+        if backend == "dense":
+            return model
+        model = sparsify(model, masks, backend)
+        return fuse(model) if self.config.fuse and self.device.type == "cpu" else model
 
     def _batches(self, data: Dataset, round: int) -> Batches:
         seed = derive(self.config.seed, "training", round)

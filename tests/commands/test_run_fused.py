@@ -65,6 +65,14 @@ def test_masked_dense_is_plain_pytorch(tmp_path: Path, lottery: Lottery, fused: 
     assert fused == []
 
 
+def test_what_is_timed_is_what_trains(tmp_path: Path, lottery: Lottery, fused: list[bool]) -> None:
+    settings = ("--rounds", "0", "--iterations", "1")
+    status, error = lottery(*SHORT, *settings, "--out", tmp_path / "run")
+    assert status == 0, error
+    # ResNet-20 has 19 of them: a step, and its evaluations; the formats of a round are timed in many steps.
+    assert len(fused) > 19 * 20
+
+
 def test_a_run_from_before_there_was_the_setting_goes_on_as_it_began() -> None:
     settings = config.build({}).to_json()
     assert config.Config.from_json(settings).fuse
