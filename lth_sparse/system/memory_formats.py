@@ -12,8 +12,7 @@ MEMORY_FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.
 def put_in_format(model: nn.Module, name: str) -> nn.Module:
     """`model`, its parameters of four dimensions laid out anew in the format called `name`, in place.
 
-    `nn.Module.to` leaves a weight as it is where both formats agree but for strides, as for 1x1 kernels, and strides
-    are what PyTorch goes by: a network would compute otherwise than one that was never in the other format.
+    1x1 weights too, whose strides `nn.Module.to` leaves as they are: strides are what PyTorch tells a format by.
     """
     for parameter in model.parameters():
         if parameter.dim() == 4:

@@ -73,8 +73,8 @@ CUTS = (
     ),
     Cut(
         r"^make lottery\b",
-        ((r"$", f' ARGS="{_PLAYED} --results build/lottery"'),),
-        "an hour, and a data set, so 8 steps a round on digits",
+        ((r"$", f' ARGS="{_PLAYED} --iterations 2 --rounds 0 --results build/lottery"'),),
+        "an hour, and a data set, so 2 steps of each network on digits",
     ),
     Cut(
         r"^make bench(-full)? ARGS=",
