@@ -24,10 +24,9 @@ from bench.timing.work import Work
 from lth_sparse.nn import SparseConv2d, SparseLinear
 from lth_sparse.verification.judgement import relative
 
-
 TIMES_DENSE = 10.0
-"""What the logits may be off of what dense PyTorch's are: where nearly all is pruned, BatchNorm divides by next to nothing,
-and a rounding grows."""
+"""What logits may be off, of what dense PyTorch's are: where nearly all is pruned, BatchNorm divides by next to
+nothing, and a rounding grows."""
 
 
 @dataclass(frozen=True)
@@ -63,9 +62,7 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
         for backend, at, layout in ours:
             if at == sparsity:
                 error = errors[name_of(backend, at, layout), at] = _error(network, backend, at, layout, exact)
-                assert error < bound, (
-                    f"{network.name}, {backend} at {at:.0%}: relative error {error:.2g} against float64"
-                )
+                assert error < bound, f"{network.name}, {backend} at {at:.0%}: relative error {error:.2g}"
     found = {
         _dense(DENSE_SPARSITY, layout): steps.step(network, "dense", DENSE_SPARSITY, layout, device)
         for layout in LAYOUTS

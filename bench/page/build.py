@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import blocks, busy, cpu, front, gpu, losing, lotteries, runs
+from bench.page import accuracy, blocks, busy, cpu, front, gpu, losing, lotteries, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -26,6 +26,7 @@ def sections(sources: Sources) -> list[Section]:
     made = [front.section(sources, blocks.processor(sources)), *lotteries.sections(sources.lotteries)]
     made += [cpu.section(name, found) for name, found in sources.cpu.items()]
     made += [busy.section(name, found) for name, found in sources.busy.items()]
+    made += [accuracy.section(name, found) for name, found in sources.accuracies.items()]
     made += gpu.sections(sources.gpu)
     kept = Section("Lottery runs")
     kept.say(

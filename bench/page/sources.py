@@ -30,7 +30,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `busy`, `gpu`, `lotteries`: the files that `pytest bench/`, busy.py, gpu/ and lottery/ wrote, by name.
+    """`cpu`, `busy`, `gpu`, `lotteries`, `accuracies`: the files that `pytest bench/`, busy.py, gpu/, lottery/ and
+    accuracy.py wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """
@@ -39,6 +40,7 @@ class Sources:
     busy: dict[str, dict[str, Any]]
     gpu: dict[str, dict[str, Any]]
     lotteries: dict[str, dict[str, Any]]
+    accuracies: dict[str, dict[str, Any]]
     runs: list[Run]
     throughput: list[str]
 
@@ -49,7 +51,8 @@ def read(root: Path = ROOT) -> Sources:
     lotteries = {name: found for name, found in _files(root, "lottery").items() if not found["rehearsal"]}
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
-    return Sources(_files(root, "cpu"), _files(root, "busy"), gpu, lotteries, runs, throughput)
+    accuracies = _files(root, "accuracy")
+    return Sources(_files(root, "cpu"), _files(root, "busy"), gpu, lotteries, accuracies, runs, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:

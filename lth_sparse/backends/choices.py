@@ -62,6 +62,8 @@ class StepKey(NamedTuple):
     live: tuple[int, ...]
     device: str
     threads: int
+    ways: str = ""
+    """The settings of a run on the CPU that change how a step is computed: "winograd 4x4, fused"."""
 
 
 class FormatKey(NamedTuple):
@@ -251,6 +253,7 @@ def _step_key(entry: Mapping[str, Any], where: str) -> StepKey:
         read.sizes(entry, "live", where),
         read.text(entry, "device", where),
         read.count(entry, "threads", where),
+        read.text(entry, "ways", where) if "ways" in entry else "",
     )
 
 

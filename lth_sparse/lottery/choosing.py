@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from lth_sparse.backends import winograd
 from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.choices import Choice, Choices, StepKey
 from lth_sparse.backends.registry import with_kernels
@@ -106,7 +107,11 @@ class Chooser:
             tuple(int(mask.sum()) for mask in masks.values()),
             task.device.type,
             torch.get_num_threads(),
+            self._ways() if task.device.type == "cpu" else "",
         )
+
+    def _ways(self) -> str:
+        return f"winograd {winograd.setting()}" + (", fused" if self._task.config.fuse else "")
 
     def _formats_told(self, masks: Masks, *backends: str) -> str:
         """What was measured of the formats of `backends`; "" where nothing was."""

@@ -37,6 +37,7 @@ SHAPES = {
     "a tile row wider than a block": (conv2d(3, 5), (1, 3, 5, 301), 0.5),
     "several sums of channels": (conv2d(150, 20), (2, 150, 6, 6), 0.4),
     "few tiles, many weights": (conv2d(260, 250), (9, 260, 4, 4), 0.4),
+    "weights too large to be kept": (conv2d(990, 980), (300, 990, 2, 4), 0.01),
     "sums at each point": (conv2d(200, 190), (40, 200, 4, 4), 0.4),
     "sums by weights": (conv2d(370, 360), (3, 370, 4, 4), 0.2),
     "nothing lives": (conv2d(16, 16), (2, 16, 5, 5), 0.0),

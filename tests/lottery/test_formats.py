@@ -44,7 +44,7 @@ def halved(task: Task, times: int) -> Masks:
 
 def key(masks: Masks) -> StepKey:
     live = tuple(int(mask.sum()) for mask in masks.values())
-    return StepKey("small", (1, 8, 8), 16, "adam", live, "cpu", torch.get_num_threads())
+    return StepKey("small", (1, 8, 8), 16, "adam", live, "cpu", torch.get_num_threads(), "winograd 4x4, fused")
 
 
 @pytest.fixture

@@ -3,7 +3,8 @@
 // forward and grad_input, `correlate`, have two orders. Where there are many tiles, a task is a block of them: 32 or 64 tiles,
 // whose transformed patches stay in L2, against all weights, transformed once and shared. Where there are few, weights are the
 // larger part (512 channels of 4 x 4: 38 MB transformed): then a task is a panel of output channels, whose weights are
-// transformed 64 channels at a time and used from L2, never written out, against the patches of all tiles, shared.
+// transformed 64 channels at a time and used from L2, never written out, against the patches of all tiles, shared. So are
+// weights of more than 128 MB, 256 tiles at a time.
 //
 // grad_weight has two as well. Where its sums are small, up to 16 parts of the tiles have sums of their own, added at the
 // end; else patches and gradients of all tiles are transformed first, and a task is 64 x 64 channels of the weight.
@@ -19,14 +20,16 @@ class Winograd {
   static constexpr int W = V::width, A = M + 2, P = A * A, kPanel = Products<V>::panel;
   /// Channels that are summed in registers before they are added in memory.
   static constexpr int64_t kChannels = 64;
+  /// Tiles whose patches may be shared while panels of weights are transformed one by one.
+  static constexpr int64_t kFewTiles = 256;
 
  public:
   static void correlate(const Correlation& c, const SparseRows& weights, bool transposed, int threads, const T* in,
                         const T* values, const T* bias, T* out, const Parallel& parallel) {
-    constexpr int64_t kFewTiles = 256, kLargeWeights = int64_t{4} << 20;
+    constexpr int64_t kLargeWeights = int64_t{4} << 20, kTooLargeWeights = int64_t{128} << 20;
     const Pass pass(c, weights, transposed, in, values, bias, out);
     const int64_t bytes = P * pass.in_groups * pass.out_groups * W * W * static_cast<int64_t>(sizeof(T));
-    if (pass.tiling.tiles() <= kFewTiles && bytes > kLargeWeights)
+    if (bytes > kTooLargeWeights || (pass.tiling.tiles() <= kFewTiles && bytes > kLargeWeights))
       by_panels(pass, parallel);
     else
       by_tiles(pass, threads, parallel);
@@ -132,11 +135,18 @@ class Winograd {
   }
 
   static void by_panels(const Pass& pass, const Parallel& parallel) {
+    const int64_t chunk = pass.tiling.rows_with(kFewTiles);
+    for (int64_t first = 0; first < pass.tiling.rows; first += chunk)
+      by_panels(pass, first, std::min(chunk, pass.tiling.rows - first), parallel);
+  }
+
+  /// The tile rows [first, first + tile_rows).
+  static void by_panels(const Pass& pass, int64_t first, int64_t tile_rows, const Parallel& parallel) {
     const Tiling& tiling = pass.tiling;
     static thread_local Arena shared;
-    const int64_t tiles = tiling.tiles(), patch_step = point_step(pass.in_groups * tiles * W);
+    const int64_t tiles = tile_rows * tiling.tiles_of_row, patch_step = point_step(pass.in_groups * tiles * W);
     T* const patches = shared.take<T>(P * patch_step);
-    load_all_patches(pass.c, tiling, pass.in, 0, tiling.rows, tiles, patches, patch_step, parallel);
+    load_all_patches(pass.c, tiling, pass.in, first, tile_rows, tiles, patches, patch_step, parallel);
     const int64_t groups = kChannels / W;
     std::atomic<bool> damaged = false;
     parallel(pass.panels(), [&](int64_t begin, int64_t end) {
@@ -163,7 +173,7 @@ class Winograd {
           }
           multiply(vectors, tiles, tiles, group, here, patches, patch_step, weights, weight_step, products, product_step);
         }
-        store_tiles(pass, 0, tiling.rows, panel, products, product_step, stage);
+        store_tiles(pass, first, tile_rows, panel, products, product_step, stage);
       }
       if (pass.stream) stream_fence();
     });
