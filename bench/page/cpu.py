@@ -10,6 +10,7 @@ from bench.page import words
 from bench.page.charts import Chart, Line, crossing
 from bench.page.roofline import reached_on_a_cpu, roofline
 from bench.page.section import Section
+from lth_sparse.backends import winograd
 
 Row = dict[str, Any]
 SWEPT = 3
@@ -28,6 +29,11 @@ def section(name: str, found: dict[str, Any]) -> Section:
         "Forward pass and both gradients against the better of dense PyTorch's two layouts, all sides in turn in one",
         f"process. {LEGEND[0].upper()}{LEGEND[1:]}, then the quartiles of the turns. More is better; 1 is break-even.",
         f"{MISSED[0]}{MISSED[1]} {MISSED[3:]}.",
+    )
+    made.say(
+        "Where little is pruned the kernels are Winograd's (`cpp/winograd`, by the rule of `cpp`), whose float32 is up",
+        f"to {winograd.ERROR['4x4']:.0e} of the largest result off; elsewhere they multiply live weights only",
+        "(`cpp/sparse`). The file says for each row which ones it was.",
     )
     made.say(*layers_table(found, spread=True))
     if cases(_by(found, "auto"), lambda count: count >= SWEPT):

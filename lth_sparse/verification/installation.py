@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lth_sparse import __version__
-from lth_sparse.backends import extension, triton
+from lth_sparse.backends import extension, triton, winograd
 from lth_sparse.backends.registry import backends
 from lth_sparse.storage import environment
 
@@ -131,7 +131,19 @@ def _built(name: str) -> list[str]:
     said.append(f"with kernels for {', '.join(extension.instruction_sets(library)) or 'unknown instruction sets'}")
     if not backends()[name]:
         said.append(f"of which {torch.ops.lth_sparse_cpu.instruction_set()} runs")
+        said.append(_winograd())
     return said
+
+
+def _winograd() -> str:
+    """How far Winograd's algorithm may go, and what that costs."""
+    largest = winograd.setting()
+    if largest == "off":
+        return "Winograd's algorithm is off"
+    return (
+        f"3x3 layers in which little is pruned by Winograd's algorithm, tiles of up to {largest}, whose float32 is up "
+        f"to {winograd.ERROR[largest]:.0e} of the largest result off ({winograd.VARIABLE})"
+    )
 
 
 def _first_line(command: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from lth_sparse.backends.registry import backends, get
+from lth_sparse.backends.registry import backends, get, kernels
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification import layers
 from lth_sparse.verification.judgement import Row
@@ -15,10 +15,11 @@ BATCH, IMAGE_SHAPE, DENSITY = 5, (6, 9, 9), 0.3
 
 
 def rows(device: torch.device) -> dict[str, list[Row]]:
-    """Backend -> a row for each layer; for every backend that computes on `device`."""
+    """Backend -> a row for each layer; for every backend that computes on `device`, and each kernel of one."""
     subject = _subject(device)
     images = torch.randn(BATCH, *IMAGE_SHAPE, generator=generator(0, "images")).to(device)
-    found: dict[str, list[Row]] = {name: [] for name, reason in backends().items() if not reason}
+    usable = [name for name, reason in backends().items() if not reason]
+    found: dict[str, list[Row]] = {each: [] for name in usable for each in (name, *kernels(name))}
     found = {name: made for name, made in found.items() if not get(name).refuses(device)}
     for case in layers.cases(subject, images, seed=0)[0]:
         yardstick = layers.Yardstick(case)
