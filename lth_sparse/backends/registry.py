@@ -45,7 +45,8 @@ def kernels(name: str) -> list[str]:
 
 def with_kernels() -> dict[str, str]:
     """The same, and the kernels of those backends that have several."""
-    return {name: _reason(name) for name in dict.fromkeys([*_NAMES, *_unusable])}
+    within = [kernel for kernels in _kernels.values() for kernel in kernels]
+    return {name: _reason(name) for name in dict.fromkeys([*_NAMES, *_unusable, *within])}
 
 
 def _reason(name: str) -> str:
