@@ -223,7 +223,7 @@ def test_a_layer_whose_input_needs_no_gradient_keeps_no_weight():
 
 def test_auto_keeps_no_weight_of_a_backend_that_it_has_not_chosen(monkeypatch):
     monkeypatch.setattr(registry.get("auto"), "choices", Choices())
-    monkeypatch.setattr(auto, "_winner", lambda seconds, failed: Choice("cpp"))
+    monkeypatch.setattr(auto, "_winner", lambda seconds, failed: Choice("cpp/sparse"))
     layer = SparseConv2d(6, 8, 3, mask=mask_of((8, 6, 3, 3), 0.4), backend="auto")
     output = layer(torch.randn(2, 6, 5, 5).requires_grad_())
     assert output.grad_fn.saved_tensors[2] is None

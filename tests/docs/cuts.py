@@ -72,6 +72,12 @@ CUTS = (
         "half an hour and more, and a data set, so 8 steps a round on digits",
     ),
     Cut(
+        r"^python -m bench\.accuracy\b",
+        _with("--dataset digits --iterations 4 --evaluate-every 4 --rounds 1 --seeds 1 --results build", *_LOTTERY),
+        "minutes, and a data set, so 4 steps a round on digits, one seed",
+    ),
+    Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
+    Cut(
         r"^make lottery\b",
         ((r"$", f' ARGS="{_PLAYED} --iterations 2 --rounds 0 --results build/lottery"'),),
         "an hour, and a data set, so 2 steps of each network on digits",
