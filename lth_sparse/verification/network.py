@@ -15,6 +15,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from lth_sparse.backends import winograd
 from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
 from lth_sparse.nn.masks import weight_name
@@ -35,7 +36,7 @@ from lth_sparse.verification.training import loss_of, losses, targets_for, train
 
 MOVED_BY = 16
 """Roundings to float32, in which sums are accumulated, of every weight; or two of what is multiplied, if more."""
-MOVED = 3
+MOVED = 5
 """Networks with other signs of these roundings."""
 TIMES_GROWTH = 4.0
 """Of a training's yardstick, which is a maximum over few runs."""
@@ -57,6 +58,7 @@ class Baseline:
             for layer in sparsify(copy.deepcopy(subject.model), subject.masks, "dense").modules()
             if isinstance(layer, SparseConv2d | SparseLinear)
         )
+        self._distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps, 2 * self._of_winograd())
         model = subject.model
         double = copy.deepcopy(model).double()
         others = [model, *[self._moved(number) for number in range(MOVED)]]
@@ -71,6 +73,14 @@ class Baseline:
         self.losses = self.trained(copy.deepcopy(model), images)
         runs = [self.trained(double, images.double()), *[self.trained(other, images) for other in others[1:]]]
         self._growth = torch.stack([(run - self.losses).abs() for run in runs]).amax(0).cummax(0).values
+
+    def _of_winograd(self) -> float:
+        """What Winograd's algorithm may err by in this network, which turns over more corners than rounding does."""
+        if winograd.setting() == "off" or self.images.device.type != "cpu" or self.images.dtype != torch.float32:
+            return 0.0
+        layers = sparsify(copy.deepcopy(self.subject.model), self.subject.masks, "dense").modules()
+        by_it = any(isinstance(layer, SparseConv2d) and winograd.computes(layer.spec) for layer in layers)
+        return winograd.ERROR[winograd.setting()] if by_it else 0.0
 
     def passes(self, model: nn.Module, images: Tensor) -> Found:
         """Output of `model`, and the gradients of the loss by the images and by each parameter."""
@@ -123,12 +133,11 @@ class Baseline:
 
     def _moved(self, number: int) -> nn.Module:
         draws = generator(self.seed, f"moved {number}")
-        distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps)
         moved = copy.deepcopy(self.subject.model)
         with torch.no_grad():
             for weight in moved.parameters():
                 signs = torch.randint(0, 2, weight.shape, generator=draws).to(weight.device) * 2 - 1
-                weight.mul_(1 + distance * signs)
+                weight.mul_(1 + self._distance * signs)
         return moved
 
 
