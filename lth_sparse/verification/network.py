@@ -138,6 +138,15 @@ class Baseline:
             for weight in moved.parameters():
                 signs = torch.randint(0, 2, weight.shape, generator=draws).to(weight.device) * 2 - 1
                 weight.mul_(1 + self._distance * signs)
+        if error := self._of_winograd():
+            # It tells apart what is equal in PyTorch, such as pixels that no live weight sees, and pooling chooses.
+            def blurred(_: nn.Module, given: object, output: Tensor) -> Tensor:
+                noise = torch.randint(0, 2, output.shape, generator=draws).to(output) * 2 - 1
+                return output + error / 2 * output.detach().abs().max() * noise
+
+            for layer in moved.modules():
+                if isinstance(layer, nn.Conv2d):
+                    layer.register_forward_hook(blurred)
         return moved
 
 
