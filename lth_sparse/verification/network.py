@@ -4,19 +4,25 @@ Rounding is amplified on the way through a network, and at the corner of a ReLU 
 last bit decides which way a gradient takes. So the yardstick is not dense PyTorch's own error alone: it is the largest
 of that and of what becomes of the network when every weight moves by as many roundings as a sum of some hundred
 products errs by. Such an accident turns one entry over and leaves the rest, so errors are norms here.
+
+Winograd's algorithm errs by more, and tells apart what is equal in PyTorch, such as pixels that no live weight sees,
+among which a pooling then chooses. A backend that may use it has a yardstick of its own, whose convolutions err as it
+may.
 """
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.backends import winograd
+from lth_sparse.backends import registry, winograd
+from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.choices import OPERATIONS
+from lth_sparse.backends.cpp_winograd import WinogradKernels
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
 from lth_sparse.nn.masks import weight_name
 from lth_sparse.system.memory_formats import MEMORY_FORMATS
@@ -36,14 +42,25 @@ from lth_sparse.verification.training import loss_of, losses, targets_for, train
 
 MOVED_BY = 16
 """Roundings to float32, in which sums are accumulated, of every weight; or two of what is multiplied, if more."""
-MOVED = 5
+MOVED = 3
 """Networks with other signs of these roundings."""
+BLURRED = 5
+"""As many where convolutions err too: which corners are turned over is more of a chance."""
 TIMES_GROWTH = 4.0
 """Of a training's yardstick, which is a maximum over few runs."""
 SHOWS_LITTLE = 0.1
 """A bound above this says little about the backend."""
 Found = dict[str, dict[str, Tensor]]
 """Operation -> name of what it is the gradient of, or "" -> tensor."""
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """`errors`: the largest that dense PyTorch, or its like, has, by operation. `growth`: how far the losses of such
+    trainings are apart by each step, float64 [steps]."""
+
+    errors: Mapping[str, float]
+    growth: Tensor
 
 
 class Baseline:
@@ -53,34 +70,39 @@ class Baseline:
         self.subject, self.images, self.steps, self.seed = subject, images, steps, seed
         with torch.no_grad():
             self.targets = targets_for(copy.deepcopy(subject.model)(images), seed)
-        self._eps = max(
-            rounding(images.dtype, images.device, layer.spec)
+        specs = [
+            layer.spec
             for layer in sparsify(copy.deepcopy(subject.model), subject.masks, "dense").modules()
             if isinstance(layer, SparseConv2d | SparseLinear)
-        )
-        self._distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps, 2 * self._of_winograd())
-        model = subject.model
-        double = copy.deepcopy(model).double()
-        others = [model, *[self._moved(number) for number in range(MOVED)]]
-        self.truth = self.passes(copy.deepcopy(double), images.double())
-        # max() of Python would lose a NaN.
-        errors = [self.errors(self.passes(copy.deepcopy(other), images)) for other in others]
-        self._yardstick = {
-            operation: float(torch.tensor([each[operation] for each in errors]).max()) for operation in OPERATIONS
-        }
-        if not steps:
-            return
-        self.losses = self.trained(copy.deepcopy(model), images)
-        runs = [self.trained(double, images.double()), *[self.trained(other, images) for other in others[1:]]]
-        self._growth = torch.stack([(run - self.losses).abs() for run in runs]).amax(0).cummax(0).values
+        ]
+        self._eps = max(rounding(images.dtype, images.device, spec) for spec in specs)
+        by_winograd = any(WinogradKernels().supports(spec, images.dtype, images.device)[0] for spec in specs)
+        self._of_winograd = winograd.ERROR[winograd.setting()] if by_winograd else 0.0
+        self._double = copy.deepcopy(subject.model).double()
+        self.truth = self.passes(copy.deepcopy(self._double), images.double())
+        self.losses = self.trained(copy.deepcopy(subject.model), images) if steps else torch.zeros(0)
+        self._yardsticks: dict[float, Yardstick] = {}
 
-    def _of_winograd(self) -> float:
-        """What Winograd's algorithm may err by in this network, which turns over more corners than rounding does."""
-        if winograd.setting() == "off" or self.images.device.type != "cpu" or self.images.dtype != torch.float32:
-            return 0.0
-        layers = sparsify(copy.deepcopy(self.subject.model), self.subject.masks, "dense").modules()
-        by_it = any(isinstance(layer, SparseConv2d) and winograd.computes(layer.spec) for layer in layers)
-        return winograd.ERROR[winograd.setting()] if by_it else 0.0
+    def yardstick(self, backend: str) -> Yardstick:
+        """That of `backend`."""
+        kernels = candidates() if backend == "auto" else [backend, *registry.kernels(backend)]
+        error = self._of_winograd if WinogradKernels.name in kernels else 0.0
+        if error not in self._yardsticks:
+            self._yardsticks[error] = self._measured(error)
+        return self._yardsticks[error]
+
+    def _measured(self, error: float) -> Yardstick:
+        """Where a convolution may err by `error` of its largest output, beside rounding."""
+        moved = [self._moved(number, error) for number in range(BLURRED if error else MOVED)]
+        # max() of Python would lose a NaN.
+        errors = [self.errors(self.passes(copy.deepcopy(other), self.images)) for other in (self.subject.model, *moved)]
+        largest = {name: float(torch.tensor([each[name] for each in errors]).max()) for name in OPERATIONS}
+        if not self.steps:
+            return Yardstick(largest, self.losses)
+        runs = [self.trained(copy.deepcopy(self._double), self.images.double())]
+        runs += [self.trained(other, self.images) for other in moved]
+        growth = torch.stack([(run - self.losses).abs() for run in runs])
+        return Yardstick(largest, growth.amax(0).cummax(0).values)
 
     def passes(self, model: nn.Module, images: Tensor) -> Found:
         """Output of `model`, and the gradients of the loss by the images and by each parameter."""
@@ -113,33 +135,35 @@ class Baseline:
         torch.manual_seed(self.seed)
         return losses(training_step(model, images, self.targets, self.subject.masks), self.steps)
 
-    def judge(self, found: Found) -> dict[str, Judged]:
-        """Twice the yardstick, and two roundings."""
+    def judge(self, found: Found, backend: str) -> dict[str, Judged]:
+        """What `backend` found: twice the yardstick, and two roundings."""
+        yardstick = self.yardstick(backend).errors
         return {
-            operation: Judged(error, TIMES_DENSE * self._yardstick[operation] + 2 * self._eps)
+            operation: Judged(error, TIMES_DENSE * yardstick[operation] + 2 * self._eps)
             for operation, error in self.errors(found).items()
         }
 
-    def judge_training(self, ours: Tensor) -> Judged:
+    def judge_training(self, ours: Tensor, backend: str) -> Judged:
         """The step whose loss is nearest to its bound, or furthest beyond it, relative to dense PyTorch's loss."""
         scale = self.losses.abs().clamp_min(torch.finfo(torch.float64).tiny)
         # What is read is rounded to float32 at least.
-        allowed = TIMES_GROWTH * self._growth + torch.finfo(torch.float32).eps * scale
+        allowed = TIMES_GROWTH * self.yardstick(backend).growth + torch.finfo(torch.float32).eps * scale
         steps = [
             Judged(float(error), float(bound))
             for error, bound in zip((ours - self.losses).abs() / scale, allowed / scale, strict=True)
         ]
         return max(steps, key=lambda step: step.of_bound)
 
-    def _moved(self, number: int) -> nn.Module:
+    def _moved(self, number: int, error: float) -> nn.Module:
         draws = generator(self.seed, f"moved {number}")
+        distance = max(MOVED_BY * torch.finfo(torch.float32).eps, 2 * self._eps, 2 * error)
         moved = copy.deepcopy(self.subject.model)
         with torch.no_grad():
             for weight in moved.parameters():
                 signs = torch.randint(0, 2, weight.shape, generator=draws).to(weight.device) * 2 - 1
-                weight.mul_(1 + self._distance * signs)
-        if error := self._of_winograd():
-            # It tells apart what is equal in PyTorch, such as pixels that no live weight sees, and pooling chooses.
+                weight.mul_(1 + distance * signs)
+        if error:
+
             def blurred(_: nn.Module, given: object, output: Tensor) -> Tensor:
                 noise = torch.randint(0, 2, output.shape, generator=draws).to(output) * 2 - 1
                 return output + error / 2 * output.detach().abs().max() * noise
@@ -168,7 +192,7 @@ def _passes_verified(baseline: Baseline, backend: str, not_timed: str) -> Row:
     row = Row(subject.name, subject.sparsity, backend, "whole network", "network")
     try:
         sparse = sparsify(copy.deepcopy(subject.model), subject.masks, backend)
-        judged = baseline.judge(baseline.passes(sparse, baseline.images))
+        judged = baseline.judge(baseline.passes(sparse, baseline.images), backend)
         milliseconds: dict[str, float] = {}
         notes = [f"not timed: {not_timed}"]
         if not not_timed:
@@ -186,7 +210,7 @@ def _training_verified(baseline: Baseline, backend: str) -> Row:
     row = Row(subject.name, subject.sparsity, backend, f"training, {baseline.steps} steps", "training")
     try:
         sparse = sparsify(copy.deepcopy(subject.model), subject.masks, backend)
-        judged = {"loss": baseline.judge_training(baseline.trained(sparse, baseline.images))}
+        judged = {"loss": baseline.judge_training(baseline.trained(sparse, baseline.images), backend)}
     except Exception as error:
         return replace(row, failed=because(error))
     return replace(

@@ -14,7 +14,8 @@ Errors are differences from masked dense PyTorch in float64, each before its bou
 largest entry; allowed is twice what dense PyTorch errs by itself in this dtype, the rounding of a sum as long, and
 where cpp/winograd computed, 4e-6 (1e-6 with --winograd 2x2), which Winograd's algorithm errs by in float32.
 Of the whole network: the norm over the norm; what becomes of dense PyTorch when each weight moves by 16 roundings
-counts as its own error, too. Of a training: of the loss of a step from that of dense PyTorch; allowed is 4 times how
+counts as its own error, too, and by a backend that may use Winograd's algorithm, what becomes of it when each
+convolution errs as that may. Of a training: of the loss of a step from that of dense PyTorch; allowed is 4 times how
 far apart such networks, and float64, are by then. Times are medians, taken in turn: of the forward pass and both
 gradients; for the network, of a whole training step; dense and ours each in the faster of NCHW and channels_last."""
 
