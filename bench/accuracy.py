@@ -19,7 +19,7 @@ import torch
 import lth_sparse
 from lth_sparse.backends import winograd
 from lth_sparse.lottery.playing import Request, play
-from lth_sparse.run import parser
+from lth_sparse.run import options_but
 from lth_sparse.settings import config
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import slug, write_entries
@@ -67,10 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
-        options = vars(parser().parse_args(rest))
-        options.pop("resume", None)
-        if settled := [config.flag(name) for name in SETTLED if name in options]:
-            raise InputError(f"{', '.join(settled)}: this command settles it itself")
+        options = options_but(SETTLED, rest)
         if chosen.seeds < 1:
             raise InputError(f"--seeds {chosen.seeds}: expected at least 1")
         settings, command = config.build(options), home.command(PROGRAM, given)

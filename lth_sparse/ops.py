@@ -26,8 +26,10 @@ from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
+from lth_sparse.system.differentiation import only_once
 from lth_sparse.system.errors import BackendError
 
+_NO_SECOND = "sparse layers have no second derivative: use lth_sparse.densify(model) to differentiate twice"
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -163,8 +165,7 @@ def _differentiable(way: _Straight | _Dispatched, x: Tensor, values: Tensor, bia
 
 
 def _gradient(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    # In a backward pass, gradients are enabled only under create_graph=True.
-    gradient: Tensor = _Gradient.apply(compute, *arguments) if torch.is_grad_enabled() else compute(*arguments)
+    gradient: Tensor = only_once(_NO_SECOND, compute, *arguments)
     return gradient
 
 
@@ -194,20 +195,6 @@ class _Layer(Function):
         if needs_bias:
             grad_bias = grad_out.sum((0, 2, 3) if grad_out.dim() == 4 else 0)
         return grad_x, grad_values, grad_bias, None
-
-
-class _Gradient(Function):
-    """A gradient, which says that it cannot be differentiated if someone tries."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
-        return compute(*arguments)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        raise NotImplementedError(
-            "sparse layers have no second derivative: use lth_sparse.densify(model) to differentiate twice"
-        )
 
 
 # The operators: their schemas, and what each dispatch key does with a call. register_autograd and custom_op would

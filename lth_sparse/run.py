@@ -68,6 +68,15 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     return made
 
 
+def options_but(settled: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
+    """What a command line gives, for a program that settles some options itself. Raises InputError where it gives one
+    of these."""
+    options = vars(parser().parse_args(arguments))
+    if given := [config.flag(name) for name in settled if name in options]:
+        raise InputError(f"{', '.join(given)}: this command settles it itself")
+    return options
+
+
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     """Runs the command line; gives its exit status: 0 done, 2 bad input, told in one line on standard error."""
     given = sys.argv[1:] if arguments is None else list(arguments)

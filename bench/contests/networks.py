@@ -29,6 +29,10 @@ TIMES_DENSE = 10.0
 nothing, and a rounding grows."""
 
 
+Layers = list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]]
+"""The layers in the order of a step, with the shapes of their inputs."""
+
+
 @dataclass(frozen=True)
 class Timed:
     """A contest that is over, and how far the logits of each side are from float64 at each sparsity."""
@@ -37,7 +41,7 @@ class Timed:
     device: torch.device
     times: Times
     errors: dict[tuple[str, float], float]
-    works: dict[float, list[Work]]
+    layers: dict[float, Layers]
 
 
 def measure(network: Network, device: torch.device, sparsities: Sequence[float], backends: Sequence[str]) -> Timed:
@@ -70,16 +74,17 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
     if 0.0 in sparsities:
         found |= {_dense(0.0, layout): steps.step(network, "dense", 0.0, layout, device) for layout in LAYOUTS}
     found |= {name_of(*choice): steps.step(network, *choice, device) for choice in ours}
-    works = {sparsity: _works(network, sparsity) for sparsity in sparsities}
+    layers = {sparsity: _layers(network, sparsity) for sparsity in sparsities}
     times = Contest(network.name, found, stopwatch.of(device)).run(network.seconds)
-    return Timed(network, device, times, errors, works)
+    return Timed(network, device, times, errors, layers)
 
 
 def findings(timed: Timed, ceilings: Ceilings) -> Findings:
     """The step of every side, and on the CPU the rows: every side in its better layout, as the command line has it."""
     operations = []
     rows = []
-    for sparsity in timed.works:
+    for sparsity, layers in timed.layers.items():
+        works = _works(layers)
         against = timed.times.best(_dense(sparsity, layout) for layout in LAYOUTS)
         shown = {("dense", against.rpartition(", ")[2]): against} | _ours(timed, sparsity)
         for (backend, layout), side in shown.items():
@@ -89,7 +94,7 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
                     (backend, layout),
                     timed.times.of(side),
                     timed.times.of(against),
-                    timed.works[sparsity],
+                    works,
                     ceilings,
                     timed.errors[side, sparsity],
                 )
@@ -98,7 +103,7 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
                 names = {layout: name_of(backend, sparsity, layout) for layout in LAYOUTS}
                 each = {layout: timed.times.row(name, against, sparsity) for layout, name in names.items()}
                 said = [f"{layout} {row.by_minimum:.2f}" for layout, row in each.items()]
-                note = ", ".join([_kernels(timed.network, backend, sparsity), *said])
+                note = ", ".join([_kernels(layers, backend), *said])
                 goal = NEVER_SLOWER if backend == "auto" else timed.network.goals[sparsity]
                 rows.append(timed.times.row(side, against, sparsity, goal, note))
     return Findings(rows, timed.times.summary() if timed.device.type == "cpu" else [], operations)
@@ -137,25 +142,25 @@ def _error(network: Network, backend: str, sparsity: float, layout: str, exact: 
         return relative(model(images), exact)
 
 
-def _works(network: Network, sparsity: float) -> list[Work]:
+def _works(layers: Layers) -> list[Work]:
     """Of the convolutions and linear layers in a step; the images need no gradient."""
-    first, *others = [work.of_layer(layer.spec, layer.mask, shape) for layer, shape in _layers(network, sparsity)]
+    first, *others = [work.of_layer(layer.spec, layer.mask, shape) for layer, shape in layers]
     del first["grad_input"]
     return [each for of in (first, *others) for each in of.values()]
 
 
-def _kernels(network: Network, backend: str, sparsity: float) -> str:
+def _kernels(layers: Layers, backend: str) -> str:
     """How many operations of a step each kernel computes: of cpp by its rule, by what auto chose in either layout."""
     counted: Counter[str] = Counter()
-    for layer, shape in _layers(network, sparsity):
+    for layer, shape in layers:
         counted.update(kernels_of(backend, layer.spec, layer.mask, shape))
     return " and ".join(f"{name} {count}" for name, count in counted.most_common())
 
 
-def _layers(network: Network, sparsity: float) -> list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]]:
+def _layers(network: Network, sparsity: float) -> Layers:
     """The convolutions and linear layers in the order of a step, and the shapes of their inputs."""
     model, masks = steps.pruned(network, sparsity, "contiguous", CPU)
-    found: list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]] = []
+    found: Layers = []
 
     def note(layer: nn.Module, given: tuple[Tensor], _: Tensor) -> None:
         assert isinstance(layer, SparseConv2d | SparseLinear)

@@ -28,7 +28,7 @@ from bench.lottery.played import SIDES, play, with_fewer
 from lth_sparse import __version__, data, models
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.nn.masks import prunable
-from lth_sparse.run import parser
+from lth_sparse.run import options_but
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
@@ -76,10 +76,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _play(chosen: argparse.Namespace, rest: Sequence[str], command: str) -> int:
-    options = vars(parser().parse_args(rest))
-    if settled := [config.flag(name) for name in OURS if name in options]:
-        raise InputError(f"{', '.join(settled)}: this command settles it itself")
-    settings = config.build(DEFAULTS | options)
+    settings = config.build(DEFAULTS | options_but(OURS, rest))
     device = device_called(settings.device)
     if device.type == "cuda":
         make_deterministic()

@@ -13,7 +13,7 @@
 #include "stream.h"
 #include "target.h"
 
-LTH_SPARSE_PUSH_TARGET("avx2,fma")
+LTH_SPARSE_PUSH_AVX2
 #define VECTOR_NAMESPACE avx2
 #include "vector_avx2.h"
 namespace lth_sparse::avx2 {

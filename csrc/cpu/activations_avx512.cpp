@@ -18,7 +18,7 @@
 #include "stream.h"
 #include "target.h"
 
-LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx2,fma")
+LTH_SPARSE_PUSH_AVX512
 #include "vector_avx512.h"
 namespace lth_sparse::avx512 {
 #include "each_vector.h"

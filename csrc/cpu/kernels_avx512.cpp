@@ -16,7 +16,7 @@
 #include "inline.h"
 #include "target.h"
 
-LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx2,fma")
+LTH_SPARSE_PUSH_AVX512
 #define VECTOR_NAMESPACE avx512
 #include "vector_avx2.h"
 #include "vector_avx512.h"

@@ -8,6 +8,9 @@
 
 #define LTH_SPARSE_PRAGMA(text) _Pragma(#text)
 
+#define LTH_SPARSE_PUSH_AVX2 LTH_SPARSE_PUSH_TARGET("avx2,fma")
+#define LTH_SPARSE_PUSH_AVX512 LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx2,fma")
+
 #if defined(__clang__)
 #define LTH_SPARSE_PUSH_TARGET(features) \
   LTH_SPARSE_PRAGMA(clang attribute push(__attribute__((target(features))), apply_to = function))

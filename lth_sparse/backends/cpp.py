@@ -27,7 +27,7 @@ class CppBackend:
 
     def refuses(self, device: torch.device) -> str:
         """Every device but the CPU."""
-        return _SPARSE.refuses(device)
+        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Every layer in float32 and float64 on the CPU."""

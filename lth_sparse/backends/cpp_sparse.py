@@ -43,7 +43,7 @@ class SparseKernels:
 
     def refuses(self, device: torch.device) -> str:
         """Every device but the CPU."""
-        return "" if device.type == "cpu" else f"the layer is on {device}, and the C++ kernels run on the CPU"
+        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Every layer in float32 and float64 on the CPU."""

@@ -22,7 +22,7 @@ class WinogradKernels:
 
     def refuses(self, device: torch.device) -> str:
         """Every device but the CPU."""
-        return "" if device.type == "cpu" else f"the layer is on {device}, and the C++ kernels run on the CPU"
+        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """3 x 3 convolutions of stride 1 in float32 on the CPU."""

@@ -12,6 +12,11 @@ from lth_sparse.backends.base import memory_format
 from lth_sparse.plans.layer_spec import LayerSpec
 
 
+def refuses(device: torch.device) -> str:
+    """Why the kernels compute nothing on `device`, "" where they do."""
+    return "" if device.type == "cpu" else f"the layer is on {device}, and the C++ kernels run on the CPU"
+
+
 def _load() -> str:
     """Load the extension; "" when its operators can be called, else the reason why not."""
     reason = extension.load("_cpu", "install a C++ compiler, then run 'pip install --no-build-isolation -e .'")

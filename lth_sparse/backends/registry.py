@@ -34,8 +34,8 @@ def register(
 
 def backends() -> dict[str, str]:
     """Name -> "" if the backend can be used here, else the reason why not."""
-    within = {kernel for kernels in _kernels.values() for kernel in kernels}
-    return {name: reason for name, reason in with_kernels().items() if name not in within}
+    names = [name for name in dict.fromkeys([*_NAMES, *_unusable]) if name not in _all_kernels()]
+    return {name: _reason(name) for name in names}
 
 
 def kernels(name: str) -> list[str]:
@@ -45,8 +45,11 @@ def kernels(name: str) -> list[str]:
 
 def with_kernels() -> dict[str, str]:
     """The same, and the kernels of those backends that have several."""
-    within = [kernel for kernels in _kernels.values() for kernel in kernels]
-    return {name: _reason(name) for name in dict.fromkeys([*_NAMES, *_unusable, *within])}
+    return backends() | {kernel: _reason(kernel) for kernel in _all_kernels()}
+
+
+def _all_kernels() -> list[str]:
+    return [kernel for kernels in _kernels.values() for kernel in kernels]
 
 
 def _reason(name: str) -> str:

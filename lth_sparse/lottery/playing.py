@@ -64,9 +64,9 @@ def play(request: Request) -> tuple[RunDirectory, Record]:
             store.refuse_if_taken()
         if request.resume:
             say(f"there is no run under {request.out} yet: starting it")
-    settings = replace(settings, winograd=settings.winograd or winograd.setting())
-    with winograd.limited(settings.winograd or winograd.setting()):
-        return _play_settled(request, settings, store, before)
+    largest = settings.winograd or winograd.setting()
+    with winograd.limited(largest):
+        return _play_settled(request, replace(settings, winograd=largest), store, before)
 
 
 def _play_settled(

@@ -5,7 +5,6 @@ The kernels are csrc/activation_ops.cpp's; images are float32 [N, C, H, W] on th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,7 +13,9 @@ from torch.autograd import Function, forward_ad
 
 from lth_sparse.backends import cpu_operators
 from lth_sparse.backends.base import memory_format
+from lth_sparse.system.differentiation import only_once
 
+_NO_SECOND = "fused layers have no second derivative: differentiate twice a model that lth_sparse.fuse did not fuse"
 UNUSABLE = cpu_operators.UNUSABLE
 """Why the operators cannot be called here; "" when they can."""
 
@@ -103,7 +104,8 @@ class _BatchNormReLU(Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, *saved = ctx.saved_tensors
-        gradients = _once(
+        gradients = only_once(
+            _NO_SECOND,
             _operators().batch_norm_relu_backward,
             grad_out.contiguous(memory_format=memory_format(x)),
             x,
@@ -126,7 +128,8 @@ class _ReLUMaxPool(Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> Tensor:
         (taken,) = ctx.saved_tensors
-        gradient: Tensor = _once(
+        gradient: Tensor = only_once(
+            _NO_SECOND,
             _operators().relu_max_pool_backward,
             grad_out.contiguous(memory_format=ctx.layout),
             taken,
@@ -134,22 +137,3 @@ class _ReLUMaxPool(Function):
             ctx.layout == torch.channels_last,
         )
         return gradient
-
-
-def _once(compute: Callable[..., Any], *arguments: Any) -> Any:
-    # In a backward pass, gradients are enabled only under create_graph=True.
-    return _Gradient.apply(compute, *arguments) if torch.is_grad_enabled() else compute(*arguments)
-
-
-class _Gradient(Function):
-    """Gradients, which say that they cannot be differentiated if someone tries."""
-
-    @staticmethod
-    def forward(ctx: Any, compute: Callable[..., Any], *arguments: Any) -> Any:
-        return compute(*arguments)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> Tensor:
-        raise NotImplementedError(
-            "fused layers have no second derivative: differentiate twice a model that lth_sparse.fuse did not fuse"
-        )

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
+from lth_sparse.backends import winograd
 from lth_sparse.settings.presets import PRESETS
 from lth_sparse.system.command_line import fractions
 from lth_sparse.system.errors import InputError
@@ -106,9 +107,9 @@ class Config:
     )
     winograd: str | None = option(
         None,
-        "on the CPU, the largest tile of Winograd's algorithm, whose float32 is up to 4e-6 off, for 3 x 3 convolutions "
-        "(default: what LTH_SPARSE_WINOGRAD says, or 4x4)",
-        ("off", "2x2", "4x4"),
+        "on the CPU, the largest tile of Winograd's algorithm, whose float32 is up to "
+        f"{winograd.ERROR['4x4']:.0e} off, for 3 x 3 convolutions (default: what {winograd.VARIABLE} says, or 4x4)",
+        winograd.SETTINGS,
     )
     seed: int = option(0, "seeds the weights, the split, the order of the images and the augmentation")
     device: str = option("auto", "device: auto (a GPU when there is one), cpu, cuda, cuda:1, ...")

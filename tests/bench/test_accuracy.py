@@ -39,5 +39,7 @@ def test_every_seed_is_played_with_and_without_it(tmp_path: Path, capsys: pytest
 def test_what_it_settles_itself_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert accuracy.main([*TINY, "--backend", "dense"]) == 2
     assert "--backend: this command settles it itself" in capsys.readouterr().err
+    assert accuracy.main([*TINY, "--resume"]) == 2
+    assert "--resume: this command settles it itself" in capsys.readouterr().err
     assert accuracy.main([*TINY, "--seeds", "0"]) == 2
     assert "--seeds 0: expected at least 1" in capsys.readouterr().err

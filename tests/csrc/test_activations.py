@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from lth_sparse.backends import cpu_operators
 from tests.csrc.test_cpp_kernels import LOWER
 from tests.poison import poisoned_memory
+from tests.threads import at_threads
 
 pytestmark = pytest.mark.skipif(
     bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"
@@ -158,14 +159,8 @@ def test_nan_and_infinity_go_where_pytorchs_go(kind, layout):
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
 def test_bits_do_not_depend_on_threads(kind, layout):
-    case, threads = Case((16, 33, 18, 18), kind), torch.get_num_threads()
-    found = []
-    try:
-        for count in (1, 2, 3):
-            torch.set_num_threads(count)
-            found.append(case.ours(layout))
-    finally:
-        torch.set_num_threads(threads)
+    case = Case((16, 33, 18, 18), kind)
+    found = at_threads(lambda: case.ours(layout), 1, 2, 3)
     for other in found[1:]:
         for name, value in found[0].items():
             assert value is None or torch.equal(value, other[name]), name

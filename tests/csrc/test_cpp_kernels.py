@@ -12,6 +12,7 @@ from lth_sparse.backends import registry
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from tests.poison import poisoned_memory
+from tests.threads import at_threads
 
 pytestmark = pytest.mark.skipif(
     bool(registry.backends()["cpp"]), reason=f"cpp cannot be used here: {registry.backends()['cpp']}"
@@ -116,14 +117,7 @@ def test_every_way_to_cut_a_layer_up(spec, input_shape, layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
 def test_the_same_bits_at_any_number_of_threads(spec, input_shape, layout):
-    before = torch.get_num_threads()
-    try:
-        outputs = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            outputs.append(computed(spec, input_shape, torch.float32, layout)[0])
-    finally:
-        torch.set_num_threads(before)
+    outputs = at_threads(lambda: computed(spec, input_shape, torch.float32, layout)[0], 1, 2, 5)
     for others in outputs[1:]:
         for one, other in zip(outputs[0], others, strict=True):
             assert torch.equal(one, other)

@@ -9,6 +9,7 @@ from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from tests.csrc.test_cpp_kernels import LAYOUTS, LOWER, run_with
 from tests.poison import poisoned_memory
+from tests.threads import at_threads
 
 pytestmark = pytest.mark.skipif(
     bool(registry.backends()["cpp"]), reason=f"cpp cannot be used here: {registry.backends()['cpp']}"
@@ -90,14 +91,7 @@ def test_every_way_to_cut_a_layer_up(spec, input_shape, density, layout, setting
 @pytest.mark.parametrize(("spec", "input_shape", "density"), SHAPES.values(), ids=SHAPES)
 def test_the_same_bits_at_any_number_of_threads(spec, input_shape, density):
     given = made(spec, input_shape, density)
-    before = torch.get_num_threads()
-    try:
-        outputs = []
-        for threads in (1, 2, 5):
-            torch.set_num_threads(threads)
-            outputs.append(computed(spec, *given, 4))
-    finally:
-        torch.set_num_threads(before)
+    outputs = at_threads(lambda: computed(spec, *given, 4), 1, 2, 5)
     for others in outputs[1:]:
         for one, other in zip(outputs[0], others, strict=True):
             assert torch.equal(one, other)
@@ -124,6 +118,16 @@ def test_what_is_not_finite_spoils_the_tiles_that_see_it_and_no_others(value, se
     of_channel = torch.zeros(spec.weight_shape, dtype=torch.bool)
     of_channel[:, 1] = True
     assert torch.equal(~torch.isfinite(grad_weight.view(spec.weight_shape)), of_channel)
+
+
+def test_outputs_of_an_image_do_not_depend_on_the_batch():
+    # Large weights: few tiles are computed in another order than many.
+    spec = conv2d(260, 250)
+    mask, x, values, bias, _ = made(spec, (300, 260, 2, 4), 0.02)
+    pattern = Pattern.from_mask(mask)
+    weights = (pattern.row_offsets, pattern.column_indices, spec.to_ints()[1:])
+    many, few = (torch.ops.lth_sparse_cpu.winograd_forward(each, values, bias, *weights, 4) for each in (x, x[:9]))
+    assert torch.equal(many[:9], few)
 
 
 def test_weights_that_are_too_large_to_be_kept():

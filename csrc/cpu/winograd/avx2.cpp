@@ -15,7 +15,7 @@
 #include "../target.h"
 #include "tiling.h"
 
-LTH_SPARSE_PUSH_TARGET("avx2,fma")
+LTH_SPARSE_PUSH_AVX2
 #define VECTOR_NAMESPACE avx2
 #include "../vector_avx2.h"
 namespace lth_sparse::avx2 {

@@ -6,11 +6,13 @@
 // transformed 64 channels at a time and used from L2, never written out, against the patches of all tiles, shared. So are
 // weights of more than 128 MB, 256 tiles at a time.
 //
-// grad_weight has two as well. Where its sums are small, up to 16 parts of the tiles have sums of their own, added at the
-// end; else patches and gradients of all tiles are transformed first, and a task is 64 x 64 channels of the weight.
+// grad_weight has three. Where its sums are small, up to 16 parts of the tiles have sums of their own, added at the end; else
+// patches and gradients are transformed first, and a task is one point, or, where the sums are larger than caches, 64 x 64
+// channels of the weight.
 //
-// What bounds it: the multipliers. Measured on two Zen 5 cores (docs/results/README.md has the rows): products are 65 to 90 % of
-// the time, the transform of the input 6 to 30 % (the fewer channels, the more), that of the output up to 25 % at 16 channels.
+// What bounds it: the multipliers. On two Zen 5 cores (bench/results/cpu-amd-epyc.json, `operations`, nothing pruned, a quarter
+// of the products counted) the forward pass sustains 65, 70 and 64 % of their ceiling at 64, 128 and 256 channels, 46 % at 32
+// and 27 % at 16, where transforms are the larger part; grad_weight 56, 65 and 49 %.
 //
 // Include like ../engine.h, after the other headers of this folder.
 
