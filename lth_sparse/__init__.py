@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+__version__ = "0.1.0"
+
 # The kernels live in kernels/ at the root of the repository and are installed as lth_sparse.kernels. A bare checkout
 # has no installer to map them, so there the root joins the search path of this package.
 if importlib.util.find_spec("lth_sparse.kernels") is None:
@@ -12,12 +14,22 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.backends.winograd import set_winograd
-from lth_sparse.nn import SparseConv2d, SparseLinear, densify, fuse, parameter_groups, sparsify
+from lth_sparse.lottery.lottery import Lottery
+from lth_sparse.lottery.own_loop import prove_training, prune, rewind, snapshot
+from lth_sparse.nn import (
+    SparseConv2d,
+    SparseLinear,
+    densify,
+    fuse,
+    get_masks,
+    parameter_groups,
+    set_masks,
+    sparsify,
+)
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
-__version__ = "0.1.0"
-
 __all__ = [
+    "Lottery",
     "SparseConv2d",
     "SparseLinear",
     "Ticket",
@@ -25,10 +37,16 @@ __all__ = [
     "backends",
     "densify",
     "fuse",
+    "get_masks",
     "load_ticket",
     "parameter_groups",
+    "prove_training",
+    "prune",
     "read_ticket",
+    "rewind",
     "save_ticket",
+    "set_masks",
     "set_winograd",
+    "snapshot",
     "sparsify",
 ]

@@ -18,8 +18,9 @@ from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choices
 from lth_sparse.data.dataset import Dataset, Split
 from lth_sparse.lottery.choosing import Chooser
-from lth_sparse.lottery.rounds import Callbacks, Lottery
+from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.lottery.task import Task, Way
+from lth_sparse.lottery.task_trainer import TaskTrainer
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
 from lth_sparse.storage.record import STEP, Record
@@ -51,13 +52,14 @@ class Side:
         self._turns: Turns | None = None
         self.task = Task(settings, dataset, network, device)
         self._chooser = Chooser(self.task, backend, choices, self.store, ALWAYS)
-        self._lottery = Lottery(self.task, self._chooser, self.store, Callbacks(on_round=self._round_over))
+        trainer = TaskTrainer(self.task, self._chooser)
+        self._rounds = Rounds(trainer, self.store, Callbacks(on_round=self._round_over), self.task.memory_format)
 
     def play(self, turns: Turns) -> None:
         """All rounds, the other side's in between."""
         self._turns = turns
         with self.store.held():
-            self.record = self._lottery.run(resume=False)
+            self.record = self._rounds.play(resume=False)
 
     def _round_over(self, record: Record) -> None:
         assert self._turns is not None

@@ -77,6 +77,11 @@ def candidates() -> list[str]:
     return [kernel for name in names for kernel in registry.kernels(name)]
 
 
+def gain_by_zeros_alone(names: Sequence[str], device: torch.device) -> bool:
+    """Whether none of these candidates could gain on dense where nothing is pruned: of cpp's kernels, some do."""
+    return device.type != "cpu" or not any(name.partition("/")[0] == "cpp" for name in names)
+
+
 @registry.register("auto")
 class AutoBackend:
     """Measures the candidates the first time that it meets an operation, then remembers; shapes as in `Backend`.

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from lth_sparse.backends import winograd
-from lth_sparse.backends.auto import candidates
+from lth_sparse.backends.auto import candidates, gain_by_zeros_alone
 from lth_sparse.backends.choices import Choice, Choices, StepKey
 from lth_sparse.backends.registry import with_kernels
 from lth_sparse.lottery.choice_rows import chosen, format_times, layers_chosen
@@ -65,7 +65,8 @@ class Chooser:
 
     def _by_auto(self, masks: Masks, round: int) -> tuple[Way, list[Chosen]]:
         dense, rows = self.dense(masks, round), []
-        if self._cannot_win(masks):
+        whole = all(bool(mask.all()) for mask in masks.values())
+        if whole and gain_by_zeros_alone(candidates(), self._task.device):
             way, choice, why = dense, Choice("dense"), "nothing is pruned"
         else:
             ours = self._way("auto", masks, round)
@@ -75,12 +76,6 @@ class Chooser:
         note = "; ".join(part for part in (why, self._formats_told(masks, "auto", "dense")) if part)
         step = chosen(round, "", masking.density(masks), STEP, choice, note)
         return way, [*rows, replace(step, memory_format=way.memory_format)]
-
-    def _cannot_win(self, masks: Masks) -> bool:
-        """Where nothing is pruned, kernels that gain by zeros have nothing to gain; not all of cpp's are such."""
-        whole = all(bool(mask.all()) for mask in masks.values())
-        by_cpp = any(name.partition("/")[0] == "cpp" for name in candidates())
-        return whole and not (self._task.device.type == "cpu" and by_cpp)
 
     def _layers(self, way: Way, masks: Masks, round: int) -> list[Chosen]:
         training = self._task.contestant(way, masks, round)

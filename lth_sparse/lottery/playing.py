@@ -18,8 +18,9 @@ from lth_sparse.backends.registry import get, resolve
 from lth_sparse.lottery.choosing import Chooser, choices_of
 from lth_sparse.lottery.description import describe, refuse_if_changed, settings_of
 from lth_sparse.lottery.progress import notice
-from lth_sparse.lottery.rounds import Callbacks, Lottery
+from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.lottery.task import Task
+from lth_sparse.lottery.task_trainer import TaskTrainer
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.settings.presets import INTERPRETED
@@ -146,7 +147,7 @@ def _play(task: Task, chooser: Chooser, store: RunDirectory, info: dict[str, Any
             report.write(store.path, info, record)
             reported = time.monotonic()
 
-    lottery = Lottery(task, chooser, store, Callbacks(on_rewind_saved, on_round))
+    rounds = Rounds(TaskTrainer(task, chooser), store, Callbacks(on_rewind_saved, on_round), task.memory_format)
     if not resume:
         store.write_info(info)
     backend = chooser.backend
@@ -160,4 +161,4 @@ def _play(task: Task, chooser: Chooser, store: RunDirectory, info: dict[str, Any
             f"right, not how fast they are. The run has {size} a training and {settings.pruning.rounds} rounds "
             "(--iterations, --rounds)"
         )
-    return lottery.run(resume)
+    return rounds.play(resume)

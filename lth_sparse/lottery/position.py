@@ -5,18 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lth_sparse.lottery.proof import Weights
-from lth_sparse.lottery.training import Training
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings.config import Config
 from lth_sparse.storage.record import Record
 from lth_sparse.storage.ticket import pack, unpack
 
 TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
-"""What `Training.state` gives and `Training.restore` takes."""
+"""(tensors, JSON-ready data): what a training gives to be written, and takes to go on."""
 
 
 @dataclass
@@ -38,9 +35,9 @@ class Position:
     trained: Weights = field(default_factory=dict)
     trained_by: str = ""
 
-    def to_state(self, training: Training, saved_sha256: str, config: Config) -> TrainingState:
-        """(tensors, JSON-ready data) of a run in the middle of `training`, after an epoch."""
-        tensors, progress = training.state()
+    def to_state(self, training: TrainingState, saved_sha256: str, settings: dict[str, Any]) -> TrainingState:
+        """(tensors, JSON-ready data) of a lottery with these settings, in the middle of `training`."""
+        tensors, progress = training
         tensors |= {f"mask/{name}": pack(mask) for name, mask in self.masks.items()}
         tensors |= {f"trained/{name}": value for name, value in self.trained.items()}
         return tensors, {
@@ -52,18 +49,17 @@ class Position:
             "record": self.record.to_json(),
             "training": progress,
             "saved_sha256": saved_sha256,
-            "config": config.to_json(),
+            "config": settings,
         }
 
-    def at(self, tensors: dict[str, Tensor], state: dict[str, Any], device: torch.device) -> Position:
-        """The position that `to_state` wrote, on `device`; its masks have the shapes of those here."""
+    def at(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Position:
+        """The position that `to_state` wrote; its masks have the shapes and the devices of those here."""
         masks = {
-            name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(device) for name, mask in self.masks.items()
+            name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(mask.device)
+            for name, mask in self.masks.items()
         }
         trained = {
-            name.removeprefix("trained/"): value.to(device)
-            for name, value in tensors.items()
-            if name.startswith("trained/")
+            name.removeprefix("trained/"): value for name, value in tensors.items() if name.startswith("trained/")
         }
         record = Record.from_json(state["record"])
         # States of version 0.1.0 have no format: there was one for each network.

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lth_sparse.lottery.training import Training
 from lth_sparse.storage.record import Round
-from lth_sparse.system.messages import say
+from lth_sparse.system.messages import clock, say
 
 STEPS_BETWEEN_UPDATES = 10
 
@@ -74,7 +74,7 @@ class Progress:
         say(
             f"round {row.round}/{self._rounds}: {row.density:.1%} of the weights left, epoch {row.epochs}, "
             f"loss {row.train_loss:.4f}, test accuracy {row.accuracy_retrained:.2%}{against}{random}, "
-            f"{images_per_second:,.0f} images/s, {_clock(pace * (self._rounds - row.round))} left"
+            f"{images_per_second:,.0f} images/s, {clock(pace * (self._rounds - row.round))} left"
         )
 
 
@@ -84,9 +84,3 @@ def _figures(training: Training) -> str:
         point = training.curve[-1]
         parts += [f"loss {point.train_loss:.4f}", f"accuracy {point.validation_accuracy:.2%}"]
     return ", ".join([*parts, f"{training.images_per_second:,.0f} images/s"])
-
-
-def _clock(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

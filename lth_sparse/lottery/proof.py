@@ -7,13 +7,14 @@ freezes every negative weight, an optimizer whose momentum crosses rounds.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.nn.masks import Masks, apply, prunable, weight_name
+from lth_sparse.nn.forms import dense_state
+from lth_sparse.nn.masks import Masks, apply, weight_name
 from lth_sparse.storage import sealed
 from lth_sparse.system.errors import ProofError
 
@@ -34,12 +35,12 @@ NEGLIGIBLE_GRADIENT = 1e-4
 
 
 def copy_of(model: nn.Module) -> Weights:
-    """The weights and buffers of `model`, copied: `.to()` and `state_dict()` give back the same tensors."""
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+    """The weights and buffers of `model`, in their dense form, copied: `state_dict()` gives back the same tensors."""
+    return {name: tensor.detach().clone() for name, tensor in dense_state(model).items()}
 
 
 def rewind(model: nn.Module, weights: Weights, masks: Masks) -> None:
-    """Puts saved weights and buffers back into `model`, with the pruned weights exactly zero."""
+    """Puts saved weights and buffers back into a dense `model`, with the pruned weights exactly zero."""
     model.load_state_dict(weights)
     apply(model, masks)
 
@@ -51,14 +52,15 @@ def _require(holds: bool, statement: str, detail: str) -> tuple[str, str]:
 
 
 def before_training(
-    model: nn.Module, masks: Masks, saved: Saved, start: Weights, optimizer: torch.optim.Optimizer
+    model: nn.Module, masks: Masks, saved: Saved, start: Weights, optimizer: torch.optim.Optimizer | None
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails.
 
-    `start`: the weights that the network was given, before its mask: the saved ones for a ticket.
+    `model`: in any form, dense, sparse or under torch.nn.utils.prune. `start`: the weights that it was given, before
+    its mask: the saved ones for a ticket. `optimizer`: None where it does not exist yet, or is not known.
     """
     now = sealed.digest(saved.weights)
-    state = model.state_dict()
+    state = dense_state(model)
     weight_of = {weight_name(name): mask for name, mask in masks.items()}
     shared = [name for name, tensor in saved.weights.items() if tensor.data_ptr() == state[name].data_ptr()]
     differing = []
@@ -67,7 +69,7 @@ def before_training(
         if not _same_bits(state[name], expected):
             differing.append(name)
     pruned = sum(int((~mask).sum()) for mask in masks.values())
-    return [
+    statements = [
         _require(
             now == saved.sha256,
             "the saved weights are those of the record",
@@ -83,33 +85,34 @@ def before_training(
             "w == w0 * mask, bit for bit",
             f"{', '.join(differing)} differ" if differing else f"{pruned} pruned weights are 0, all else is as saved",
         ),
-        _require(
-            len(optimizer.state) == 0,
-            "the optimizer starts empty",
-            f"{len(optimizer.state)} entries of state",
-        ),
     ]
+    if optimizer is not None:
+        entries = len(optimizer.state)
+        statements.append(_require(entries == 0, "the optimizer starts empty", f"{entries} entries of state"))
+    return statements
 
 
 def after_training(
-    model: nn.Module, masks: Masks, start: Weights, gradient_at_start: Callable[[], dict[str, Tensor]]
+    model: nn.Module, masks: Masks, start: Weights, gradient_at_start: Callable[[], Mapping[str, Tensor]]
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a trained ticket; raises ProofError for the first that fails.
 
-    `start`: as for `before_training`. `gradient_at_start()` gives the gradient of the loss there, by layer. It is
-    asked only when the live weights of one sign in some layer all stood still, to tell a ticket that is cut off from
-    its output there from a mistake in the masking.
+    `model`, `start`: as for `before_training`. `gradient_at_start()` gives the gradient of the loss there, by layer. It
+    is asked only when the live weights of one sign in some layer all stood still, to tell a ticket that is cut off from
+    its output there from a mistake in the masking; where it gives none for a layer, others have to have moved.
     """
-    weights = prunable(model)
+    state = dense_state(model)
+    weights = {name: state[weight_name(name)] for name in masks}
     revived = sum(int((weight[~masks[name]] != 0).sum()) for name, weight in weights.items())
     statements = [
         _require(revived == 0, "every pruned weight is exactly 0 after training", f"{revived} pruned weights are not")
     ]
-    gradient: dict[str, Tensor] | None = None
+    gradient: Mapping[str, Tensor] | None = None
     for sign, direction in (("positive", 1), ("negative", -1)):
         alive = moved = 0
         frozen: list[str] = []
         unreached: list[str] = []
+        unknown: list[str] = []
         for name, weight in weights.items():
             began = start[weight_name(name)]
             chosen = masks[name] & (direction * began > 0)
@@ -117,14 +120,17 @@ def after_training(
             alive, moved = alive + int(chosen.sum()), moved + moved_here
             if not moved_here and bool(chosen.any()):
                 gradient = gradient_at_start() if gradient is None else gradient
+                if name not in gradient:
+                    unknown.append(name)
+                    continue
                 reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * began[chosen].abs()
                 (frozen if bool(reached.any()) else unreached).append(name)
         detail = f"{moved} of {alive} moved"
         detail += f"; none in {', '.join(frozen)}" if frozen else ""
         detail += f"; no gradient reaches those of {', '.join(unreached)}" if unreached else ""
-        statements.append(
-            _require(not frozen, f"live {sign} weights moved in every layer that a gradient reaches", detail)
-        )
+        detail += f"; none in {', '.join(unknown)}, whose gradient is not known" if unknown else ""
+        holds = not frozen and (moved > 0 or not unknown)
+        statements.append(_require(holds, f"live {sign} weights moved in every layer that a gradient reaches", detail))
     return statements
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -77,20 +77,30 @@ def magnitude(
 ) -> Masks:
     """New masks that keep the largest magnitudes among the live weights of `masks`, a fraction `keep` of each layer.
 
-    Layerwise, each layer keeps its own fraction, and at least one weight. Global, the layers of one rate share the
-    number that they keep, whichever of them holds the largest. Pruned weights stay pruned; ties go to the weight
-    that comes first. `weights` and `masks` have the same names, shapes and device.
+    Layerwise, each layer keeps its own fraction; global, the layers of one rate share the number that they keep.
+    `weights` and `masks` have the same names, shapes and device. The rest as for `keep_largest`.
     """
     per_round = rates(config, kinds)
     pools: dict[object, list[str]] = {}
     for name in masks:
         pools.setdefault(per_round[name] if config.scope == "global" else name, []).append(name)
+    scores = {name: weights[name].detach().abs() for name in masks}
+    return keep_largest(scores, masks, keep, pools.values())
+
+
+def keep_largest(
+    scores: Mapping[str, Tensor], masks: Masks, keep: Mapping[str, float], pools: Iterable[Sequence[str]]
+) -> Masks:
+    """New masks that keep the highest `scores` among the live weights of `masks`, a fraction `keep` of all weights.
+
+    The layers of one of the `pools` share the number that they keep, whichever of them holds the highest; it is at
+    least one. Pruned weights stay pruned; ties go to the weight that comes first.
+    """
     pruned: Masks = {}
-    for pool in pools.values():
+    for pool in pools:
         alive = torch.cat([masks[name].flatten() for name in pool])
-        scores = torch.cat([weights[name].detach().abs().flatten() for name in pool])
         count = max(1, sum(round(keep[name] * masks[name].numel()) for name in pool))
-        kept = _largest(scores, alive, count)
+        kept = _largest(torch.cat([scores[name].flatten() for name in pool]), alive, count)
         for name, part in zip(pool, kept.split([masks[name].numel() for name in pool]), strict=True):
             pruned[name] = part.reshape(masks[name].shape)
     return {name: pruned[name] for name in masks}

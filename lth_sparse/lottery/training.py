@@ -77,7 +77,7 @@ class Training:
         self._data = data
         self._batches = batches
         self._config = config
-        self._round, self._arm = label
+        self.round, self._arm = label
         # In the memory format of the weights: a product of two formats is slower.
         self._pruned = [
             (weight, torch.empty_like(weight, dtype=torch.bool).copy_(masks[name]))
@@ -173,11 +173,11 @@ class Training:
         if not math.isfinite(train_loss) or not math.isfinite(found.loss):
             raise InputError(
                 f"training diverged: the loss is {train_loss}, in validation {found.loss}, at step {self.iteration} of "
-                f"round {self._round} ({self._arm}); lower --learning-rate or raise --warmup, in another --out"
+                f"round {self.round} ({self._arm}); lower --learning-rate or raise --warmup, in another --out"
             )
         self._loss_sum.zero_()
         self._loss_count = 0
-        self.curve.append(CurvePoint(self._round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
+        self.curve.append(CurvePoint(self.round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
         if found.loss < self.best_loss:
             self.best_loss, self.early_stop = found.loss, self.iteration
             self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

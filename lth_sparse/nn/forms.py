@@ -72,3 +72,21 @@ def tied(model: nn.Module) -> list[list[str]]:
             if tensor is not None:
                 names[id(tensor)].append(f"{module_name}.{called.get(key, key)}".removeprefix("."))
     return [group for group in names.values() if len(group) > 1]
+
+
+def dense_state(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict that `model` would have with dense layers: pruned weights 0, no masks.
+
+    What is the same in both shares the model's memory.
+    """
+    network, _ = unwrap(model)
+    state: dict[str, Tensor] = dict(network.state_dict())
+    for name, module in network.named_modules(remove_duplicate=False):
+        start = f"{name}." if name else ""
+        if isinstance(module, SparseLayer):
+            del state[f"{start}values"], state[f"{start}mask"]
+            state[f"{start}weight"] = module.weight.detach().as_subclass(Tensor)
+        for key, (original, mask) in pruned(module).items():
+            del state[f"{start}{key}_orig"], state[f"{start}{key}_mask"]
+            state[start + key] = (original * mask).detach()
+    return state

@@ -88,6 +88,16 @@ def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Mo
     return chosen
 
 
+def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear | SparseLayer]:
+    """The layers that are sparse, or that `sparsify` would make so if it were given a mask, each by its first name."""
+    left = {*never_called(model), *filter(parametrize.is_parametrized, model.modules())}
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if isinstance(module, SparseLayer) or (type(module) in (nn.Conv2d, nn.Linear) and module not in left)
+    }
+
+
 def check_layer(module: nn.Conv2d | nn.Linear, name: str = "module") -> None:
     """Refuse, under its name, a layer that no sparse one can replace."""
     if isinstance(module, nn.Conv2d):

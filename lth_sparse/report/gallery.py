@@ -95,7 +95,11 @@ def _layers(info: dict[str, Any], record: Record) -> Picture:
 
 
 def _early_stop(info: dict[str, Any], record: Record) -> Picture:
-    missing = NOTHING_PRUNED if len(record.rounds) < 2 else ""
+    missing = ""
+    if len(record.rounds) < 2:
+        missing = NOTHING_PRUNED
+    elif not any(known(row.early_stop_iteration) for row in record.rounds):
+        missing = "Left out: no validation loss was followed."
     return _picture(
         name="early-stop",
         title="Early-stop iteration",

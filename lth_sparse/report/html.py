@@ -12,6 +12,7 @@ from typing import Any
 from lth_sparse.report.gallery import Picture
 from lth_sparse.report.tables import choices_tables, explanations, facts, proofs_table, rounds_table
 from lth_sparse.report.words import (
+    DASH,
     TIMES,
     choice,
     field,
@@ -136,6 +137,7 @@ def _tiles(info: dict[str, Any], record: Record) -> str:
     items = "\n".join(
         f"<div><dt>{escape(label)}</dt><dd><b>{escape(value)}</b><span>{escape(text)}</span></dd></div>"
         for label, value, text in tiles
+        if value != DASH
     )
     return f'<dl class="tiles">\n{items}\n</dl>'
 
@@ -185,8 +187,9 @@ def _proof(info: dict[str, Any], record: Record) -> str:
     if not digest:
         saved = '<p class="quiet">The rewind weights have not been saved yet.</p>'
     else:
-        step = number(field(info, "rewind", "iteration"))
-        saved = f"""<p>Every ticket starts from one copy of the weights, saved at iteration {step}.
+        step = field(info, "rewind", "iteration")
+        when = "" if step is None else f", saved at iteration {number(step)}"
+        saved = f"""<p>Every ticket starts from one copy of the weights{when}.
 Its SHA-256:</p>
 <pre class="hash">{escape(str(digest))}</pre>"""
     if not record.proofs:

@@ -125,11 +125,10 @@ def loss_curves(curves: Sequence[CurvePoint], subject: str) -> Figure:
 def early_stop(rounds: Sequence[Round], subject: str) -> Figure:
     """Iteration of minimum validation loss against weights left."""
     figure, axes = _against_sparsity(rounds, subject)
-    dense = rounds[0].early_stop_iteration
-    axes.axhline(dense, color=INK, linestyle=":", label="dense")
-    iterations = [row.early_stop_iteration for row in rounds]
+    iterations = _measured([row.early_stop_iteration for row in rounds])
+    axes.axhline(iterations[0], color=INK, linestyle=":", label="dense")
     axes.plot(_weights_left(rounds), iterations, "o-", color=TICKET, label="ticket")
-    axes.set_ylim(0, 1.15 * max(max(iterations), 1))
+    axes.set_ylim(0, 1.15 * max(float(np.nanmax(iterations)), 1.0))
     axes.set_ylabel("early-stop iteration")
     axes.legend(loc="best")
     return figure

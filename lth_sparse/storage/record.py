@@ -38,17 +38,17 @@ class Round:
     accuracy_after_prune: float
     accuracy_rewound: float
     accuracy_retrained: float
-    accuracy_early_stop: float
+    accuracy_early_stop: float | None
     accuracy_random: float | None
     accuracy_validation: float
-    early_stop_iteration: int
-    iterations: int
-    epochs: int
-    train_loss: float
-    max_relative_error: float
-    step_ms: float
-    dense_step_ms: float
-    speedup: float
+    early_stop_iteration: int | None
+    iterations: int | None
+    epochs: int | None
+    train_loss: float | None
+    max_relative_error: float | None
+    step_ms: float | None
+    dense_step_ms: float | None
+    speedup: float | None
     seconds: float
 
 

@@ -15,3 +15,10 @@ def aligned(cells: Sequence[Sequence[str]]) -> list[str]:
     """A line for each row of a table, its columns as wide as they need."""
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def clock(seconds: float) -> str:
+    """A duration: 4:05, or 1:04:05 from an hour on."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

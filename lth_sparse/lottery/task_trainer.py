@@ -1,0 +1,170 @@
+"""The trainer of `run`: a task, trained by the backend and in the memory format that its chooser settles."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from lth_sparse import models
+from lth_sparse.backends.auto import remembering
+from lth_sparse.lottery import proof
+from lth_sparse.lottery.arms import TICKET, Arm, arms_of
+from lth_sparse.lottery.choice_rows import lines
+from lth_sparse.lottery.choosing import Chooser
+from lth_sparse.lottery.evaluation import evaluate, max_relative_error
+from lth_sparse.lottery.position import Position, TrainingState
+from lth_sparse.lottery.progress import Progress
+from lth_sparse.lottery.proof import Weights
+from lth_sparse.lottery.pruning import magnitude
+from lth_sparse.lottery.task import Task, Way
+from lth_sparse.lottery.training import Training
+from lth_sparse.nn import masks as masking
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings.config import Config
+from lth_sparse.storage.record import Record, Round
+from lth_sparse.system.messages import say
+
+
+class TaskTrainer:
+    """A `Trainer` of `task`, each training computed by the backend that `chooser` settles.
+
+    The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
+    sparse layers. Raises InputError for a schedule that could only fail in a later round.
+    """
+
+    def __init__(self, task: Task, chooser: Chooser) -> None:
+        task.check_schedule()
+        pruning = task.config.pruning
+        self.model: nn.Module = task.model
+        self.all_alive = masking.all_alive(task.model)
+        self.kinds: Mapping[str, str] = task.kinds
+        self.rounds = pruning.rounds
+        self.one_shot = pruning.schedule == "one-shot"
+        self.seed = task.config.seed
+        self.rewinds_to_start = pruning.rewind_iteration == 0
+        self.network: models.Network | None = task.network
+        self.settings = task.config.to_json()
+        self._task = task
+        self._chooser = chooser
+        self._progress = Progress(pruning.rounds)
+        self._confusion: list[list[int]] = []
+
+    @contextmanager
+    def session(self) -> Iterator[None]:
+        """Inside, what the chooser knows is not measured again."""
+        with remembering(self._chooser.choices):
+            self.write()
+            yield
+
+    def arms(self, round: int) -> Sequence[Arm]:
+        """The ticket, and the controls that the settings ask for."""
+        return arms_of(self._task.config.pruning, round)
+
+    def prune(self, candidates: Masks, round: int) -> Masks:
+        """By magnitude, and the schedule of the settings."""
+        keep = self._task.density_after(round)
+        return magnitude(masking.prunable(self.model), candidates, keep, self._task.config.pruning, self.kinds)
+
+    def accuracy(self) -> float:
+        """On the test images."""
+        evaluation = evaluate(self.model, self._task.data.test, self._task.data)
+        self._confusion = evaluation.confusion.tolist()
+        return evaluation.accuracy
+
+    def begin(self, arm: Arm, masks: Masks, position: Position, state: TrainingState | None) -> Training:
+        """The training of `masks`, as the backend computes it that is chosen, or was chosen when `state` was saved."""
+        task = self._task
+        if state is None:
+            self._choose(arm, masks, position)
+        task.put_in_format(position.memory_format)
+        model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
+        first_step = arm.first_step(task.config.pruning, position.round)
+        training = task.training(model, masks, (position.round, arm.name), first_step)
+        if state is not None:
+            training.restore(*state)
+        return training
+
+    def _choose(self, arm: Arm, masks: Masks, position: Position) -> None:
+        way, rows = self._chooser.choose(masks, position.round)
+        position.trained_by, position.memory_format = way.backend, way.memory_format
+        if rows and arm is TICKET:  # A control is as sparse, so it is chosen alike.
+            position.record.chosen += rows
+            for line in lines(rows):
+                say(line)
+
+    def run(
+        self, training: Training, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]
+    ) -> None:
+        """To the end of the schedule, saved after each epoch."""
+        rewind_iteration = self._task.config.pruning.rewind_iteration
+        self._progress.start(f"round {training.round} {arm.name}", training)
+
+        def after_step() -> None:
+            self._progress.step(training)
+            if rewind_iteration and training.iteration == rewind_iteration:
+                rewind_here(training.model)
+
+        try:
+            training.run(save, after_step)
+        finally:
+            self._progress.stop()
+
+    def gradient_at(self, start: Weights, masks: Masks, round: int) -> Mapping[str, Tensor]:
+        """On the first batch of `round`."""
+        scratch = copy.deepcopy(self.model)
+        proof.rewind(scratch, start, masks)
+        images, labels = self._task.batches(round)[0]
+        functional.cross_entropy(scratch(images), labels).backward()
+        return {name: weight.grad for name, weight in masking.prunable(scratch).items() if weight.grad is not None}
+
+    def row(self, training: Training, position: Position, saved: Weights) -> dict[str, Any]:
+        """What the evaluations, the curve and the clock say of a ticket's training."""
+        task = self._task
+        position.record.confusion.append(self._confusion)
+        rewound = copy.deepcopy(self.model)
+        proof.rewind(rewound, saved, position.masks)
+        accuracy_rewound = evaluate(rewound, task.data.test, task.data).accuracy
+        last_weights = proof.copy_of(training.model)
+        training.model.load_state_dict(training.best_weights)
+        accuracy_early_stop = evaluate(training.model, task.data.test, task.data).accuracy
+        training.model.load_state_dict(last_weights)
+        ways = [Way(position.trained_by, position.memory_format), self._chooser.dense(position.masks, position.round)]
+        step_ms, dense_step_ms = task.times(ways, position.masks, position.round)
+        return {
+            "dataset": task.data.name,
+            "accuracy_rewound": accuracy_rewound,
+            "accuracy_early_stop": accuracy_early_stop,
+            "accuracy_validation": training.curve[-1].validation_accuracy,
+            "early_stop_iteration": training.early_stop,
+            "iterations": training.total,
+            "epochs": training.epoch,
+            "train_loss": training.curve[-1].train_loss,
+            "max_relative_error": max_relative_error(training.model, self.model, task.data),
+            "step_ms": step_ms,
+            "dense_step_ms": dense_step_ms,
+            "speedup": dense_step_ms / step_ms,
+            "seconds": training.seconds,
+        }
+
+    def metadata(self) -> dict[str, Any]:
+        """The settings of the run, and the step that it rewinds to."""
+        return {"rewind": {"iteration": self._task.config.pruning.rewind_iteration}, "config": self.settings}
+
+    def is_of(self, settings: Mapping[str, Any]) -> bool:
+        """Whether these are the settings of the run."""
+        return Config.from_json(settings) == self._task.config
+
+    def write(self) -> None:
+        """Keeps the choices."""
+        self._chooser.write()
+
+    def round_done(self, row: Round, record: Record) -> None:
+        """The round's line, with its images a second."""
+        steps = self._task.steps - TICKET.first_step(self._task.config.pruning, row.round)
+        images_per_second = steps * self._task.batches(row.round).size / row.seconds
+        self._progress.round_done(row, record.rounds[0], images_per_second)

@@ -1,0 +1,104 @@
+"""What the rounds ask of whoever trains: `run`'s networks and data, or the functions of somebody's own program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from lth_sparse import models
+from lth_sparse.lottery.arms import Arm
+from lth_sparse.lottery.position import Position, TrainingState
+from lth_sparse.lottery.proof import Weights
+from lth_sparse.nn.masks import Masks
+from lth_sparse.storage.record import CurvePoint, Record, Round
+
+
+class Begun(Protocol):
+    """A training that has begun: what it trains, in any form, by which optimizer, if that is known, and its curve."""
+
+    @property
+    def model(self) -> nn.Module: ...
+
+    @property
+    def optimizer(self) -> torch.optim.Optimizer | None: ...
+
+    @property
+    def curve(self) -> Sequence[CurvePoint]: ...
+
+    def state(self) -> TrainingState:
+        """What `Trainer.begin` goes on from."""
+        ...
+
+
+class Trainer(Protocol):
+    """Trains, evaluates and prunes one network.
+
+    `model`: dense, with the weights of the moment, on its device. `all_alive`: masks of the layers that are pruned, all
+    True. `kinds`: layer -> what it is, for the tables.
+    `rounds`, `one_shot`: how often it is pruned, and whether always from the dense network. `seed`: of the controls'
+    masks. `rewinds_to_start`: whether round 0 begins with the weights that later rounds go back to. `network`: how a
+    ticket names the model, if it can. `settings`: what decides the results, JSON-ready.
+    """
+
+    model: nn.Module
+    all_alive: Masks
+    kinds: Mapping[str, str]
+    rounds: int
+    one_shot: bool
+    seed: int
+    rewinds_to_start: bool
+    network: models.Network | None
+    settings: dict[str, Any]
+
+    def session(self) -> AbstractContextManager[None]:
+        """Around all of the rounds."""
+        ...
+
+    def arms(self, round: int) -> Sequence[Arm]:
+        """What `round` trains, in this order, the ticket first."""
+        ...
+
+    def prune(self, candidates: Masks, round: int) -> Masks:
+        """The masks of `round`, by the weights of `model`, among the live weights of `candidates`."""
+        ...
+
+    def accuracy(self) -> float:
+        """The test accuracy of `model`."""
+        ...
+
+    def begin(self, arm: Arm, masks: Masks, position: Position, state: TrainingState | None) -> Begun:
+        """A training of `model`, whose pruned weights are 0, or the one that `state` is of, which goes on."""
+        ...
+
+    def run(self, training: Any, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]) -> None:
+        """Trains to the end. `save` is called wherever it could go on from, and at the end; `rewind_here`, in round 0,
+        at the moment whose weights are the rewind weights."""
+        ...
+
+    def gradient_at(self, start: Weights, masks: Masks, round: int) -> Mapping[str, Tensor]:
+        """The gradient of the loss by each layer's weight, where a training of `masks` starts."""
+        ...
+
+    def row(self, training: Any, position: Position, saved: Weights) -> dict[str, Any]:
+        """The ticket's columns of `rounds.csv` but those that the rounds know: accuracies of arms, and what is live."""
+        ...
+
+    def metadata(self) -> dict[str, Any]:
+        """What a ticket says beside its round and its rewind."""
+        ...
+
+    def is_of(self, settings: Mapping[str, Any]) -> bool:
+        """Whether a state that was saved with these settings is of this lottery."""
+        ...
+
+    def write(self) -> None:
+        """Keeps what a state rests on, before one is written."""
+        ...
+
+    def round_done(self, row: Round, record: Record) -> None:
+        """Says so."""
+        ...
