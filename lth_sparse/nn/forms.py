@@ -88,5 +88,5 @@ def dense_state(model: nn.Module) -> dict[str, Tensor]:
             state[f"{start}weight"] = module.weight.detach().as_subclass(Tensor)
         for key, (original, mask) in pruned(module).items():
             del state[f"{start}{key}_orig"], state[f"{start}{key}_mask"]
-            state[start + key] = (original * mask).detach()
+            state[start + key] = (original * mask).detach().masked_fill(mask == 0, 0)  # And not -0.
     return state
