@@ -38,9 +38,9 @@ test_images, test_labels = images[:400], labels[:400]
 train_images, train_labels = images[400:], labels[400:]
 
 # %% [markdown]
-# ## Train
+# ## A network, a training, an evaluation
 #
-# A small convolutional network. Its first weights are kept: they are what the survivors will go back to.
+# All three are your own. The training makes its optimizer itself, for each round gives it another model.
 
 
 # %%
@@ -60,56 +60,42 @@ def train(model, steps=100):
     return model
 
 
-dense = nn.Sequential(
+network = nn.Sequential(
     nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
     nn.Flatten(), nn.Linear(64 * 4 * 4, 64), nn.ReLU(), nn.Linear(64, 10),
 )  # fmt: skip
-start = copy.deepcopy(dense.state_dict())
-train(dense)
-print(f"dense: {accuracy(dense):.1%} of the test images")
 
 # %% [markdown]
-# ## Prune, rewind, retrain
+# ## Train, prune, rewind, retrain
 #
-# A round prunes the half of each layer's live weights that is smallest in magnitude after training. The survivors are
-# rewound to their first values, and trained again. `lth.sparsify` makes the layers sparse: their parameter `values`
-# holds the live weights, `weight` shows them in their dense shape, `mask` says where they are.
+# Round 0 trains the dense network. Each round after it prunes the half of each layer's live weights that is smallest in
+# magnitude, rewinds the survivors to their first values, and trains them again; that the rewind is one, bit for bit, is
+# checked. Pruned layers are sparse: their parameter `values` holds the live weights, `weight` shows them in their dense
+# shape, `mask` says where they are.
 #
 # Beside each ticket stands a network that begins with the same weights, but whose mask is as large and random. It is
 # the control: without it nobody could tell the ticket's doing from that of its size.
 
 
 # %%
-def halved(layer):
-    """The mask of the larger half of the live weights."""
-    mask = getattr(layer, "mask", torch.ones_like(layer.weight, dtype=torch.bool))
-    magnitudes = layer.weight.detach().abs().masked_fill(~mask, -1).flatten()
-    chosen = torch.zeros(magnitudes.shape, dtype=torch.bool)
-    chosen[magnitudes.topk(int(mask.sum()) // 2).indices] = True
-    return chosen.reshape(mask.shape)
+def show(row):
+    control = "" if row.accuracy_random is None else f", random mask {row.accuracy_random:.1%}"
+    print(f"{row.density:6.1%} of the weights: ticket {row.accuracy_retrained:.1%}{control}")
 
 
-def shuffled(mask):
-    return mask.flatten()[torch.randperm(mask.numel())].reshape(mask.shape)
+lottery = lth.Lottery(
+    network, train=train, evaluate=accuracy, rounds=4, rate=0.5, controls=["random"], dataset="digits",
+    out="first-lottery", on_round=show,
+)  # fmt: skip
+record = lottery.run()
 
+# %% [markdown]
+# What was proved of the last round:
 
-def rewound(masks):
-    """The network as it began, sparse."""
-    model = copy.deepcopy(dense)
-    model.load_state_dict(start)
-    return lth.sparsify(model, masks)
-
-
-layers = ("0", "2", "6", "8")  # the names of the convolutions and linear layers in the network
-trained, left = dense, 1.0
-history = [(left, accuracy(dense), accuracy(dense))]
-for _ in range(4):
-    masks = {name: halved(trained.get_submodule(name)) for name in layers}
-    trained = train(rewound(masks))
-    control = train(rewound({name: shuffled(mask) for name, mask in masks.items()}))
-    left = sum(int(mask.sum()) for mask in masks.values()) / sum(mask.numel() for mask in masks.values())
-    history.append((left, accuracy(trained), accuracy(control)))
-    print(f"{left:6.1%} of the weights: ticket {history[-1][1]:.1%}, random mask {history[-1][2]:.1%}")
+# %%
+for proof in record.proofs:
+    if proof.round == 4 and proof.arm == "ticket":
+        print(f"{proof.statement}: {proof.detail[:60]}")
 
 # %% [markdown]
 # ## Plot
@@ -117,10 +103,10 @@ for _ in range(4):
 # One seed and a few hundred images: differences of a point or two are noise.
 
 # %%
-weights_left, of_tickets, of_controls = zip(*history, strict=True)
+weights_left = [100 * row.density for row in record.rounds]
 figure, axes = plt.subplots(figsize=(6, 3.5))
-axes.plot([100 * part for part in weights_left], of_tickets, marker="o", label="ticket")
-axes.plot([100 * part for part in weights_left], of_controls, marker="s", label="random mask")
+axes.plot(weights_left, [row.accuracy_retrained for row in record.rounds], marker="o", label="ticket")
+axes.plot(weights_left[1:], [row.accuracy_random for row in record.rounds[1:]], marker="s", label="random mask")
 axes.set(xscale="log", xlabel="weights left, %", ylabel="test accuracy")
 axes.invert_xaxis()
 axes.legend()
@@ -129,13 +115,14 @@ plt.show()
 # %% [markdown]
 # ## Keep it
 #
-# A ticket file holds each mask at one bit a weight, and the live weights that it was rewound to.
+# The lottery left a report, tables, and a ticket a round in `first-lottery`. A ticket file holds each mask at one bit a
+# weight, and the live weights that it was rewound to: whoever has it and the network trains what was trained here.
 
 # %%
-lth.save_ticket("first-ticket.safetensors", lth.densify(rewound(masks)), masks)
-model = copy.deepcopy(dense)
-ticket = lth.load_ticket("first-ticket.safetensors", model)
-again = train(lth.sparsify(ticket, ticket.ticket.masks))
+trained = lottery.trained()
+model = lth.load_ticket("first-lottery/tickets/round-04.safetensors", copy.deepcopy(network))
+masks = model.ticket.masks
+again = train(lth.sparsify(model, masks))
 print(f"from the file: {accuracy(again):.1%}, before: {accuracy(trained):.1%}")
 
 # %% [markdown]
@@ -167,6 +154,7 @@ for name, model in sides.items():
 # %% [markdown]
 # ## On from here
 #
-# `python -m lth_sparse.run` plays whole lotteries on CIFAR-10 and other data sets, proves every rewind, and writes a
-# report. The [quickstart](../docs/quickstart.md) begins with it; [layers in your own
-# program](../docs/in-your-own-program.md) has more of `lth.sparsify`.
+# [A lottery of your own](../docs/your-own-lottery.md) has the rest of `lth.Lottery`, and its steps one by one, for a
+# training loop that stays yours. `python -m lth_sparse.run` brings networks and data along: the
+# [quickstart](../docs/quickstart.md) begins with it. [Layers in your own program](../docs/in-your-own-program.md) has
+# more of `lth.sparsify`.

@@ -190,8 +190,12 @@ class FunctionTrainer:
         """Nothing rests beside a state."""
 
     def round_done(self, row: Round, record: Record) -> None:
-        """The round's line, with the time that the rest will take at the pace so far."""
+        """Whoever plays the lottery says so."""
         self._finished_here += 1
+
+    def tell(self, record: Record) -> None:
+        """The round's line, with the time that the rest will take at the pace so far."""
+        row = record.rounds[-1]
         pace = (time.monotonic() - self._began) / self._finished_here
         against = "" if row.round == 0 else f" (dense {record.rounds[0].accuracy_retrained:.4g})"
         random = "" if row.accuracy_random is None else f", random mask {row.accuracy_random:.4g}"

@@ -49,7 +49,8 @@ class Lottery:
     dataset: its name, for the report.
     out: a directory for the tickets, tables, plots and the report, from which `run(resume=True)` goes on. Without it
     they are in one that goes when the Lottery does.
-    on_round(row): called after each round with its row of `rounds.csv`, a dataclass: `wandb.log(asdict(row))`.
+    on_round(row): called after each round with its row of `rounds.csv`, a dataclass: `wandb.log(asdict(row))`. Default:
+    a line on standard error.
 
     `round` and `arm` ("ticket" or a control's name) say what is being trained. Raises InputError for what cannot be
     used.
@@ -190,7 +191,9 @@ class Lottery:
         self._store.write_info(self._info)
 
     def _round_over(self, record: Record) -> None:
-        if self._on_round is not None:
+        if self._on_round is None:
+            self._trainer.tell(record)
+        else:
             self._on_round(record.rounds[-1])
 
     def _report(self, record: Record) -> None:

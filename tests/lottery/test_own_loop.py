@@ -211,7 +211,7 @@ def test_a_training_that_moves_nothing_is_not_proved() -> None:
     saved = lth.snapshot(model)
     lth.prune(model, 0.5)
     lth.rewind(model, saved)
-    with pytest.raises(ProofError, match="live positive weights moved .* whose gradient is not known"):
+    with pytest.raises(ProofError, match=r"live positive weights moved .* whose gradient is not known"):
         lth.prove_training(model, saved)
 
 
@@ -221,6 +221,6 @@ def test_weights_of_another_model_are_refused_whole() -> None:
     other = nn.Sequential(*network()[:5], nn.Linear(10, 4))
     with pytest.raises(InputError, match=r"'5.bias' is \(4,\) in it, and \(3,\) in the model"):
         lth.rewind(model, lth.snapshot(other))
-    with pytest.raises(InputError, match="'5.bias' is nothing in it"):
+    with pytest.raises(InputError, match=r"'5.bias' is nothing in it"):
         lth.rewind(model, lth.snapshot(network()[:5]))
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())

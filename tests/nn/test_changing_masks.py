@@ -28,8 +28,8 @@ OPTIMIZERS: dict[str, Make] = {
 def network() -> nn.Sequential:
     torch.manual_seed(0)
     return nn.Sequential(
-        nn.Conv2d(3, 7, 3, padding=1, bias=False), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 3, stride=2), nn.Flatten(),
-        nn.Linear(45, 11),
+        nn.Conv2d(3, 7, 3, padding=1, bias=False), nn.BatchNorm2d(7), nn.ReLU(), nn.Conv2d(7, 5, 3, stride=2),
+        nn.Flatten(), nn.Linear(45, 11),
     )  # fmt: skip
 
 
@@ -210,7 +210,7 @@ def test_a_factored_state_of_a_dense_layer_is_refused() -> None:
     model = network()
     optimizer = torch.optim.Adafactor(model.parameters())
     step(model, optimizer, 0)
-    with pytest.raises(ValueError, match='Adafactor keeps "row_var" of "5.weight", which is not of its shape'):
+    with pytest.raises(ValueError, match=r'Adafactor keeps "row_var" of "5.weight", which is not of its shape'):
         lth.set_masks(model, {"5": drawn(1)["5"]}, optimizer)
     assert isinstance(model[5], nn.Linear)
 
