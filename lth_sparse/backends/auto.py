@@ -189,7 +189,7 @@ class AutoBackend:
         with self._measuring:
             choice = self.choices.layers.get(key)  # Another thread may have been faster.
             if choice is None or choice.backend not in racing:
-                choice = self.choices.from_another_size(key)
+                choice = self.choices.from_a_like_one(key)
             if choice is None or choice.backend not in racing:
                 plans = {name: plan.of(name) for name in racing}
                 calls = {name: _bound(call, registry.get(name), plans[name]) for name in racing}

@@ -21,6 +21,8 @@ CLOSE = 2.0
 Between N and 2 N images the time of any backend at most doubles, so such a lead holds at both. A closer race is run
 again at each batch size.
 """
+CLOSE_DENSITY = 1.3
+"""The same for numbers of live weights: pruned by a fifth, or moved about, a layer keeps a choice that is clear."""
 MOST_SIZES = 8
 """Batch sizes at which one layer's operation is measured; then the nearest decides, or a layer that is given another
 number of images at each call would be measured for ever."""
@@ -50,6 +52,10 @@ class Key(NamedTuple):
     def family(self) -> Key:
         """The same for every batch size."""
         return self._replace(input_shape=(0, *self.input_shape[1:]))
+
+    def topologies(self) -> Key:
+        """The same for every number of live weights."""
+        return self._replace(nnz=0)
 
 
 class StepKey(NamedTuple):
@@ -106,12 +112,14 @@ class FormatChoice:
 @dataclass(frozen=True)
 class Choice:
     """The backend chosen, and why: the least milliseconds of each backend that was measured, and what each one
-    that `failed` said. `measured_at`: the batch size that was measured, when it was another one."""
+    that `failed` said. `measured_at`, `measured_live`: the batch size and the number of live weights that were
+    measured, when they were others."""
 
     backend: str
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     failed: Mapping[str, str] = field(default_factory=dict)
     measured_at: int | None = None
+    measured_live: int | None = None
 
     @property
     def lead(self) -> float:
@@ -130,6 +138,7 @@ class Choices:
         self.steps: dict[StepKey, Choice] = {}
         self.formats: dict[FormatKey, FormatChoice] = {}
         self._sizes: dict[Key, dict[int, Choice]] = {}
+        self._densities: dict[Key, dict[int, Choice]] = {}
 
     def __len__(self) -> int:
         return len(self.layers) + len(self.steps) + len(self.formats)
@@ -137,10 +146,26 @@ class Choices:
     def add(self, key: Key, choice: Choice) -> None:
         """Remembers what was chosen for an operation."""
         self.layers[key] = choice
-        if choice.measured_at is None:
+        # What was taken over settles nothing itself, or it would creep from one to the next.
+        if choice.measured_at is None and choice.measured_live is None:
             self._sizes.setdefault(key.family(), {})[key.batch_size] = choice
+            self._densities.setdefault(key.topologies(), {})[key.nnz] = choice
 
-    def from_another_size(self, key: Key) -> Choice | None:
+    def from_a_like_one(self, key: Key) -> Choice | None:
+        """The choice for `key` that what was measured at a like density, or at another batch size, settles."""
+        return self._from_another_density(key) or self._from_another_size(key)
+
+    def _from_another_density(self, key: Key) -> Choice | None:
+        densities = {nnz: choice for nnz, choice in self._densities.get(key.topologies(), {}).items() if nnz}
+        if not densities or not key.nnz:
+            return None
+        nearest = min(densities, key=lambda nnz: max(nnz, key.nnz) / min(nnz, key.nnz))
+        choice = densities[nearest]
+        if max(nearest, key.nnz) / min(nearest, key.nnz) <= CLOSE_DENSITY <= choice.lead:
+            return replace(choice, measured_live=nearest)
+        return None
+
+    def _from_another_size(self, key: Key) -> Choice | None:
         """The choice for `key` that what was measured at another batch size settles, if it does."""
 
         def ratio(size: int) -> float:
@@ -271,7 +296,8 @@ def _format_choice(entry: Mapping[str, Any], where: str) -> FormatChoice:
 def _choice(entry: Mapping[str, Any], where: str) -> Choice:
     milliseconds = read.times(entry, "milliseconds", where)
     failed = read.mapping(entry.get("failed"), f"{where}.failed")
-    measured_at = entry.get("measured_at")
-    if measured_at is not None:
-        measured_at = read.count(entry, "measured_at", where)
-    return Choice(read.text(entry, "backend", where), milliseconds, {n: str(v) for n, v in failed.items()}, measured_at)
+    others = {
+        name: None if entry.get(name) is None else read.count(entry, name, where)
+        for name in ("measured_at", "measured_live")  # Files of 0.1.0 do not have the second.
+    }
+    return Choice(read.text(entry, "backend", where), milliseconds, {n: str(v) for n, v in failed.items()}, **others)

@@ -17,7 +17,7 @@ import lth_sparse as lth
 from lth_sparse.backends import auto, registry
 from lth_sparse.backends.auto import AutoBackend, remembering
 from lth_sparse.backends.base import Backend, Plan
-from lth_sparse.backends.choices import CLOSE, MOST_SIZES, Choice, Choices, Key
+from lth_sparse.backends.choices import CLOSE, CLOSE_DENSITY, MOST_SIZES, Choice, Choices, Key
 from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
@@ -258,16 +258,47 @@ def test_a_clear_lead_holds_at_close_batch_sizes_and_no_further() -> None:
     clear = Choice("cpp", {"cpp": 1.0, "dense": CLOSE})
     choices.add(key_of(64), clear)
     for size in (32, 100, 128):
-        assert choices.from_another_size(key_of(size)) == replace(clear, measured_at=64)
+        assert choices.from_a_like_one(key_of(size)) == replace(clear, measured_at=64)
     for size in (31, 129):
-        assert choices.from_another_size(key_of(size)) is None
-    assert choices.from_another_size(key_of(64)._replace(nnz=6)) is None
+        assert choices.from_a_like_one(key_of(size)) is None
+    assert choices.from_a_like_one(key_of(100)._replace(nnz=6)) is None
     close_race = Choices()
     close_race.add(key_of(64), Choice("cpp", {"cpp": 1.0, "dense": 0.99 * CLOSE}))
-    assert close_race.from_another_size(key_of(65)) is None
+    assert close_race.from_a_like_one(key_of(65)) is None
     # What was taken over settles nothing itself, or it would creep from size to size.
     choices.add(key_of(128), replace(clear, measured_at=64))
-    assert choices.from_another_size(key_of(200)) is None
+    assert choices.from_a_like_one(key_of(200)) is None
+
+
+def test_a_clear_lead_holds_at_like_densities_and_no_further() -> None:
+    choices = Choices()
+    clear, key = Choice("cpp", {"cpp": 1.0, "dense": CLOSE_DENSITY}), key_of(64)
+    choices.add(key._replace(nnz=1000), clear)
+    for nnz in (770, 800, 1250, 1300):
+        assert choices.from_a_like_one(key._replace(nnz=nnz)) == replace(clear, measured_live=1000)
+    for nnz in (0, 769, 1301):
+        assert choices.from_a_like_one(key._replace(nnz=nnz)) is None
+    close_race = Choices()
+    close_race.add(key._replace(nnz=1000), Choice("cpp", {"cpp": 1.0, "dense": 0.99 * CLOSE_DENSITY}))
+    assert close_race.from_a_like_one(key._replace(nnz=999)) is None
+    # What was taken over settles nothing itself, or it would creep from density to density.
+    choices.add(key._replace(nnz=800), replace(clear, measured_live=1000))
+    assert choices.from_a_like_one(key._replace(nnz=700)) is None
+    taken = Choices.from_json(json.loads(json.dumps(choices.to_json())))
+    assert taken.layers == choices.layers
+    assert taken.from_a_like_one(key._replace(nnz=700)) is None
+
+
+def test_a_layer_whose_mask_changes_a_little_is_not_measured_again(register: Register) -> None:
+    register("dense", slow=("forward",))
+    register("other")
+    module = layer()
+    module(torch.ones(1, 2, 5, 5))
+    mask = module.mask.clone()
+    mask.view(-1)[mask.flatten().nonzero().flatten()[0]] = False
+    lth.set_masks(module, {"": mask})
+    module(torch.ones(1, 2, 5, 5))
+    assert [choice.measured_live is not None for choice in known().layers.values()] == [False, True]
 
 
 def test_a_layer_is_not_measured_at_new_batch_sizes_for_ever(register: Register) -> None:
@@ -298,7 +329,7 @@ def test_on_a_gpu_float32_is_chosen_for_by_what_it_is_multiplied_in() -> None:
     choices = Choices()
     choices.add(on_gpu, Choice("dense"))
     assert list(Choices.from_json(json.loads(json.dumps(choices.to_json()))).layers) == [on_gpu]
-    assert choices.from_another_size(on_gpu._replace(input_shape=(9, 3), float32="ieee")) is None
+    assert choices.from_a_like_one(on_gpu._replace(input_shape=(9, 3), float32="ieee")) is None
 
 
 def test_choices_survive_json_and_are_replayed_without_measuring(register: Register, calls: Calls) -> None:
