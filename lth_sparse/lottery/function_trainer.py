@@ -168,13 +168,14 @@ class FunctionTrainer:
         """What the two functions and the clock say of a ticket's training."""
         rewound = copy.deepcopy(self.model)
         proof.rewind(rewound, saved, position.masks)
-        validate = self._validate or self._evaluate
+        accuracy = position.found[TICKET.accuracy]
+        validated = self._number(self._validate, self.model, "validate") if self._validate else accuracy
         unknown = ("early_stop_iteration", "iterations", "epochs", "train_loss", "max_relative_error")
         times = ("accuracy_early_stop", "step_ms", "dense_step_ms", "speedup")
         return dict.fromkeys((*unknown, *times)) | {
             "dataset": self._dataset,
             "accuracy_rewound": self._number(self._evaluate, rewound, "evaluate"),
-            "accuracy_validation": self._number(validate, self.model, "validate"),
+            "accuracy_validation": validated,
             "seconds": training.seconds,
         }
 

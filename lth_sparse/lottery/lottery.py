@@ -159,6 +159,7 @@ class Lottery:
             rounds = self._rounds = Rounds(self._trainer, store, Callbacks(self._keep_rewind, self._round_over))
             if not going_on:
                 store.write_info(self._info)
+            self._trainer.model.load_state_dict(self._beginning)  # Where an earlier call has left other weights.
             record = rounds.play(resume=going_on)
             self._report(record)
             store.drop_states()

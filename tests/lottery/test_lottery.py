@@ -267,6 +267,11 @@ def test_an_evaluation_that_gives_no_number_is_refused(train: Any, gives: object
         lth.Lottery(network(), train=train, evaluate=lambda model: gives).run()
 
 
+def test_it_can_be_played_again(train: Any, evaluate: Any) -> None:
+    lottery = lth.Lottery(network(), train=train, evaluate=evaluate, rounds=1, backend="cpp")
+    assert rows(lottery.run()) == rows(lottery.run())
+
+
 def test_before_a_round_is_over_there_is_nothing_to_give(train: Any, evaluate: Any) -> None:
     lottery = lth.Lottery(network(), train=train, evaluate=evaluate)
     with pytest.raises(InputError, match="there is no ticket of round None: 0 rounds are over"):
