@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torchvision
 
 from lth_sparse import models
 from lth_sparse.nn.masks import kinds, prunable
@@ -20,6 +21,8 @@ CIFAR = (3, 32, 32)
         ("vgg19", CIFAR, 20_024_000),  # "20 M"
         ("small", CIFAR, 155_824),
         ("network", CIFAR, 23_262_912),  # the coursework's 23.3 M
+        ("resnet32", CIFAR, 464_432),  # "0.46M" in table 6 of He et al. 2016
+        ("wrn-22-2", CIFAR, 1_076_912),  # a conv of Zagoruyko and Komodakis' WRN-28-2 less in each block: below
     ],
 )
 def test_parameter_counts_of_the_papers(name: str, input_shape: tuple[int, int, int], weights: int) -> None:
@@ -27,9 +30,35 @@ def test_parameter_counts_of_the_papers(name: str, input_shape: tuple[int, int, 
     assert sum(weight.numel() for weight in prunable(model).values()) == weights
 
 
-def test_resnet20_has_the_well_known_number_of_parameters() -> None:
-    model = models.build(models.Network("resnet20", CIFAR, 10), seed=0)
-    assert sum(parameter.numel() for parameter in model.parameters()) == 272_474
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        # The 272,474 and 466,906 of ResNets of 6 n + 2 layers with projections; without, as the paper pads, the
+        # well-known 269,722 and 464,154 are 2,560 weights and 192 of BatchNorm fewer.
+        ("resnet20", 269_722 + 2_560 + 192),
+        ("resnet32", 464_154 + 2_560 + 192),
+        # torchvision's 11,689,512 and 25,557,032 with a 3x3 stem in the place of the 7x7, and 10 classes, not 1000.
+        ("resnet18", 11_689_512 - 64 * 3 * (49 - 9) - 990 * (512 + 1)),
+        ("resnet50", 25_557_032 - 64 * 3 * (49 - 9) - 990 * (2048 + 1)),
+        # The well-known 1,467,610 of WRN-28-2 without one of its four blocks a stage.
+        ("wrn-22-2", 1_467_610 - sum(2 * 9 * width**2 + 2 * 2 * width for width in (32, 64, 128))),
+    ],
+)
+def test_residual_networks_have_the_well_known_numbers_of_parameters(name: str, parameters: int) -> None:
+    model = models.build(models.Network(name, CIFAR, 10), seed=0)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters
+
+
+@pytest.mark.parametrize("name", ["resnet18", "resnet50"])
+def test_they_are_torchvisions_but_for_stem_and_head(name: str) -> None:
+    """Convolutions of the same shapes, strides and paddings."""
+
+    def layers(model: torch.nn.Module) -> list[tuple[object, ...]]:
+        convolutions = [module for module in model.modules() if isinstance(module, torch.nn.Conv2d)][1:]
+        return sorted((tuple(each.weight.shape), each.stride, each.padding) for each in convolutions)
+
+    ours = models.build(models.Network(name, CIFAR, 10), seed=0)
+    assert layers(ours) == layers(torchvision.models.get_model(name))
 
 
 def test_the_seeds_network_is_as_the_coursework_had_it() -> None:
@@ -78,5 +107,5 @@ def test_only_the_last_linear_layer_is_the_output() -> None:
 def test_images_too_small_and_unknown_names_are_refused() -> None:
     with pytest.raises(InputError, match=r"'vgg16' needs images of at least 16x16 pixels, given 8x8"):
         models.build(models.Network("vgg16", (1, 8, 8), 10), seed=0)
-    with pytest.raises(InputError, match='did you mean "resnet20"'):
-        models.build(models.Network("resnet", CIFAR, 10), seed=0)
+    with pytest.raises(InputError, match='did you mean "lenet-300-100"'):
+        models.build(models.Network("lenet-300", CIFAR, 10), seed=0)
