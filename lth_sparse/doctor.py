@@ -11,9 +11,10 @@ from datetime import datetime, timezone
 import torch
 
 from lth_sparse.system import command_line
+from lth_sparse.system.errors import because
 from lth_sparse.verification import installation, selftest
 from lth_sparse.verification.installation import Facts
-from lth_sparse.verification.judgement import Row, because
+from lth_sparse.verification.judgement import Row
 from lth_sparse.verification.table import verdict
 
 PROGRAM = "python -m lth_sparse.doctor"

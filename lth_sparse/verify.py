@@ -56,8 +56,8 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     )  # fmt: skip
     what.add_argument(
         "--model", metavar="NAME",
-        help=f"a registered network ({', '.join(models.names())}), or module:function, a function of yours that gives "
-        "an nn.Module (default: conv4)",
+        help=f"a registered network ({', '.join(models.names())}), torchvision:NAME, timm:NAME, or module:function, a "
+        "function of yours that gives an nn.Module and may take input_shape and num_classes, 10 (default: conv4)",
     )  # fmt: skip
     what.add_argument("--ticket", metavar="FILE", help="a ticket, with --model module:function if it names no network")
     what.add_argument(

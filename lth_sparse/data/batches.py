@@ -53,15 +53,15 @@ def augmented(images: Tensor, draws: Tensor) -> Tensor:
 class Batches:
     """The training images as an endless, seeded sequence: batch `i` depends on the seed and on `i` alone.
 
-    `size`: images in a batch; `per_epoch`: batches in an epoch. An epoch is a fresh permutation; the images left over
-    after its last full batch sit that epoch out.
+    `seed`: what chance begins with; `size`: images in a batch; `per_epoch`: batches in an epoch. An epoch is a fresh
+    permutation; the images left over after its last full batch sit that epoch out.
     """
 
     def __init__(self, data: Dataset, batch_size: int, augmentation: str, seed: int) -> None:
         self._data = data
         self.size = min(batch_size, len(data.train))
         self._augmentation = augmentation
-        self._seed = seed
+        self.seed = seed
         self._epoch = -1
         self._plan = torch.empty(0, dtype=torch.long)
         self.per_epoch = len(data.train) // self.size
@@ -78,7 +78,7 @@ class Batches:
 
         For each batch the numbers of its images, then what `drawn` gives for them.
         """
-        order = torch.randperm(len(self._data.train), generator=generator(self._seed, "order", epoch))
+        order = torch.randperm(len(self._data.train), generator=generator(self.seed, "order", epoch))
         numbers = order[: self.per_epoch * self.size].view(self.per_epoch, 1, self.size)
         if self._augmentation == "none":
             return numbers
@@ -88,7 +88,7 @@ class Batches:
                 self.size,
                 self._data.image_shape[1],
                 self._augmentation,
-                generator(self._seed, "augmentation", iteration),
+                generator(self.seed, "augmentation", iteration),
             )
             for iteration in range(first, first + self.per_epoch)
         ]

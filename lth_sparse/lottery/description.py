@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import nn
 
-from lth_sparse import __version__, models
+from lth_sparse import __version__
 from lth_sparse.data import Dataset
 from lth_sparse.nn.masks import prunable
 from lth_sparse.settings import config
@@ -20,11 +21,15 @@ from lth_sparse.system.messages import say
 
 
 def describe(
-    settings: Config, command: str, backend: str, dataset: Dataset, network: models.Network, device: torch.device
+    settings: Config,
+    command: str,
+    backend: str,
+    dataset: Dataset,
+    model: nn.Module,
+    checkpoint_sha256: str | None,
+    device: torch.device,
 ) -> dict[str, Any]:
     """Everything that decides what the run computes, and what it runs on, JSON-ready: enough to run it again."""
-    with torch.device("meta"):  # Only counted, so without memory for its weights.
-        model = models.build(network, seed=0)
     return {
         "command": command,
         "config": settings.to_json(),
@@ -40,9 +45,10 @@ def describe(
             "classes": list(dataset.classes),
         },
         "network": {
-            "name": network.name,
+            "name": settings.model,
             "weights": sum(weight.numel() for weight in prunable(model).values()),
             "parameters": sum(parameter.numel() for parameter in model.parameters()),
+            "checkpoint_sha256": checkpoint_sha256,
         },
         "rewind": None,
         "environment": environment.describe(device, __version__),
@@ -78,6 +84,7 @@ def refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
     for section, key, what in (
         ("dataset", "sha256", "the images (their SHA-256)"),
         ("network", "weights", "the number of weights"),
+        ("network", "checkpoint_sha256", "the checkpoint (its SHA-256)"),
         ("environment", "device", "the device"),
     ):
         began, goes_on = before.get(section, {}).get(key), now[section][key]

@@ -15,6 +15,7 @@ from lth_sparse.backends import triton, winograd
 from lth_sparse.backends.auto import candidates
 from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import get, resolve
+from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.choosing import Chooser, choices_of
 from lth_sparse.lottery.description import describe, refuse_if_changed, settings_of
 from lth_sparse.lottery.progress import notice
@@ -83,7 +84,8 @@ def _play_settled(
     choices = choices_of(request.choices, backend, device) if request.choices is not None else Choices()
     dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
-    info = describe(settings, request.command, backend, dataset, network, device)
+    model, checkpoint_sha256 = initial(settings, network)
+    info = describe(settings, request.command, backend, dataset, model, checkpoint_sha256, device)
     settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
     if before is not None:
         refuse_if_changed(before, info)
@@ -97,7 +99,7 @@ def _play_settled(
         if record is None:
             if before is not None and store.choices_path.exists():
                 choices = _kept_choices(store, choices, backend, device)
-            task = Task(settings, dataset, network, device)
+            task = Task(settings, dataset, network, device, model)
             record = _play(task, Chooser(task, backend, choices, store), store, info, resume=before is not None)
         report.write(store.path, info, record)
         store.drop_states()

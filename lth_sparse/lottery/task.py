@@ -12,6 +12,7 @@ from torch import nn
 from lth_sparse import models
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
+from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.pruning import density_after
 from lth_sparse.lottery.training import Training, length
 from lth_sparse.nn import fuse, sparsify
@@ -35,13 +36,22 @@ class Way:
 class Task:
     """The network with its initial weights, and the trainings that can be made of it.
 
+    `model` (default: what `beginning.initial` gives) is the network that `network` names, and is the task's own then.
     `model` is the dense network with the weights of the moment, pruned ones at zero; `data` lies on `device`. Both are
     in `memory_format`, at first the one in which the network is faster as a rule. `kinds` says of each prunable layer
     what it is.
     """
 
-    def __init__(self, config: Config, data: Dataset, network: models.Network, device: torch.device) -> None:
-        model = models.build(network, derive(config.seed, "weights"))
+    def __init__(
+        self,
+        config: Config,
+        data: Dataset,
+        network: models.Network,
+        device: torch.device,
+        model: nn.Module | None = None,
+    ) -> None:
+        if model is None:
+            model, _ = initial(config, network)
         self.config = config
         self.network = network
         self.device = device

@@ -23,6 +23,7 @@ from lth_sparse.nn.masks import Masks, prunable
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.record import CurvePoint
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.seeding import derive
 
 LEARNING_RATE_DROP = 10
 
@@ -149,9 +150,14 @@ class Training:
     def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
         """Trains to the end. `progress` is called after every step, `end_of_epoch` after every epoch and at the end.
 
+        What the network itself leaves to chance, dropout, is drawn anew in each epoch, by PyTorch's own generator: a
+        training that goes on from a state draws as one that was never interrupted.
         Raises InputError when the loss is no longer finite.
         """
+        first = self.iteration
         while self.iteration < self.total:
+            if self.iteration == first or self.iteration % self._batches.per_epoch == 0:
+                torch.manual_seed(derive(self._batches.seed, "network", self.iteration))
             began = time.perf_counter()
             self.step()
             finished = self.iteration == self.total

@@ -7,17 +7,34 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from lth_sparse.nn.attention import NEVER_CALLED, never_called
+
 Masks = dict[str, Tensor]
 """Name of a layer -> bool, the shape of its weight; True where the weight is alive."""
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear]:
-    return {name: module for name, module in model.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    left = left_dense(model)
+    found = model.named_modules()
+    return {name: each for name, each in found if isinstance(each, nn.Conv2d | nn.Linear) and name not in left}
 
 
 def prunable(model: nn.Module) -> dict[str, Tensor]:
     """The weights that pruning may touch, by the name of their layer: those of convolutions and linear layers."""
     return {name: layer.weight for name, layer in _layers(model).items()}
+
+
+def left_dense(model: nn.Module) -> dict[str, str]:
+    """Name of each convolution or linear layer that pruning leaves alone -> why."""
+    uncalled = never_called(model)
+    reasons: dict[str, str] = {}
+    for name, module in model.named_modules():
+        if module in uncalled:
+            reasons[name] = NEVER_CALLED
+        elif isinstance(module, nn.Conv2d | nn.Linear) and type(module) not in (nn.Conv2d, nn.Linear):
+            of = type(module)
+            reasons[name] = f"a {of.__module__}.{of.__qualname__} may compute something else than its base class"
+    return reasons
 
 
 def weight_name(layer: str) -> str:

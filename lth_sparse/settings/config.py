@@ -101,7 +101,16 @@ class Config:
     """Everything that decides what a run computes."""
 
     preset: str = option("quick", "set of defaults: " + ", ".join(PRESETS))
-    model: str = option("small", "network")
+    model: str = option(
+        "small",
+        "network; or torchvision:NAME, timm:NAME, or module:function of yours, which gives an nn.Module and may take "
+        "input_shape and num_classes",
+    )
+    checkpoint: str | None = option(
+        None,
+        "weights to start from instead of new ones: a state dict, by torch.save or as safetensors",
+        parse=from_home,
+    )
     backend: str = option(
         "auto", "what computes the layers; auto: for each layer and operation the fastest that works here, measured"
     )

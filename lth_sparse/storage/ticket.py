@@ -69,8 +69,8 @@ def save_ticket(
     `masks`: {layer: bool, shape of its weight} for layers of `model`, beside those that it has itself, in sparse layers
     or of prune (default: those alone). A mask of a tied weight holds under all its names.
     `weights`: a state dict of `model`, in any of these forms, the one to rewind to (default: its weights now).
-    `network`: how to build the model again, for the networks of `lth_sparse.models`; without it `load_ticket` has to
-    be given a model.
+    `network`: how to build the model again, for the networks of `lth_sparse.models`, torchvision, timm, and functions
+    of your own; without it `load_ticket` has to be given a model.
     `metadata`: what else the file should say, as JSON holds it; a tensor or an array of at most 1000 numbers becomes a
     list, one of no dimension a number.
 
@@ -139,6 +139,9 @@ def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn
     stay the same objects, but an optimizer's state for `values` no longer fits when their number changes. A dense layer
     gets zeros.
 
+    A file does not decide which code runs: a ticket that names `module:function` needs `model`, unless that module is
+    imported already and its function has a parameter `classes` or `num_classes`.
+
     Raises InputError when the file is damaged or names no network and no `model` is given, or when it does not fit
     `model`; OSError when it cannot be read.
     """
@@ -157,6 +160,7 @@ def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn
 
 def _build(path: str | PathLike[str], network: models.Network, weights: Mapping[str, Tensor]) -> nn.Module:
     """The network that a ticket names, after it is known to be no larger than the weights that are there for it."""
+    models.refuse_untrusted(network.name, str(path))
     try:
         with torch.device("meta"):
             size = sum(value.numel() for value in models.build(network, seed=0).state_dict().values())

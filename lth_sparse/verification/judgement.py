@@ -127,11 +127,6 @@ def rounding(dtype: torch.dtype, device: torch.device, spec: LayerSpec) -> float
     return torch.finfo(dtype).eps
 
 
-def because(error: Exception) -> str:
-    """One line of an exception."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
-
-
 def nothing_to_compare(judged: Mapping[str, Judged]) -> list[str]:
     """A note where the bound is not a finite number: then dense PyTorch's own result, or the truth, is not."""
     names = [name for name, each in judged.items() if not math.isfinite(each.bound)]

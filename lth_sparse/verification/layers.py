@@ -15,9 +15,10 @@ from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import OPERATIONS, Choices
 from lth_sparse.backends.cpp import CppBackend
 from lth_sparse.nn import SparseConv2d, SparseLinear
+from lth_sparse.system.errors import because
 from lth_sparse.system.memory_formats import MEMORY_FORMATS
 from lth_sparse.system.seeding import generator
-from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, because, nothing_to_compare, relative, rounding
+from lth_sparse.verification.judgement import TIMES_DENSE, Judged, Row, nothing_to_compare, relative, rounding
 from lth_sparse.verification.speed import medians
 from lth_sparse.verification.subject import Subject
 

@@ -25,13 +25,13 @@ from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.backends.cpp_winograd import WinogradKernels
 from lth_sparse.nn import SparseConv2d, SparseLinear, sparsify
 from lth_sparse.nn.masks import weight_name
+from lth_sparse.system.errors import because
 from lth_sparse.system.memory_formats import MEMORY_FORMATS
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification.judgement import (
     TIMES_DENSE,
     Judged,
     Row,
-    because,
     nothing_to_compare,
     relative_norm,
     rounding,

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from lth_sparse.system.command_line import out_of_memory
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
 from lth_sparse.system.seeding import generator
 from lth_sparse.verification import layers, network
 from lth_sparse.verification.contenders import not_timed
-from lth_sparse.verification.judgement import Row, because
+from lth_sparse.verification.judgement import Row
 from lth_sparse.verification.subject import Subject
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -21,7 +18,6 @@ from lth_sparse.nn.pruned_layers import check_layer
 from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage import ticket
 from lth_sparse.system.errors import InputError
-from lth_sparse.verification.judgement import because
 
 IMAGE_SHAPE = (3, 32, 32)
 CLASSES = 10
@@ -106,7 +102,11 @@ def _pruned(subject: Subject, sparsity: float) -> Subject:
 
 
 def _of_ticket(path: str, model: str | None, input_shape: tuple[int, ...] | None, seed: int) -> Subject:
-    own, shape = _network(model, input_shape, seed) if model is not None else (None, None)
+    own = shape = None
+    if model is not None:
+        named = ticket.read_ticket(path).network
+        classes = named.classes if named is not None else CLASSES
+        own, shape = _network(model, input_shape or (named.input_shape if named is not None else None), seed, classes)
     network = ticket.load_ticket(path, own)
     found = network.ticket
     assert isinstance(found, ticket.Ticket)
@@ -121,9 +121,11 @@ def _of_ticket(path: str, model: str | None, input_shape: tuple[int, ...] | None
     return Subject(path, network, found.masks, shape, left)
 
 
-def _network(name: str, input_shape: tuple[int, ...] | None, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
+def _network(
+    name: str, input_shape: tuple[int, ...] | None, seed: int, classes: int = CLASSES
+) -> tuple[nn.Module, tuple[int, ...]]:
     """A dense network and the shape of its input."""
-    if ":" not in name:
+    if not models.is_foreign(name):
         shape = input_shape or IMAGE_SHAPE
         smallest = models.minimum_size(name)
         if len(shape) != 3 or min(shape[1:]) < smallest:
@@ -131,36 +133,13 @@ def _network(name: str, input_shape: tuple[int, ...] | None, seed: int) -> tuple
                 f"--input-shape {_words(shape)}: {name} takes images, channels,height,width, of at least "
                 f"{smallest} x {smallest} pixels"
             )
-        return models.build(models.Network(name, (shape[0], shape[1], shape[2]), CLASSES), seed), shape
+        return models.build(models.Network(name, (shape[0], shape[1], shape[2]), classes), seed), shape
     if input_shape is None:
         raise InputError(
             f"--model {name}: the shape of its input is not known; give that of one example, such as "
             "--input-shape 3,32,32"
         )
-    return _users_own(name, seed), input_shape
-
-
-def _users_own(name: str, seed: int) -> nn.Module:
-    module_name, _, function_name = name.partition(":")
-    # As python -m does for a module of its own, also where it was told not to (python -P).
-    if os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
-    try:
-        module = importlib.import_module(module_name)
-    except Exception as error:
-        raise InputError(f"--model {name}: {module_name!r} cannot be imported: {because(error)}") from error
-    function = getattr(module, function_name, None)
-    if not callable(function):
-        raise InputError(f"--model {name}: {module_name!r} has no function {function_name!r}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            model = function()
-        except Exception as error:
-            raise InputError(f"--model {name}: called without arguments it raised {because(error)}") from error
-    if not isinstance(model, nn.Module):
-        raise InputError(f"--model {name}: expected an nn.Module, got {type(model).__name__}")
-    return densify(model)
+    return densify(models.build_foreign(name, input_shape, classes, seed)), input_shape
 
 
 def _layers(model: nn.Module) -> tuple[Masks, dict[str, str]]:
