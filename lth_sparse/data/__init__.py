@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from lth_sparse.data import digits, folder, published
+from lth_sparse.data import digits, folder, own, published
 from lth_sparse.data.dataset import Dataset, Source, Split, resized, split_off_validation, statistics
 from lth_sparse.data.registry import Unavailable, loader, names, register
 from lth_sparse.settings.config import DataConfig
@@ -29,6 +29,8 @@ def load(config: DataConfig, seed: int, minimum_size: int = 1) -> Dataset:
     if config.dataset == "auto":
         name, source, notice = _automatic(data_dir, config.image_size)
         notices.append(notice)
+    elif own.is_users(config.dataset):
+        name, source = config.dataset, own.source(config.dataset, data_dir, config.image_size)
     else:
         name, source = config.dataset, loader(config.dataset)(data_dir, config.image_size)
     size = config.image_size

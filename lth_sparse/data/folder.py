@@ -33,13 +33,17 @@ def _listing(directory: Path) -> ImageFolder:
 
 
 def _decoded(path: str, image_size: int | None) -> Tensor:
-    """The image at `path`, uint8 [3, H, W]; with `image_size`, its shorter side is resized and its middle kept."""
+    """The image at `path`, uint8 [3, H, W], as `sized` gives it."""
     try:
         pixels = np.array(default_loader(path))
     except Exception as error:  # Pillow raises half a dozen unrelated types for images that it cannot decode.
         reason = " ".join(str(error).split())
         raise InputError(f"image {path} is broken: {reason}; mend it or take it out") from error
-    image = torch.from_numpy(pixels).permute(2, 0, 1)
+    return sized(torch.from_numpy(pixels).permute(2, 0, 1), image_size)
+
+
+def sized(image: Tensor, image_size: int | None) -> Tensor:
+    """uint8 [C, H, W] as a square of `image_size` pixels, if given: its shorter side resized, its middle kept."""
     if image_size is not None and tuple(image.shape[1:]) != (image_size, image_size):
         image = functional.center_crop(functional.resize(image, [image_size]), [image_size, image_size])
     return image

@@ -42,5 +42,7 @@ def loader(name: str) -> Loader:
     """The loader registered as `name`; raises InputError, with the nearest name, when there is none."""
     if name not in _LOADERS:
         known = ["auto", *_LOADERS]
-        raise InputError(f"data set {name!r} is not known{nearest(name, known)}; there are: {', '.join(known)}")
+        raise InputError(
+            f"data set {name!r} is not known{nearest(name, known)}; there are: {', '.join(known)}, and module:function"
+        )
     return _LOADERS[name]

@@ -31,7 +31,11 @@ def option(
 class DataConfig:
     """Which images, and how they are presented to the network."""
 
-    dataset: str = option("auto", "data set; auto: CIFAR-10 if it is on disk or can be fetched, else digits")
+    dataset: str = option(
+        "auto",
+        "data set; auto: CIFAR-10 if it is on disk or can be fetched, else digits; or module:function of yours, which "
+        "gives (train, test), each (images, labels) or a torch dataset",
+    )
     data_dir: str = option("~/.cache/lth_sparse", "folder that holds the data set, or receives it", parse=from_home)
     image_size: int | None = option(None, "resize images to a square of this many pixels (default: as they are)")
     normalization: str = option(

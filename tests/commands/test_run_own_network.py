@@ -31,6 +31,13 @@ def net(input_shape, num_classes):
         nn.Linear(4 * height * width, num_classes),
     )
 
+def images(data_dir, count=40):
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(count) % 2
+    images = torch.rand(count, 1, 8, 8, generator=generator) / 2 + 0.5 * labels[:, None, None, None]
+    part = (images * 255).round().byte(), labels
+    return part, part
+
 def wrong_head():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 12))
 """
@@ -67,6 +74,21 @@ def test_a_network_of_yours_is_run_reported_and_its_tickets_load_again(
     assert "own_nets" not in sys.modules
     sys.path.remove(str(Path.cwd()))  # verify looks in the current directory, too.
     assert verify.main(["--ticket", str(ticket), "--model", "own_nets:net", "--steps", "1", "--batch-size", "2"]) == 0
+
+
+def test_so_is_data_of_yours(lottery: Lottery) -> None:
+    command = (*SHORT, "--dataset", "own_nets:images", "--model", "own_nets:net", "--batch-size", 8, "--out", "run")
+    status, error = lottery(*command)
+    assert status == 0, error
+    assert {row["dataset"] for row in rows(Path("run"))} == {"own_nets:images"}
+    assert "own_nets:net on own_nets:images" in Path("run/report.html").read_text()
+    assert lottery(*command, "--resume")[0] == 0
+    module = Path("own_nets.py")
+    module.write_text(module.read_text().replace("manual_seed(0)", "manual_seed(1)"))
+    del sys.modules["own_nets"]
+    status, error = lottery(*command, "--resume")
+    assert status == 2
+    assert "the images (their SHA-256)" in error_line(error)
 
 
 @pytest.mark.parametrize(
