@@ -12,7 +12,7 @@ from typing import Any
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
 from lth_sparse.lottery.playing import Request, play
-from lth_sparse.settings import config
+from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, home
 from lth_sparse.system.command_line import Parser, exit_status
 from lth_sparse.system.errors import InputError
@@ -58,6 +58,12 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
             )
     files = made.add_argument_group("what it leaves, and what it goes on with")
     files.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
+    files.add_argument(
+        "--config",
+        metavar="FILE",
+        help="take the settings from a run's config.json, or from JSON or YAML with the same names: over a preset's, "
+        "under those of the command line",
+    )
     files.add_argument("--resume", action="store_true", help="go on with the interrupted run under --out")
     files.add_argument(
         "--choices",
@@ -69,10 +75,11 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
 
 
 def options_but(settled: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
-    """What a command line gives, for a program that settles some options itself. Raises InputError where it gives one
-    of these."""
+    """What a command line gives, for a program that settles some options itself, and all that are no settings. Raises
+    InputError where it gives one of these."""
     options = vars(parser().parse_args(arguments))
-    if given := [config.flag(name) for name in settled if name in options]:
+    free = {setting.name for setting, *_ in config.settings()}.difference(settled)
+    if given := [config.flag(name) for name in options if name not in free]:
         raise InputError(f"{', '.join(given)}: this command settles it itself")
     return options
 
@@ -107,12 +114,18 @@ def _request(options: dict[str, Any], command: str) -> Request:
     resume = options.pop("resume", False)
     out: str | None = options.pop("out", None)
     choices: str | None = options.pop("choices", None)
+    given_file: str | None = options.pop("config", None)
     if out == "":
         raise InputError("--out is empty: give a directory")
     if resume and out is None:
         raise InputError("--resume goes on with the run under --out: give --out DIR too")
     return Request(
-        options, command, Path(out) if out is not None else None, resume, Path(choices) if choices is not None else None
+        options,
+        command,
+        Path(out) if out is not None else None,
+        resume,
+        Path(choices) if choices is not None else None,
+        file.read(Path(given_file)) if given_file is not None else {},
     )
 
 

@@ -70,7 +70,7 @@ def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
     recorded = config.flat(settings.to_json())
     recorded["data_dir"] = from_home(recorded["data_dir"])  # As the command line gives it; older runs have it whole.
     for name, value in given.items():
-        if value != recorded[name]:
+        if value != recorded[name] and not (name == "dataset" and value == resumed.data.dataset):
             raise InputError(
                 f"{config.flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
                 "as it is, leave the option out or start another run"

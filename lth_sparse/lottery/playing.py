@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,15 @@ SECONDS_BETWEEN_REPORTS = 30.0
 @dataclass(frozen=True)
 class Request:
     """`given`: settings by name, as the command line had them. `command`: that line. `out`: where to write, None for
-    a new place under runs/. `choices`: the choices.json whose choices are taken over."""
+    a new place under runs/. `choices`: the choices.json whose choices are taken over. `file`: settings by name, under
+    those of the command line."""
 
     given: Mapping[str, Any]
     command: str
     out: Path | None = None
     resume: bool = False
     choices: Path | None = None
+    file: Mapping[str, Any] = field(default_factory=dict)
 
 
 def play(request: Request) -> tuple[RunDirectory, Record]:
@@ -56,12 +58,12 @@ def play(request: Request) -> tuple[RunDirectory, Record]:
     before: dict[str, Any] | None = None
     if store is not None and request.resume and store.holds_a_run():
         before = store.read_info()
-        settings = settings_of(before, request.given)
+        settings = settings_of(before, {**request.file, **request.given})
         _interpret_if_needed(settings)
     else:
-        settings = config.build(request.given)
+        settings = config.build(request.given, file=request.file)
         if _interpret_if_needed(settings):
-            settings = config.build(request.given, INTERPRETED)
+            settings = config.build(request.given, INTERPRETED, request.file)
         if store is not None:
             store.refuse_if_taken()
         if request.resume:

@@ -141,9 +141,11 @@ class Config:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Config:
         """The settings that `to_json` wrote."""
-        # A run from before there was the setting goes on as it began.
-        return _assemble({"fuse": False} | flat(data))
+        return _assemble(OF_OLDER_RUNS | flat(data))
 
+
+OF_OLDER_RUNS: dict[str, Any] = {"fuse": False}
+"""A run from before there was the setting goes on as it began."""
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}
 
@@ -207,33 +209,50 @@ EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
 KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
 
 
-def build(given: Mapping[str, Any], size: Mapping[str, Any] = types.MappingProxyType({})) -> Config:
-    """The settings of the preset named in `given` ("quick" by default), with every other entry of `given` over it.
+NOTHING: Mapping[str, Any] = types.MappingProxyType({})
 
-    `given` maps the names of settings, as `settings()` lists them, to values; `size` too, over the preset's but under
-    `given`. Raises InputError for an unknown preset, a value out of range, or two settings that exclude each other.
+
+def build(given: Mapping[str, Any], size: Mapping[str, Any] = NOTHING, file: Mapping[str, Any] = NOTHING) -> Config:
+    """The settings of a preset ("quick" by default), over it `size`, over these `file`, over these `given`.
+
+    Each maps names of settings, as `settings()` lists them, to values; `file` and `given` may name the preset. One of
+    them that sets one of two settings that exclude each other takes back what is under it says of the other.
+
+    Raises InputError for an unknown preset, a value out of range, or two settings that exclude each other.
     """
-    preset = given.get("preset", "quick")
+    preset = given.get("preset", file.get("preset", "quick"))
     if preset not in PRESETS:
         raise InputError(
             f"--preset {preset}: there is no such preset{nearest(preset, PRESETS)}; there are: {', '.join(PRESETS)}"
         )
+    whole = {setting.name for setting, *_ in settings()}
+    if "preset" in given and file.keys() >= whole - {"preset"}:
+        raise InputError(
+            f"--preset {preset}: --config gives every setting, over those of any preset; leave one of the two out"
+        )
+    _refuse_both(given)
+    if not file.keys() >= whole - {"preset"}:  # A whole file has the rate that its sparsity scales, too.
+        _refuse_both(file)
     values: dict[str, Any] = dict(PRESETS[preset])
-    for one, other in EXCLUSIVE:
-        if one in given and other in given:
-            raise InputError(f"give {flag(one)} or {flag(other)}, not both")
-        for chosen, dropped in ((one, other), (other, one)):
-            if chosen in given:
-                values.pop(dropped, None)
-                size = {name: value for name, value in size.items() if name != dropped}
-            if chosen in size:
-                values.pop(dropped, None)
-    if "prune_rate" in given:
-        for kind in KINDS_OF_RATE:
-            values.pop(kind, None)
-    config = _assemble(values | dict(size) | {"preset": preset} | dict(given))
+    for layer in (size, file, given):
+        values = _over(values, layer)
+    config = _assemble(values | {"preset": preset})
     check(config)
     return config
+
+
+def _refuse_both(given: Mapping[str, Any]) -> None:
+    for one, other in EXCLUSIVE:
+        if given.get(one) is not None and given.get(other) is not None:
+            raise InputError(f"give {flag(one)} or {flag(other)}, not both")
+
+
+def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
+    taken_back = {kind for kind in KINDS_OF_RATE if "prune_rate" in layer}
+    for one, other in EXCLUSIVE:
+        taken_back |= {other} if layer.get(one) is not None else set()
+        taken_back |= {one} if layer.get(other) is not None else set()
+    return {name: value for name, value in values.items() if name not in taken_back} | dict(layer)
 
 
 def flag(name: str) -> str:

@@ -605,3 +605,29 @@ def test_an_image_is_never_part_of_what_a_run_leaves(image_folder: Path, tmp_pat
     assert lottery(*arguments, "--out", tmp_path / "run")[0] == 0
     sizes = {Image.open(path).size for path in (tmp_path / "run").rglob("*.png")}
     assert min(min(size) for size in sizes) > 100
+
+
+# Settings from a file
+
+
+def test_the_configuration_of_a_run_gives_the_same_run(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
+    again = ("--config", finished / "config.json", "--out")
+    assert lottery(*again, tmp_path / "again")[0] == 0
+    assert rows(tmp_path / "again", without_times=True) == rows(finished, without_times=True)
+    there, here = (json.loads((path / "config.json").read_text()) for path in (finished, tmp_path / "again"))
+    assert there["config"] == here["config"]
+    status, error = lottery(*again, tmp_path / "again", "--resume")
+    assert (status, "is finished already" in error) == (0, True)
+    assert lottery(*again, tmp_path / "other", "--seed", 1)[0] == 0
+    assert rows(tmp_path / "other", without_times=True) != rows(finished, without_times=True)
+    status, error = lottery(*again, tmp_path / "again", "--resume", "--seed", 1)
+    assert status == 2
+    assert "--seed 1: the run under --out has 0" in error_line(error)
+
+
+def test_a_file_with_what_is_no_setting_is_told_in_a_line(tmp_path: Path, lottery: Lottery) -> None:
+    (tmp_path / "mine.yaml").write_text("rounds: 1\niteration: 3\n")
+    status, error = lottery("--config", tmp_path / "mine.yaml", "--out", tmp_path / "run")
+    assert status == 2
+    assert "line 2: there is no setting 'iteration', did you mean \"iterations\"?" in error_line(error)
+    assert not (tmp_path / "run").exists()
