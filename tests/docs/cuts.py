@@ -47,6 +47,11 @@ CUTS = (
         "4 minutes, so a smaller network and 2 steps; Triton's interpreter runs the same kernels",
     ),
     Cut(
+        r"^python -m lth_sparse\.run .*--model torchvision:",
+        _with(f"{_TINY} --iterations 10 --rounds {{rounds}} --model small", "model", *_LOTTERY),
+        "minutes, and images of three channels, which digits have not, so another network and 10 steps a round",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )run\b",
         _with(f"{_TINY} --iterations 10 --rounds {{rounds}}", *_LOTTERY),
         "minutes to days, and a download, so 10 steps a round on digits",
@@ -146,11 +151,12 @@ CUTS = (
 )  # fmt: skip
 
 NEEDED = (
-    (r"(runs/[\w-]+)/(tickets|choices)", r"python -m lth_sparse.run --out \1"),
+    (r"(runs/[\w-]+)/(tickets|choices|config)", r"python -m lth_sparse.run --out \1"),
     (
         r"\bmy_module:my_network\b",
-        "echo 'from torch import nn\ndef my_network(): return nn.Sequential(nn.Conv2d(3, 4, 3), "
-        "nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5))' > my_module.py",
+        "echo 'from torch import nn\ndef my_network(input_shape, num_classes):\n    return nn.Sequential("
+        "nn.Conv2d(input_shape[0], 16, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), "
+        "nn.Linear(64, num_classes))' > my_module.py",
     ),
 )  # fmt: skip
 """What a command takes for granted -> the command that makes it, for the pages that do not begin with it."""

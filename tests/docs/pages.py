@@ -157,7 +157,8 @@ def read_by_the_real_parser(command: str) -> None:
         return
     given = {"run": run, "verify": verify, "doctor": doctor}[found[1]].parser().parse_args(shlex.split(found[2]))
     if found[1] == "run":
-        config.build({name: value for name, value in vars(given).items() if name not in ("out", "choices", "resume")})
+        names = {setting.name for setting, *_ in config.settings()}
+        config.build({name: value for name, value in vars(given).items() if name in names})
 
 
 def checkout_of(example: Example) -> Checkout:
