@@ -14,6 +14,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.backends.winograd import set_winograd
+from lth_sparse.lottery.events import EvaluationEvent, RoundEvent, StepEvent
 from lth_sparse.lottery.lottery import Lottery
 from lth_sparse.lottery.own_loop import prove_training, prune, rewind, snapshot
 from lth_sparse.nn import (
@@ -29,9 +30,12 @@ from lth_sparse.nn import (
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __all__ = [
+    "EvaluationEvent",
     "Lottery",
+    "RoundEvent",
     "SparseConv2d",
     "SparseLinear",
+    "StepEvent",
     "Ticket",
     "__version__",
     "backends",

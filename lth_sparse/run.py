@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import Field
 from pathlib import Path
 from typing import Any
 
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
+from lth_sparse.lottery import tensorboard
+from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, home
@@ -71,6 +74,13 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         help="choices.json of an earlier run: what it measured and chose (auto's backends, memory formats) is not "
         "measured again, so that this run gives the same numbers",
     )
+    told = made.add_argument_group("who is told what happens, while it happens")
+    told.add_argument(
+        "--callback",
+        metavar="MODULE:FUNCTION",
+        help="a function of yours, called with each StepEvent, EvaluationEvent and RoundEvent of lth_sparse",
+    )
+    told.add_argument("--tensorboard", metavar="DIR", help="write losses, accuracies and speeds for TensorBoard")
     return made
 
 
@@ -91,8 +101,9 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         options = vars(parser(program).parse_args(given))
-        request = _request(options, home.command(program, given))
-        store, record = play(request)
+        with ExitStack() as open_until_over:
+            listeners = _listeners(options, open_until_over)
+            store, record = play(_request(options, home.command(program, given), listeners))
         best, dense = record.best_ticket(), record.rounds[0]
         print(
             f"{dense.dataset}: round {best.round}, {best.density:.1%} of the weights left: test accuracy "
@@ -110,7 +121,17 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     )
 
 
-def _request(options: dict[str, Any], command: str) -> Request:
+def _listeners(options: dict[str, Any], open_until_over: ExitStack) -> list[Listener]:
+    """Those that the options ask for, which are taken out of them."""
+    listeners: list[Listener] = []
+    if (name := options.pop("callback", None)) is not None:
+        listeners.append(users_listener(name))
+    if (directory := options.pop("tensorboard", None)) is not None:
+        listeners.append(open_until_over.enter_context(tensorboard.writing(Path(directory))))
+    return listeners
+
+
+def _request(options: dict[str, Any], command: str, listeners: Sequence[Listener]) -> Request:
     resume = options.pop("resume", False)
     out: str | None = options.pop("out", None)
     choices: str | None = options.pop("choices", None)
@@ -126,6 +147,7 @@ def _request(options: dict[str, Any], command: str) -> Request:
         resume,
         Path(choices) if choices is not None else None,
         file.read(Path(given_file)) if given_file is not None else {},
+        listeners,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from lth_sparse.backends.registry import get, resolve
 from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.choosing import Chooser, choices_of
 from lth_sparse.lottery.description import describe, refuse_if_changed, settings_of
+from lth_sparse.lottery.events import Listener
 from lth_sparse.lottery.progress import notice
 from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.lottery.task import Task
@@ -39,7 +40,7 @@ SECONDS_BETWEEN_REPORTS = 30.0
 class Request:
     """`given`: settings by name, as the command line had them. `command`: that line. `out`: where to write, None for
     a new place under runs/. `choices`: the choices.json whose choices are taken over. `file`: settings by name, under
-    those of the command line."""
+    those of the command line. `listeners` are told what happens."""
 
     given: Mapping[str, Any]
     command: str
@@ -47,6 +48,7 @@ class Request:
     resume: bool = False
     choices: Path | None = None
     file: Mapping[str, Any] = field(default_factory=dict)
+    listeners: Sequence[Listener] = ()
 
 
 def play(request: Request) -> tuple[RunDirectory, Record]:
@@ -102,7 +104,8 @@ def _play_settled(
             if before is not None and store.choices_path.exists():
                 choices = _kept_choices(store, choices, backend, device)
             task = Task(settings, dataset, network, device, model)
-            record = _play(task, Chooser(task, backend, choices, store), store, info, resume=before is not None)
+            trainer = TaskTrainer(task, Chooser(task, backend, choices, store), request.listeners)
+            record = _play(task, trainer, backend, store, info, resume=before is not None)
         report.write(store.path, info, record)
         store.drop_states()
     return store, record
@@ -137,7 +140,9 @@ def _kept_choices(store: RunDirectory, given: Choices, backend: str, device: tor
     return kept
 
 
-def _play(task: Task, chooser: Chooser, store: RunDirectory, info: dict[str, Any], *, resume: bool) -> Record:
+def _play(
+    task: Task, trainer: TaskTrainer, backend: str, store: RunDirectory, info: dict[str, Any], *, resume: bool
+) -> Record:
     """The whole record of the run, every round of it played, now or before."""
     settings, reported = task.config, time.monotonic()
 
@@ -151,10 +156,9 @@ def _play(task: Task, chooser: Chooser, store: RunDirectory, info: dict[str, Any
             report.write(store.path, info, record)
             reported = time.monotonic()
 
-    rounds = Rounds(TaskTrainer(task, chooser), store, Callbacks(on_rewind_saved, on_round), task.memory_format)
+    rounds = Rounds(trainer, store, Callbacks(on_rewind_saved, on_round), task.memory_format)
     if not resume:
         store.write_info(info)
-    backend = chooser.backend
     of = f" (of {', '.join(candidates())})" if backend == "auto" else ""
     say(f"{settings.model} on {task.data.name}, backend {backend}{of}, {task.device}; writing to {store.path}")
     if backend == "triton" and triton.interpreted():

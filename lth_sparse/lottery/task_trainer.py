@@ -17,6 +17,7 @@ from lth_sparse.lottery.arms import TICKET, Arm, arms_of
 from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
+from lth_sparse.lottery.events import Listener, RoundEvent, tell, tell_of_step
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Weights
@@ -34,10 +35,11 @@ class TaskTrainer:
     """A `Trainer` of `task`, each training computed by the backend that `chooser` settles.
 
     The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
-    sparse layers. Raises InputError for a schedule that could only fail in a later round.
+    sparse layers. `listeners` are told what happens. Raises InputError for a schedule that could only fail in a later
+    round.
     """
 
-    def __init__(self, task: Task, chooser: Chooser) -> None:
+    def __init__(self, task: Task, chooser: Chooser, listeners: Sequence[Listener] = ()) -> None:
         task.check_schedule()
         pruning = task.config.pruning
         self.model: nn.Module = task.model
@@ -52,6 +54,7 @@ class TaskTrainer:
         self._task = task
         self._chooser = chooser
         self._progress = Progress(pruning.rounds)
+        self._listeners = listeners
         self._confusion: list[list[int]] = []
 
     @contextmanager
@@ -108,6 +111,7 @@ class TaskTrainer:
             self._progress.step(training)
             if rewind_iteration and training.iteration == rewind_iteration:
                 rewind_here(training.model)
+            tell_of_step(self._listeners, training, arm.name)
 
         try:
             training.run(save, after_step)
@@ -168,3 +172,4 @@ class TaskTrainer:
         steps = self._task.steps - TICKET.first_step(self._task.config.pruning, row.round)
         images_per_second = steps * self._task.batches(row.round).size / row.seconds
         self._progress.round_done(row, record.rounds[0], images_per_second)
+        tell(self._listeners, RoundEvent(row, images_per_second))

@@ -18,7 +18,9 @@ def function(name: str, where: str) -> Callable[..., Any]:
 
     `where`: what the error is about, such as "--model my_module:net". Raises InputError.
     """
-    module_name, _, inside = name.partition(":")
+    module_name, colon, inside = name.partition(":")
+    if not colon:
+        raise InputError(f"{where}: expected module:function")
     if module_name.endswith(".py"):
         path = module_name.removesuffix(".py").removeprefix("./").replace("/", ".")
         raise InputError(f"{where}: expected the name of a module, not of its file: {path}:{inside}")
@@ -53,6 +55,14 @@ def call(called: Callable[..., Any], offered: Mapping[str, Any], where: str) -> 
     except Exception as error:
         written = ", ".join(f"{name}={value}" for name, value in given.items())
         raise InputError(f"{where}: called with ({written}) it raised {because(error)}") from error
+
+
+def check_takes_one(called: Callable[..., Any], what: str, where: str) -> None:
+    """Raises InputError where `called` cannot be called with one argument, which the error calls `what`."""
+    try:
+        inspect.signature(called).bind(None)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: expected a function that is called with one {what} ({error})") from error
 
 
 def parameters(called: Callable[..., Any], where: str) -> dict[str, bool]:
