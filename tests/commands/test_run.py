@@ -490,7 +490,7 @@ def test_masks_not_applied_after_a_step_stop_the_run(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--model", "resnet"), 'did you mean "resnet20"'),
+        (("--model", "conv44"), 'did you mean "conv4"'),
         (("--dataset", "digit"), 'did you mean "digits"'),
         (("--backend", "tritn"), 'did you mean "triton"'),
         (("--preset", "quik"), 'did you mean "quick"'),
