@@ -14,6 +14,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.backends.winograd import set_winograd
+from lth_sparse.inference import for_inference
 from lth_sparse.lottery.lottery import Lottery
 from lth_sparse.lottery.own_loop import prove_training, prune, rewind, snapshot
 from lth_sparse.nn import (
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "backends",
     "densify",
+    "for_inference",
     "fuse",
     "get_masks",
     "load_ticket",

@@ -74,6 +74,7 @@ class Tiles {
     int64_t out_row_step;
     bool first;            // the accumulators begin with the bias, not with what `out` holds
     const T* bias;         // or null
+    bool relu;             // what is stored is complete, and no less than 0
     // Where what is complete goes, pixels and images transposed, or null to leave it in `out`: a tile of W pixels that follow
     // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
     T* image;
@@ -83,7 +84,7 @@ class Tiles {
 
   template <int R, int Q, class Listed>
   static bool begin(const Rows<Listed>& rows, int64_t row, bool empty, V (&sum)[R][Q]) {
-    if (empty && !rows.first && rows.image == nullptr) return false;
+    if (empty && !rows.first && rows.image == nullptr && !rows.relu) return false;
     if (rows.first) {
       const V bias = V::broadcast(rows.bias == nullptr ? T(0) : rows.bias[row]);
       LTH_SPARSE_UNROLL
@@ -110,7 +111,13 @@ class Tiles {
   }
 
   template <int R, int Q, class Listed>
-  static void finish(const Rows<Listed>& rows, int64_t row, const V (&sum)[R][Q]) {
+  static void finish(const Rows<Listed>& rows, int64_t row, V (&sum)[R][Q]) {
+    if (rows.relu) {
+      LTH_SPARSE_UNROLL
+      for (int r = 0; r < R; ++r)
+        LTH_SPARSE_UNROLL
+        for (int q = 0; q < Q; ++q) sum[r][q] = sum[r][q].rectified();
+    }
     if constexpr (stores_images(R * Q)) {
       if (rows.image != nullptr) {
         alignas(V) T tile[R * Q * W];
