@@ -27,6 +27,7 @@ from lth_sparse.nn import (
     set_masks,
     sparsify,
 )
+from lth_sparse.storage.open_lth import read_open_lth
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __all__ = [
@@ -44,6 +45,7 @@ __all__ = [
     "parameter_groups",
     "prove_training",
     "prune",
+    "read_open_lth",
     "read_ticket",
     "rewind",
     "save_ticket",
