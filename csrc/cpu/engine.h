@@ -118,16 +118,17 @@ class Engine {
                                     scratch.out_row_step(),
                                     block == 0,
                                     bias == nullptr ? nullptr : bias + first_channel,
-                                    relu && block == blocks - 1,
                                     direct && block == blocks - 1 ? image + (&tile - tiles.data()) * W : nullptr,
                                     c.out.channel_step(),
                                     c.out.image_step(),
-                                    stream};
+                                    stream,
+                                    relu};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
                   Tiles<V>::template accumulate_tile<R, Q>(rows);
                 else
                   Tiles<V>::template accumulate_clipped<R, Q, G>(rows);
+                if (relu && block == blocks - 1 && rows.image == nullptr) Tiles<V>::template rectify<R, Q>(rows);
               });
             }
         }

@@ -74,17 +74,17 @@ class Tiles {
     int64_t out_row_step;
     bool first;            // the accumulators begin with the bias, not with what `out` holds
     const T* bias;         // or null
-    bool relu;             // what is stored is complete, and no less than 0
     // Where what is complete goes, pixels and images transposed, or null to leave it in `out`: a tile of W pixels that follow
     // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
     T* image;
     int64_t image_channel_step, image_step;
     bool stream;
+    bool relu;             // no pixel of `image` is less than 0
   };
 
   template <int R, int Q, class Listed>
   static bool begin(const Rows<Listed>& rows, int64_t row, bool empty, V (&sum)[R][Q]) {
-    if (empty && !rows.first && rows.image == nullptr && !rows.relu) return false;
+    if (empty && !rows.first && rows.image == nullptr) return false;
     if (rows.first) {
       const V bias = V::broadcast(rows.bias == nullptr ? T(0) : rows.bias[row]);
       LTH_SPARSE_UNROLL
@@ -106,18 +106,14 @@ class Tiles {
   __attribute__((noinline)) static void store_tile(const Rows<Listed>& rows, int64_t row, const T* tile) {
     V pixels[W];
     for (int k = 0; k < W; ++k) pixels[k] = V::load(tile + k * W);
+    if (rows.relu)
+      for (V& pixel : pixels) pixel = pixel.rectified();
     V::transpose(pixels);
     Transfer<V>::store_rows(pixels, rows.image + row * rows.image_channel_step, rows.image_step, W, W, rows.stream);
   }
 
   template <int R, int Q, class Listed>
-  static void finish(const Rows<Listed>& rows, int64_t row, V (&sum)[R][Q]) {
-    if (rows.relu) {
-      LTH_SPARSE_UNROLL
-      for (int r = 0; r < R; ++r)
-        LTH_SPARSE_UNROLL
-        for (int q = 0; q < Q; ++q) sum[r][q] = sum[r][q].rectified();
-    }
+  static void finish(const Rows<Listed>& rows, int64_t row, const V (&sum)[R][Q]) {
     if constexpr (stores_images(R * Q)) {
       if (rows.image != nullptr) {
         alignas(V) T tile[R * Q * W];
@@ -133,6 +129,17 @@ class Tiles {
     for (int r = 0; r < R; ++r)
       LTH_SPARSE_UNROLL
       for (int q = 0; q < Q; ++q) sum[r][q].store(out + (r * Q + q) * W);
+  }
+
+  /// What rows have left in `out`, complete. Not in their registers: there it cost those that do without it up to a third of
+  /// their time.
+  template <int R, int Q, class Listed>
+  __attribute__((noinline)) static void rectify(const Rows<Listed>& rows) {
+    for (int64_t row = 0; row < rows.count; ++row) {
+      T* const out = rows.out + row * rows.out_row_step;
+      LTH_SPARSE_UNROLL
+      for (int k = 0; k < R * Q; ++k) V::load(out + k * W).rectified().store(out + k * W);
+    }
   }
 
   /// Adds the products of entries to the positions [R0, R1) x [Q0, Q1) of a tile.

@@ -93,6 +93,7 @@ def for_inference(
     Raises InputError for a model in training mode, for one that cannot be followed (`strict`), and when the outputs
     for `example` differ by more than rounding.
     """
+    forms.unwrap(model)  # Which refuses what is no model.
     result = InferenceModule(model, strict)
     if example is not None:
         _compare(model, result, example if isinstance(example, tuple) else (example,))

@@ -150,7 +150,10 @@ def _folded(root: nn.Module, graph: fx.Graph, remarks: Remarks) -> fx.GraphModul
         if node.op == "get_attr":
             parts[str(node.target)] = copy.deepcopy(_attribute(root, str(node.target)), memo)
         elif node.op == "call_module" and node not in chains:
-            parts[str(node.target)] = _copied(root.get_submodule(str(node.target)), memo)
+            module = root.get_submodule(str(node.target))
+            if hooked(module) and holds(module, _SOUGHT):
+                remarks.add(str(node.target), "has hooks: what is in it stays as it is")
+            parts[str(node.target)] = _copied(module, memo)
     made: dict[tuple[Any, ...], str] = {}
     for node, chain in chains.items():
         name, norm = str(node.target), module_of(chain.norm, root) if chain.norm else None
