@@ -128,10 +128,10 @@ class Engine {
                   Tiles<V>::template accumulate_tile<R, Q>(rows);
                 else
                   Tiles<V>::template accumulate_clipped<R, Q, G>(rows);
-                if (relu && block == blocks - 1 && rows.image == nullptr) Tiles<V>::template rectify<R, Q>(rows);
               });
             }
         }
+        if (relu && !direct) Tiles<V>::rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
         if (!in_place && !direct)
           Transfer<V>::store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }

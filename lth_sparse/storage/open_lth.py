@@ -6,7 +6,6 @@ A run of it leaves `lottery_HASH/replicate_R/level_L/main/` with `mask.pth`, {na
 
 from __future__ import annotations
 
-import pickle
 import re
 from collections.abc import Callable, Mapping
 from os import PathLike
@@ -94,7 +93,9 @@ def _listed(what: str, found: list[Any]) -> str:
 def _load(file: Path) -> dict[str, Tensor]:
     try:
         found = torch.load(file, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # Whatever it raises for a file of another kind.
         raise InputError(f"{file} is no file of tensors: {(str(error).splitlines() or [''])[0]}") from error
     if not isinstance(found, Mapping) or not all(isinstance(each, Tensor) for each in found.values()):
         raise InputError(f"{file}: got a {type(found).__name__}, expected a dictionary of tensors by their names")
