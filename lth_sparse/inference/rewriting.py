@@ -11,9 +11,19 @@ from torch import fx, nn
 from torch.nn.utils import prune
 
 from lth_sparse.inference.folding import LAYERS, VectorsOnly, fold, folds
-from lth_sparse.inference.rectified import RECTIFIED
+from lth_sparse.inference.rectified import RECTIFIED, ReLUMaxPool2d
 from lth_sparse.nn import forms
-from lth_sparse.nn.following import NORMS, RELUS, CannotFollowError, follow, holds, is_relu, module_of, only_user
+from lth_sparse.nn.following import (
+    NORMS,
+    RELUS,
+    CannotFollowError,
+    follow,
+    holds,
+    is_pool,
+    is_relu,
+    module_of,
+    only_user,
+)
 from lth_sparse.nn.fused_modules import hooked
 
 _SOUGHT = (*NORMS, *RELUS, nn.BatchNorm1d, *RECTIFIED)
@@ -100,6 +110,7 @@ class _Chain:
     layer: fx.Node
     norm: fx.Node | None
     relu: fx.Node | None
+    pool: fx.Node | None
 
 
 def _chains(graph: fx.Graph, root: nn.Module, remarks: Remarks) -> Iterator[_Chain]:
@@ -111,19 +122,26 @@ def _chains(graph: fx.Graph, root: nn.Module, remarks: Remarks) -> Iterator[_Cha
         if norm is not None and not folds(layer, module_of(norm, root)):
             norm = None
         last = norm or node
-        relu = _alone(only_user(last), last) if type(layer) in RECTIFIED else None
+        relu = _alone(only_user(last), last)
         if relu is not None and not is_relu(relu, root):
             relu = None
-        watched = [each for each in (node, norm, relu) if each is not None and _watched(module_of(each, root))]
-        if norm is None and relu is None:
-            continue
+        pool = _alone(only_user(relu), relu) if relu is not None else None
+        if pool is not None and not is_pool(pool, root):
+            pool = None
+        if pool is None and type(layer) not in RECTIFIED:
+            relu = None
+        nodes = [each for each in (node, norm, relu, pool) if each is not None]
+        watched = [each for each in nodes if _watched(module_of(each, root))] if len(nodes) > 1 else []
         for each in watched:
             remarks.add(str(each.target), "has hooks: it is not folded")
         if node in watched or norm in watched:
             continue
-        relu = None if relu in watched else relu
+        if relu in watched:
+            relu = pool = None
+        elif pool in watched:
+            pool, relu = None, relu if type(layer) in RECTIFIED else None
         if norm is not None or relu is not None:
-            yield _Chain(node, norm, relu)
+            yield _Chain(node, norm, relu, pool)
 
 
 def _alone(node: fx.Node | None, before: fx.Node) -> fx.Node | None:
@@ -157,14 +175,22 @@ def _folded(root: nn.Module, graph: fx.Graph, remarks: Remarks) -> fx.GraphModul
     made: dict[tuple[Any, ...], str] = {}
     for node, chain in chains.items():
         name, norm = str(node.target), module_of(chain.norm, root) if chain.norm else None
-        key = (name, norm, chain.relu is None)
+        # A pool takes the ReLU in, at less than its cost in a layer's store.
+        relu = chain.relu is not None and chain.pool is None
+        key = (name, norm, relu)
         if key not in made:
             made[key] = _free(name, names) if name in parts else name
-            parts[made[key]] = _folded_layer(root.get_submodule(name), norm, chain.relu is not None)
+            parts[made[key]] = _folded_layer(root.get_submodule(name), norm, relu)
         node.target = made[key]
         if isinstance(norm, nn.BatchNorm1d):
             _insert(graph, node, _free(f"{name}_input", names), parts)
-        for taken_in in (chain.relu, chain.norm):
+        if chain.pool is not None:
+            pooled = _free(f"{name}_pool", names)
+            parts[pooled] = ReLUMaxPool2d()
+            with graph.inserting_after(chain.pool):
+                chain.pool.replace_all_uses_with(after := graph.call_module(pooled))
+            after.args = (node,)
+        for taken_in in (chain.pool, chain.relu, chain.norm):
             if taken_in is not None:
                 taken_in.replace_all_uses_with(node)
                 graph.erase_node(taken_in)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import operator
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
+from lth_sparse.nn.unfinished import is_two_by_two
 
 NORMS = (nn.BatchNorm2d, FusedBatchNorm2d)
 RELUS = (nn.ReLU, FusedReLU)
@@ -76,6 +78,18 @@ def is_relu(node: fx.Node, root: nn.Module) -> bool:
     if node.op == "call_method":
         return node.target in ("relu", "relu_")
     return type(module_of(node, root)) in RELUS
+
+
+def is_pool(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a node of `root`'s graph is the 2x2 max-pool of the fused operators."""
+    module = module_of(node, root)
+    if type(module) is nn.MaxPool2d:
+        own = (module.kernel_size, module.stride, module.padding, module.dilation)
+        return is_two_by_two(*own, module.ceil_mode, module.return_indices)
+    if node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d):
+        arguments: tuple[Any, ...] = node.args[1:]
+        return is_two_by_two(*arguments, **node.kwargs)  # type: ignore[arg-type]
+    return False
 
 
 def _place(error: Exception) -> str:

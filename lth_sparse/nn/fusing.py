@@ -6,10 +6,8 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
 from lth_sparse.nn.following import (
@@ -19,6 +17,7 @@ from lth_sparse.nn.following import (
     CannotFollowError,
     follow,
     holds,
+    is_pool,
     is_relu,
     module_of,
     only_user,
@@ -26,7 +25,6 @@ from lth_sparse.nn.following import (
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
 from lth_sparse.nn.fused_operators import UNUSABLE
 from lth_sparse.nn.sparse_layer import SparseLayer
-from lth_sparse.nn.unfinished import is_two_by_two
 from lth_sparse.system.messages import say
 
 _MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
@@ -125,7 +123,7 @@ def _chain(start: fx.Node, root: nn.Module) -> _Chain | None:
     if relu is None or not is_relu(relu, root):
         return None
     pool = None if adds else only_user(relu)
-    pools = pool is not None and _is_pool(pool, root)
+    pools = pool is not None and is_pool(pool, root)
     if not norm and not pools:
         return None
     steps = (relu if norm else None, pool if pools else None)
@@ -146,17 +144,6 @@ def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
         return isinstance(second, fx.Node) and second is not norm
     # identity += output changes the identity.
     return isinstance(first, fx.Node) and node.target is not operator.iadd and type(module_of(first, root)) not in NORMS
-
-
-def _is_pool(node: fx.Node, root: nn.Module) -> bool:
-    module = module_of(node, root)
-    if type(module) is nn.MaxPool2d:
-        own = (module.kernel_size, module.stride, module.padding, module.dilation)
-        return is_two_by_two(*own, module.ceil_mode, module.return_indices)
-    if node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d):
-        arguments: tuple[Any, ...] = node.args[1:]
-        return is_two_by_two(*arguments, **node.kwargs)  # type: ignore[arg-type]
-    return False
 
 
 def _watched(name: str, graph: fx.Graph, root: nn.Module) -> Iterator[str]:

@@ -14,7 +14,7 @@ from torch.nn.utils import parametrizations, prune
 import lth_sparse as lth
 from lth_sparse import models
 from lth_sparse.backends import cpu_operators
-from lth_sparse.inference.rectified import RectifiedConv2d, RectifiedLinear
+from lth_sparse.inference.rectified import RectifiedConv2d, RectifiedLinear, ReLUMaxPool2d
 from lth_sparse.system.errors import InputError
 
 NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
@@ -517,3 +517,40 @@ def test_relu_is_in_the_store_of_the_cpp_kernels(monkeypatch):
         monkeypatch.setattr(torch, name, None)
         monkeypatch.setattr(F, name, None)
     assert torch.equal(result(x), expected)
+
+
+class Pooled(nn.Module):
+    def __init__(self, functional):
+        super().__init__()
+        self.conv, self.norm, self.functional = convolution(), nn.BatchNorm2d(8), functional
+        self.relu, self.pool = nn.ReLU(inplace=True), nn.MaxPool2d(2)
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return F.max_pool2d(F.relu(x), 2) if self.functional else self.pool(self.relu(x))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("functional", [True, False])
+@pytest.mark.parametrize("dense", [True, False])
+def test_relu_before_a_max_pool_goes_into_the_pool(dense, functional, dtype, layout):
+    model = settled(Pooled(functional)).to(dtype)
+    model = model if dense else sparse(model)
+    for shape in ((2, 3, 8, 8), (1, 3, 9, 7), (3, 3, 2, 3)):
+        result = check(model, images(*shape, dtype=dtype).contiguous(memory_format=layout))
+        last = list(result.network.children())
+        assert [type(each) for each in last] == [nn.Conv2d if dense else lth.SparseConv2d, ReLUMaxPool2d]
+
+
+def test_a_pool_with_hooks_or_of_another_size_stays(capsys):
+    for pool in (nn.MaxPool2d(3), nn.MaxPool2d(2, stride=1), nn.AvgPool2d(2), nn.MaxPool2d(2, padding=1)):
+        result = check(sparse(settled(nn.Sequential(convolution(), nn.ReLU(), pool))), images())
+        assert [type(each) for each in result.network.children()] == [RectifiedConv2d, type(pool)]
+    model = sparse(settled(nn.Sequential(convolution(), nn.ReLU(), nn.MaxPool2d(2))))
+    seen = []
+    model[2].register_forward_pre_hook(lambda layer, given: seen.append(given[0]))
+    result = check(model, images())
+    assert [type(each) for each in result.network.children()] == [RectifiedConv2d, nn.MaxPool2d]
+    assert torch.equal(seen[0], seen[1])
+    assert capsys.readouterr().err == "lth.for_inference: 2 has hooks: it is not folded\n"
