@@ -51,23 +51,24 @@ Chosen<T> choose(const Correlation& correlation, int64_t nnz, bool summed) {
 
 template <typename T>
 void correlate(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
-               const std::optional<Tensor>& bias, const Tensor& out) {
+               const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
   const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), false);
   chosen.kernels->correlate(correlation, rows, chosen.blocking, in.const_data_ptr<T>(), values.const_data_ptr<T>(),
-                            bias.has_value() ? bias->const_data_ptr<T>() : nullptr, out.mutable_data_ptr<T>(), parallel);
+                            bias.has_value() ? bias->const_data_ptr<T>() : nullptr, relu, out.mutable_data_ptr<T>(),
+                            parallel);
 }
 
 void correlate_any(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
-                   const std::optional<Tensor>& bias, const Tensor& out) {
+                   const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
   if (out.numel() == 0) return;
   if (in.scalar_type() == ScalarType::Float)
-    correlate<float>(correlation, rows, in, values, bias, out);
+    correlate<float>(correlation, rows, in, values, bias, relu, out);
   else
-    correlate<double>(correlation, rows, in, values, bias, out);
+    correlate<double>(correlation, rows, in, values, bias, relu, out);
 }
 
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
-               const Tensor& columns, const std::vector<int64_t>& layer) {
+               const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = convolution(layer);
   check_dtype(x, "input");
   Images in = images(x, "input", c.in_channels);
@@ -77,7 +78,7 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
   Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
   flatten_pixels(c, in, out);
-  correlate_any(forward_correlation(c, in, out), rows, x, values, bias, output);
+  correlate_any(forward_correlation(c, in, out), rows, x, values, bias, relu, output);
   return output;
 }
 
@@ -94,7 +95,7 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
   Tensor grad = empty_images(out, grad_out);
   flatten_pixels(c, out, in);
-  correlate_any(grad_input_correlation(c, in, out), rows, grad_out, values, std::nullopt, grad);
+  correlate_any(grad_input_correlation(c, in, out), rows, grad_out, values, std::nullopt, false, grad);
   return grad;
 }
 
@@ -200,7 +201,8 @@ std::string instructions() { return instruction_set().name; }
 STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
   library.def("pack(Tensor row_offsets, Tensor columns, int[] layer) -> (Tensor, Tensor, Tensor)");
   library.def(
-      "forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer) -> Tensor");
+      "forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer, bool relu=False) -> "
+      "Tensor");
   library.def(
       "grad_input(Tensor grad_out, Tensor values, Tensor row_offsets, Tensor columns, Tensor order, int[] layer, "
       "int[] input_shape) -> Tensor");

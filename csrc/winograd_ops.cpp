@@ -23,17 +23,17 @@ void check_float(const Tensor& tensor, const char* name) {
 }
 
 void correlate(const Correlation& correlation, const SparseRows& rows, bool transposed, int64_t tile, const Tensor& in,
-               const Tensor& values, const std::optional<Tensor>& bias, const Tensor& out) {
+               const Tensor& values, const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
   if (out.numel() == 0) return;
   instruction_set().winograd()->correlate(correlation, rows, transposed, static_cast<int>(tile),
                                           static_cast<int>(torch::stable::get_num_threads()), in.const_data_ptr<float>(),
                                           values.const_data_ptr<float>(),
-                                          bias.has_value() ? bias->const_data_ptr<float>() : nullptr,
+                                          bias.has_value() ? bias->const_data_ptr<float>() : nullptr, relu,
                                           out.mutable_data_ptr<float>(), parallel);
 }
 
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
-               const Tensor& columns, const std::vector<int64_t>& layer, int64_t tile) {
+               const Tensor& columns, const std::vector<int64_t>& layer, int64_t tile, bool relu) {
   const Convolution c = winograd_layer(layer, tile);
   check_float(x, "input");
   const Images in = images(x, "input", c.in_channels);
@@ -42,7 +42,7 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
   if (bias.has_value()) check_vector(*bias, "bias", ScalarType::Float, c.out_channels);
   const Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
-  correlate(forward_correlation(c, in, out), rows, false, tile, x, values, bias, output);
+  correlate(forward_correlation(c, in, out), rows, false, tile, x, values, bias, relu, output);
   return output;
 }
 
@@ -55,7 +55,7 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   Tensor grad = empty_images(out, grad_out);
-  correlate(grad_input_correlation(c, in, out), rows, true, tile, grad_out, values, std::nullopt, grad);
+  correlate(grad_input_correlation(c, in, out), rows, true, tile, grad_out, values, std::nullopt, false, grad);
   return grad;
 }
 
@@ -80,8 +80,8 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {
   library.def(
-      "winograd_forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer, int tile) "
-      "-> Tensor");
+      "winograd_forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer, int tile, "
+      "bool relu=False) -> Tensor");
   library.def(
       "winograd_grad_input(Tensor grad_out, Tensor values, Tensor row_offsets, Tensor columns, int[] layer, "
       "int[] input_shape, int tile) -> Tensor");

@@ -14,6 +14,7 @@ if importlib.util.find_spec("lth_sparse.kernels") is None:
 
 from lth_sparse.backends.registry import backends
 from lth_sparse.backends.winograd import set_winograd
+from lth_sparse.inference import for_inference
 from lth_sparse.lottery.events import EvaluationEvent, RoundEvent, StepEvent
 from lth_sparse.lottery.lottery import Lottery
 from lth_sparse.lottery.own_loop import prove_training, prune, rewind, snapshot
@@ -27,6 +28,7 @@ from lth_sparse.nn import (
     set_masks,
     sparsify,
 )
+from lth_sparse.storage.open_lth import read_open_lth
 from lth_sparse.storage.ticket import Ticket, load_ticket, read_ticket, save_ticket
 
 __all__ = [
@@ -40,12 +42,14 @@ __all__ = [
     "__version__",
     "backends",
     "densify",
+    "for_inference",
     "fuse",
     "get_masks",
     "load_ticket",
     "parameter_groups",
     "prove_training",
     "prune",
+    "read_open_lth",
     "read_ticket",
     "rewind",
     "save_ticket",

@@ -21,7 +21,7 @@ from torch.autograd import Function
 from typing_extensions import Self
 
 from lth_sparse.backends import registry
-from lth_sparse.backends.base import Backend, Plan, memory_format
+from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
@@ -41,11 +41,13 @@ def conv2d(
     backend: str,
     input_padding: tuple[int, int, int, int] = (0, 0, 0, 0),
     padding_mode: str = "zeros",
+    relu: bool = False,
 ) -> Tensor:
     """Sparse convolution of x [N, C_in, H, W] or [C_in, H, W] with values [nnz] and bias [C_out].
 
     `plan` is one that `backend` packed. `input_padding` (left, right, top, bottom) is done in `padding_mode`,
-    as nn.Conv2d names it, before the operator, which pads with zeros by `plan.spec.padding` in addition.
+    as nn.Conv2d names it, before the operator, which pads with zeros by `plan.spec.padding` in addition. `relu`: of
+    the output, in the kernel's store where the backend has it and no gradient is asked for.
     Returns [N, C_out, H_out, W_out], or without N. Raises TypeError for a wrong dtype, ValueError for a wrong
     shape, size or device.
     """
@@ -63,22 +65,22 @@ def conv2d(
             f"input: got shape {tuple(x.shape)}, {height} x {width} before zero padding of {spec.padding}, "
             f"expected no less than the kernel of {spec.kernel_size} with dilation {spec.dilation}"
         )
-    output = _run(images, values, bias, plan, backend)
+    output = _run(images, values, bias, plan, backend, relu)
     return output if x.dim() == 4 else output.squeeze(0)
 
 
-def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str) -> Tensor:
+def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str, relu: bool = False) -> Tensor:
     """Sparse x @ weight.T + bias of x [..., in] with values [nnz] and bias [out]: [..., out].
 
-    `plan` is one that `backend` packed. Raises TypeError for a wrong dtype, ValueError for a wrong shape, size
-    or device.
+    `plan` is one that `backend` packed; `relu` as for `conv2d`. Raises TypeError for a wrong dtype,
+    ValueError for a wrong shape, size or device.
     """
     spec = plan.spec
     if x.dim() < 1 or x.shape[-1] != spec.in_channels:
         raise ValueError(f"input: got shape {tuple(x.shape)}, expected [..., {spec.in_channels}]")
     x, values, bias = _checked(x, values, bias, plan, backend)
     rows = x if x.dim() == 2 else x.reshape(-1, spec.in_channels)
-    output = _run(rows, values, bias, plan, backend)
+    output = _run(rows, values, bias, plan, backend, relu)
     return output if x.dim() == 2 else output.view(*x.shape[:-1], spec.out_channels)
 
 
@@ -104,14 +106,18 @@ def _checked(
     return x, values, bias
 
 
-def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str) -> Tensor:
+def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str, relu: bool) -> Tensor:
     # Whoever traces must see an operator: compilers, modes and tensors that are more than numbers. All others are
     # spared the dispatcher, which takes every list apart and puts it together again, three times a training
     # step: 65 microseconds a layer, as much as a small batch takes.
     if torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._len_torch_dispatch_stack():
         output: Tensor = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
-        return output
-    return _differentiable(_Straight(registry.get(backend), plan), x, values, bias)
+    else:
+        way = _Straight(registry.get(backend), plan)
+        if relu and not torch.is_grad_enabled():
+            return way.forward_relu(x, values, bias)
+        output = _differentiable(way, x, values, bias)
+    return F.relu(output) if relu else output
 
 
 class _Straight:
@@ -128,6 +134,10 @@ class _Straight:
 
     def forward(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
         output = self.backend.forward(x, values, self.plan, bias)
+        return output.contiguous(memory_format=memory_format(x))
+
+    def forward_relu(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        output = forward_relu(self.backend, x, values, self.plan, bias)
         return output.contiguous(memory_format=memory_format(x))
 
     def grad_input(self, grad_out: Tensor, values: Tensor, input_shape: Sequence[int]) -> Tensor:

@@ -64,7 +64,8 @@ def test_no_code_of_ours_opens_a_pickle(path: Path) -> None:
             case ast.ImportFrom(module=str(module)):
                 imported = {module.split(".")[0]}
             case ast.Call(func=ast.Attribute(value=ast.Name(id="torch" | "np" | "numpy"), attr="load")):
-                pytest.fail(f"line {node.lineno} calls {ast.unparse(node.func)}")
+                if "weights_only=True" not in map(ast.unparse, node.keywords):
+                    pytest.fail(f"line {node.lineno} calls {ast.unparse(node.func)}")
             case _:
                 continue
         assert not imported & OPENS_PICKLES

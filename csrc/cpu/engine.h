@@ -31,17 +31,17 @@ class Engine {
 
  public:
   static void correlate(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
-                        const T* in, const T* values, const T* bias, T* out, const Parallel& parallel) {
+                        const T* in, const T* values, const T* bias, bool relu, T* out, const Parallel& parallel) {
     const Scratch scratch(correlation, blocking);
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
       const Unlisted<T> entries(matrix, offsets, values, parallel);
-      return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
+      return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, relu, out, parallel);
     }
     const Entries<T> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
                              blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1,
                              ValueOf<T>{values, matrix.order, matrix.nnz()}, parallel);
-    correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, out, parallel);
+    correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, relu, out, parallel);
   }
 
   static void grad_weight(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
@@ -64,8 +64,8 @@ class Engine {
 
   template <class Listed>
   static void correlate_with(const Correlation& c, const SparseRows& matrix, const Blocking& blocking,
-                             const Scratch& scratch, const Listed& entries, const T* in, const T* bias, T* out,
-                             const Parallel& parallel) {
+                             const Scratch& scratch, const Listed& entries, const T* in, const T* bias, bool relu,
+                             T* out, const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
@@ -121,7 +121,8 @@ class Engine {
                                     direct && block == blocks - 1 ? image + (&tile - tiles.data()) * W : nullptr,
                                     c.out.channel_step(),
                                     c.out.image_step(),
-                                    stream};
+                                    stream,
+                                    relu};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
                   Tiles<V>::template accumulate_tile<R, Q>(rows);
@@ -130,6 +131,7 @@ class Engine {
               });
             }
         }
+        if (relu && !direct) Tiles<V>::rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
         if (!in_place && !direct)
           Transfer<V>::store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }

@@ -9,9 +9,9 @@ namespace lth_sparse {
 
 template <typename T>
 struct Kernels {
-  /// out = the correlation of `in`, with bias [out.channels] or null.
+  /// out = the correlation of `in`, with bias [out.channels] or null; what is below 0 becomes 0 if `relu`.
   void (*correlate)(const Correlation&, const SparseRows&, const Blocking&, const T* in, const T* values,
-                    const T* bias, T* out, const Parallel&);
+                    const T* bias, bool relu, T* out, const Parallel&);
   /// The gradient of the values: for each entry the sum, over images and output positions, of in * grad_out.
   void (*grad_weight)(const Correlation&, const SparseRows&, const Blocking&, const T* in, const T* grad_out,
                       T* grad_values, const Parallel&);

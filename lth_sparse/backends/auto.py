@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import registry, triton, winograd
-from lth_sparse.backends.base import Backend, Plan, float32_multiplied_in, memory_format
+from lth_sparse.backends.base import Backend, Plan, float32_multiplied_in, forward_relu, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.backends.kept import Kept, keeping, of_this_call
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -134,6 +134,13 @@ class AutoBackend:
         return self._fastest(
             "forward", plan, tuple(x.shape), _layout(x), values,
             lambda backend, own: _in_format_of(x, backend.forward(x, values, own, bias)),
+        )  # fmt: skip
+
+    def forward_relu(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The output after ReLU, by the backend that is fastest at the output."""
+        return self._fastest(
+            "forward", plan, tuple(x.shape), _layout(x), values,
+            lambda backend, own: _in_format_of(x, forward_relu(backend, x, values, own, bias)),
         )  # fmt: skip
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Self
 
@@ -97,3 +98,18 @@ class Backend(Protocol):
     def grad_weight(self, x: Tensor, grad_out: Tensor, plan: Plan) -> Tensor:
         """The gradient of values, [nnz]: only at live positions."""
         ...
+
+
+class RectifyingBackend(Backend, Protocol):
+    """A backend whose kernels can store max(0, output) at no cost; `forward_relu` leaves it to PyTorch on any other."""
+
+    def forward_relu(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The layer's output after ReLU, a new tensor."""
+        ...
+
+
+def forward_relu(backend: Backend, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+    """relu(backend.forward(...)), by the backend itself where it is a `RectifyingBackend`."""
+    own = getattr(backend, "forward_relu", None)
+    output: Tensor = own(x, values, plan, bias) if own else F.relu_(backend.forward(x, values, plan, bias))
+    return output

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lth_sparse.backends import cpu_operators, winograd
-from lth_sparse.backends.base import Backend, Plan
+from lth_sparse.backends.base import Backend, Plan, forward_relu
 from lth_sparse.backends.cpp_sparse import SparseKernels
 from lth_sparse.backends.cpp_winograd import WinogradKernels
 from lth_sparse.backends.registry import register
@@ -50,6 +50,10 @@ class CppBackend:
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """The layer's output."""
         return self.kernels("forward", plan, x.dtype, x.shape).forward(x, values, plan, bias)
+
+    def forward_relu(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The layer's output after ReLU."""
+        return forward_relu(self.kernels("forward", plan, x.dtype, x.shape), x, values, plan, bias)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The gradient of x."""

@@ -64,16 +64,11 @@ class SparseKernels:
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """Each live weight times the pixels that it meets; the bias goes into the accumulators."""
-        pattern = plan.pattern
-        output: Tensor = torch.ops.lth_sparse_cpu.forward(
-            in_dense_layout(x),
-            values.contiguous(),
-            bias,
-            pattern.row_offsets,
-            pattern.column_indices,
-            plan.spec.to_ints()[1:],
-        )
-        return output
+        return _forward(x, values, plan, bias, relu=False)
+
+    def forward_relu(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The same; the accumulators are stored after ReLU."""
+        return _forward(x, values, plan, bias, relu=True)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The forward pass of the transposed matrix."""
@@ -100,3 +95,16 @@ class SparseKernels:
             plan.spec.to_ints()[1:],
         )
         return gradient
+
+
+def _forward(x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None, relu: bool) -> Tensor:
+    output: Tensor = torch.ops.lth_sparse_cpu.forward(
+        in_dense_layout(x),
+        values.contiguous(),
+        bias,
+        plan.pattern.row_offsets,
+        plan.pattern.column_indices,
+        plan.spec.to_ints()[1:],
+        relu,
+    )
+    return output

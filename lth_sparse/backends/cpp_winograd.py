@@ -46,16 +46,11 @@ class WinogradKernels:
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """The layer's output, the bias added to each tile."""
-        output: Tensor = torch.ops.lth_sparse_cpu.winograd_forward(
-            in_dense_layout(x),
-            values.contiguous(),
-            bias,
-            plan.pattern.row_offsets,
-            plan.pattern.column_indices,
-            plan.spec.to_ints()[1:],
-            winograd.tile(plan.spec, x.shape),
-        )
-        return output
+        return _forward(x, values, plan, bias, relu=False)
+
+    def forward_relu(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
+        """The same, each tile after ReLU."""
+        return _forward(x, values, plan, bias, relu=True)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
         """The convolution of grad_out with the kernels turned by half, the channels exchanged."""
@@ -81,3 +76,17 @@ class WinogradKernels:
             winograd.tile(plan.spec, x.shape),
         )
         return gradient
+
+
+def _forward(x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None, relu: bool) -> Tensor:
+    output: Tensor = torch.ops.lth_sparse_cpu.winograd_forward(
+        in_dense_layout(x),
+        values.contiguous(),
+        bias,
+        plan.pattern.row_offsets,
+        plan.pattern.column_indices,
+        plan.spec.to_ints()[1:],
+        winograd.tile(plan.spec, x.shape),
+        relu,
+    )
+    return output

@@ -33,7 +33,13 @@ def _load() -> str:
 def _register_fakes() -> None:
     @torch.library.register_fake("lth_sparse_cpu::forward")
     def forward(
-        x: Tensor, values: Tensor, bias: Tensor | None, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        row_offsets: Tensor,
+        columns: Tensor,
+        layer: Sequence[int],
+        relu: bool = False,
     ) -> Tensor:
         if x.dim() == 2:
             return x.new_empty(x.shape[0], layer[1])
@@ -68,6 +74,7 @@ def _register_fakes() -> None:
         columns: Tensor,
         layer: Sequence[int],
         tile: int,
+        relu: bool = False,
     ) -> Tensor:
         return forward(x, values, bias, row_offsets, columns, layer)
 

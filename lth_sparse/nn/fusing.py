@@ -6,20 +6,27 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import fx, nn
 
+from lth_sparse.nn.following import (
+    ADDITIONS,
+    NORMS,
+    RELUS,
+    CannotFollowError,
+    follow,
+    holds,
+    is_pool,
+    is_relu,
+    module_of,
+    only_user,
+)
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
 from lth_sparse.nn.fused_operators import UNUSABLE
 from lth_sparse.nn.sparse_layer import SparseLayer
-from lth_sparse.nn.unfinished import is_two_by_two
 from lth_sparse.system.messages import say
 
-_NORMS = (nn.BatchNorm2d, FusedBatchNorm2d)
-_RELUS = (nn.ReLU, FusedReLU)
 _MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
 
 
@@ -81,30 +88,17 @@ def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], 
     start.__dict__.update(followers=followers, pools=chain.pools)
 
 
-class _Tracer(fx.Tracer):
-    """Follows modules in which there is something to find; all others, ours among them, are steps of the graph."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return not _may_hold(m) or hooked(m) or isinstance(m, torch.jit.ScriptModule)
-
-
-def _may_hold(module: nn.Module) -> bool:
-    return any(type(each) in _NORMS + _RELUS for each in module.modules() if each is not module)
-
-
 def _graphs(model: nn.Module, remarks: list[str]) -> Iterator[tuple[str, nn.Module, fx.Graph]]:
     """(name, module, graph) of the largest modules that can be followed."""
     waiting = [("", model)]
     while waiting:
         name, module = waiting.pop()
-        if isinstance(module, torch.jit.ScriptModule) or not _may_hold(module):
+        if isinstance(module, torch.jit.ScriptModule) or not holds(module, NORMS + RELUS):
             continue
         try:
-            with torch.random.fork_rng(devices=[]):
-                graph = _Tracer().trace(module)
-        except Exception as error:  # Whatever a user's forward raises when it is given no tensors.
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            remarks.append(f"{name or 'the model'} ({type(module).__name__}) cannot be followed as a whole: {reason}")
+            graph = follow(module, NORMS + RELUS)
+        except CannotFollowError as error:
+            remarks.append(f"{name or 'the model'} ({type(module).__name__}) cannot be followed as a whole: {error}")
             waiting += [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
             continue
         yield name, module, graph
@@ -112,44 +106,36 @@ def _graphs(model: nn.Module, remarks: list[str]) -> Iterator[tuple[str, nn.Modu
         waiting += [(f"{name}.{step}".lstrip("."), module.get_submodule(step)) for step in steps]
 
 
-def _module(node: fx.Node, root: nn.Module) -> nn.Module | None:
-    return root.get_submodule(str(node.target)) if node.op == "call_module" else None
-
-
 def _starts(graph: fx.Graph, root: nn.Module) -> Iterator[tuple[fx.Node, nn.Module]]:
     for node in graph.nodes:
-        module = _module(node, root)
-        if module is not None and type(module) in _NORMS + _RELUS:
+        module = module_of(node, root)
+        if module is not None and type(module) in NORMS + RELUS:
             yield node, module
-
-
-def _only_user(node: fx.Node) -> fx.Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def _chain(start: fx.Node, root: nn.Module) -> _Chain | None:
     """What can be computed together with the module that `start` calls; None where nothing can."""
-    norm = type(_module(start, root)) in _NORMS
-    relu: fx.Node | None = _only_user(start) if norm else start
+    norm = type(module_of(start, root)) in NORMS
+    relu: fx.Node | None = only_user(start) if norm else start
     adds = norm and relu is not None and _adds_to(start, relu, root)
     if adds and relu is not None:
-        relu = _only_user(relu)
-    if relu is None or not _is_relu(relu, root):
+        relu = only_user(relu)
+    if relu is None or not is_relu(relu, root):
         return None
-    pool = None if adds else _only_user(relu)
-    pools = pool is not None and _is_pool(pool, root)
+    pool = None if adds else only_user(relu)
+    pools = pool is not None and is_pool(pool, root)
     if not norm and not pools:
         return None
     steps = (relu if norm else None, pool if pools else None)
-    followers = tuple(module for node in steps if node is not None and (module := _module(node, root)) is not None)
+    followers = tuple(module for node in steps if node is not None and (module := module_of(node, root)) is not None)
     (before,) = start.all_input_nodes[:1] or (None,)
-    alone = before is not None and len(before.users) == 1 and isinstance(_module(before, root), _MAKE_A_NEW_TENSOR)
+    alone = before is not None and len(before.users) == 1 and isinstance(module_of(before, root), _MAKE_A_NEW_TENSOR)
     return _Chain(followers, adds, pools, alone)
 
 
 def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
     """Whether `node` adds something to the output of `norm`: of two BatchNorms that are added, the first is meant."""
-    if node.op != "call_function" or node.target not in (operator.add, operator.iadd, torch.add):
+    if node.op != "call_function" or node.target not in ADDITIONS:
         return False
     if len(node.args) != 2 or node.kwargs:
         return False
@@ -157,26 +143,7 @@ def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
     if first is norm:
         return isinstance(second, fx.Node) and second is not norm
     # identity += output changes the identity.
-    return isinstance(first, fx.Node) and node.target is not operator.iadd and type(_module(first, root)) not in _NORMS
-
-
-def _is_relu(node: fx.Node, root: nn.Module) -> bool:
-    if node.op == "call_function":
-        return node.target in (F.relu, torch.relu, torch.relu_)
-    if node.op == "call_method":
-        return node.target in ("relu", "relu_")
-    return type(_module(node, root)) in _RELUS
-
-
-def _is_pool(node: fx.Node, root: nn.Module) -> bool:
-    module = _module(node, root)
-    if type(module) is nn.MaxPool2d:
-        own = (module.kernel_size, module.stride, module.padding, module.dilation)
-        return is_two_by_two(*own, module.ceil_mode, module.return_indices)
-    if node.op == "call_function" and node.target in (F.max_pool2d, torch.max_pool2d):
-        arguments: tuple[Any, ...] = node.args[1:]
-        return is_two_by_two(*arguments, **node.kwargs)  # type: ignore[arg-type]
-    return False
+    return isinstance(first, fx.Node) and node.target is not operator.iadd and type(module_of(first, root)) not in NORMS
 
 
 def _watched(name: str, graph: fx.Graph, root: nn.Module) -> Iterator[str]:

@@ -1,11 +1,12 @@
 """sparsify and densify: swap a model's layers in place, from dense to sparse and back."""
 
 import warnings
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.prune import custom_from_mask
 
 from lth_sparse.backends import registry
 from lth_sparse.nn.pruned_layers import masks_by_module, masks_found_in
@@ -48,19 +49,36 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
     return _swap(model, replacements, ties)
 
 
-def densify(model: nn.Module) -> nn.Module:
+def densify(model: nn.Module, *, prune: bool = False) -> nn.Module:
     """Replace sparse layers by nn.Conv2d and nn.Linear with zeros for pruned weights, in place; same outputs.
 
     Hooks, extra buffers and attributes come along, as in `sparsify`. Returns `model`, or, when `model` itself is
     the layer, the layer that replaces it. Raises ValueError, the model unchanged, for what cannot come along.
+
+    prune: put the layers under torch.nn.utils.prune with their masks, `weight_orig` and `weight_mask`; `sparsify`
+    without masks makes the same sparse model of that again. Otherwise pruned weights are zeros that train.
     """
-    chosen: list[SparseConv2d | SparseLinear] = []
+    chosen: dict[SparseConv2d | SparseLinear, Tensor] = {}
     for name, module in model.named_modules():
         if isinstance(module, SparseConv2d | SparseLinear):
             check_nothing_is_lost(module, _kind(module), _DENSE[_kind(module)], f'"{name}"')
-            chosen.append(module)
+            if prune and hasattr(module, "weight_mask"):
+                raise ValueError(
+                    f'"{name}": got an attribute "weight_mask", which torch.nn.utils.prune needs for itself: rename it'
+                )
+            chosen[module] = module.pattern.mask
     ties = _tied_parameters(model, chosen)
-    return _swap(model, {module: module.to_dense() for module in chosen}, ties)
+    replacements: dict[nn.Module, nn.Module] = {module: module.to_dense() for module in chosen}
+    result = _swap(model, replacements, ties)
+    if prune:
+        for module, mask in chosen.items():
+            dense = replacements[module]
+            custom_from_mask(dense, "weight", mask)
+            # Before the hooks of others, which may read the weight.
+            hooks = dense._forward_pre_hooks
+            assert isinstance(hooks, OrderedDict)
+            hooks.move_to_end(next(reversed(hooks)), last=False)
+    return result
 
 
 _DENSE: dict[type[nn.Module], type[nn.Module]] = {SparseConv2d: nn.Conv2d, SparseLinear: nn.Linear}

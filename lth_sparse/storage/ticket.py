@@ -130,9 +130,10 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     return Ticket(masks, weights, network, metadata)
 
 
-def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn.Module:
+def load_ticket(path: str | PathLike[str] | Ticket, model: nn.Module | None = None) -> nn.Module:
     """The ticket's network, rewound: its live weights are the saved ones bit for bit, its pruned weights exactly 0.
 
+    `path`: a file, or a `Ticket` that is read already, such as `read_open_lth` gives.
     `model` (default: a new one of the network that the ticket names; it may be wrapped as for `save_ticket`) receives
     the weights and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
     `model` has masks of its own, in sparse layers or of `torch.nn.utils.prune`, it gets the ticket's; its parameters
@@ -145,7 +146,8 @@ def load_ticket(path: str | PathLike[str], model: nn.Module | None = None) -> nn
     Raises InputError when the file is damaged or names no network and no `model` is given, or when it does not fit
     `model`; OSError when it cannot be read.
     """
-    ticket = read_ticket(path)
+    ticket = path if isinstance(path, Ticket) else read_ticket(path)
+    path = "the ticket" if isinstance(path, Ticket) else path
     if model is None:
         if ticket.network is None:
             raise InputError(f"{path} does not name a network of lth_sparse; give load_ticket a model to put it into")

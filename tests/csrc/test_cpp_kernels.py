@@ -114,6 +114,41 @@ def test_every_way_to_cut_a_layer_up(spec, input_shape, layout, dtype):
         assert (mine - expected).abs().max() <= DTYPES[dtype] * expected.abs().max() * 10
 
 
+@pytest.mark.parametrize("density", [0.3, 0.01])
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
+def test_relu_in_the_store_is_relu(spec, input_shape, layout, dtype, density):
+    # At 1 %, rows of some blocks of channels have no entries: the last block must rectify them all the same.
+    backend, generator = registry.get("cpp/sparse"), torch.Generator().manual_seed(0)
+    mask = torch.rand(spec.weight_shape, generator=generator) < density
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    x = torch.randn(input_shape, generator=generator, dtype=dtype)
+    values = torch.randn(plan.pattern.nnz, generator=generator, dtype=dtype)
+    bias = torch.randn(spec.out_channels, generator=generator, dtype=dtype)
+    x = x.contiguous(memory_format=LAYOUTS[layout]) if x.dim() == 4 else x
+    for given in (bias, None):
+        output = backend.forward(x, values, plan, given)
+        with poisoned_memory():
+            rectified = backend.forward_relu(x, values, plan, given)
+        assert (output < 0).any() or given is None
+        assert torch.equal(rectified, output.relu())
+        assert rectified.stride() == output.stride()
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("input_shape", [(16, 3, 7, 13), (1, 3, 7, 13), (33, 3, 4, 4)])
+def test_relu_in_the_store_keeps_nan(input_shape, layout):
+    backend, spec = registry.get("cpp/sparse"), conv2d(3, 4)
+    plan = backend.pack(Pattern.from_mask(torch.ones(spec.weight_shape, dtype=torch.bool)), spec)
+    x, values = torch.randn(input_shape), torch.randn(plan.pattern.nnz)
+    x[0, 1, 2, 2] = torch.nan
+    x = x.contiguous(memory_format=LAYOUTS[layout])
+    expected = backend.forward(x, values, plan, None).relu()
+    assert expected.isnan().any()
+    assert torch.equal(backend.forward_relu(x, values, plan, None).isnan(), expected.isnan())
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
 def test_the_same_bits_at_any_number_of_threads(spec, input_shape, layout):

@@ -88,6 +88,22 @@ def test_every_way_to_cut_a_layer_up(spec, input_shape, density, layout, setting
         assert torch.all((mine - expected).abs() <= winograd.ERROR[setting] * largest)
 
 
+@pytest.mark.parametrize("setting", TILES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("spec", "input_shape", "density"), SHAPES.values(), ids=SHAPES)
+def test_relu_in_the_store_is_relu(spec, input_shape, density, layout, setting):
+    mask, x, values, bias, _ = made(spec, input_shape, density)
+    x = x.contiguous(memory_format=LAYOUTS[layout])
+    pattern = Pattern.from_mask(mask)
+    weights = (pattern.row_offsets, pattern.column_indices, spec.to_ints()[1:], TILES[setting])
+    for given in (bias, None):
+        output = torch.ops.lth_sparse_cpu.winograd_forward(x, values, given, *weights)
+        with poisoned_memory():
+            rectified = torch.ops.lth_sparse_cpu.winograd_forward(x, values, given, *weights, True)
+        assert torch.equal(rectified, output.relu())
+        assert rectified.stride() == output.stride()
+
+
 @pytest.mark.parametrize(("spec", "input_shape", "density"), SHAPES.values(), ids=SHAPES)
 def test_the_same_bits_at_any_number_of_threads(spec, input_shape, density):
     given = made(spec, input_shape, density)

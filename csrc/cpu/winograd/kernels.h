@@ -27,10 +27,10 @@
 namespace lth_sparse {
 
 struct WinogradKernels {
-  /// out = the correlation of `in`, with bias [out.channels] or null. `weights`: the rows of the forward pass, of which the
-  /// correlation is grad_input's if `transposed`. `tile`: M, 4 or 2.
+  /// out = the correlation of `in`, with bias [out.channels] or null; what is below 0 becomes 0 if `relu`. `weights`: the rows
+  /// of the forward pass, of which the correlation is grad_input's if `transposed`. `tile`: M, 4 or 2.
   void (*correlate)(const Correlation&, const SparseRows& weights, bool transposed, int tile, int threads, const float* in,
-                    const float* values, const float* bias, float* out, const Parallel&);
+                    const float* values, const float* bias, bool relu, float* out, const Parallel&);
   /// The gradient of the values. The correlation is the forward pass's.
   void (*grad_weight)(const Correlation&, const SparseRows& weights, int tile, const float* in, const float* grad_out,
                       float* grad_values, const Parallel&);

@@ -27,9 +27,9 @@ class Winograd {
 
  public:
   static void correlate(const Correlation& c, const SparseRows& weights, bool transposed, int threads, const T* in,
-                        const T* values, const T* bias, T* out, const Parallel& parallel) {
+                        const T* values, const T* bias, bool relu, T* out, const Parallel& parallel) {
     constexpr int64_t kLargeWeights = int64_t{4} << 20, kTooLargeWeights = int64_t{128} << 20;
-    const Pass pass(c, weights, transposed, in, values, bias, out);
+    const Pass pass(c, weights, transposed, in, values, bias, relu, out);
     const int64_t bytes = P * pass.in_groups * pass.out_groups * W * W * static_cast<int64_t>(sizeof(T));
     if (bytes > kTooLargeWeights || (pass.tiling.tiles() <= kFewTiles && bytes > kLargeWeights))
       by_panels(pass, parallel);
@@ -56,13 +56,15 @@ class Winograd {
     const SparseRows& weights;
     bool transposed;
     const T *in, *values, *bias;
+    bool relu;
     T* out;
     Tiling tiling;
     int64_t in_groups, out_groups;
     bool stream;
 
-    Pass(const Correlation& c, const SparseRows& weights, bool transposed, const T* in, const T* values, const T* bias, T* out)
-        : c(c), weights(weights), transposed(transposed), in(in), values(values), bias(bias), out(out), tiling(c, M),
+    Pass(const Correlation& c, const SparseRows& weights, bool transposed, const T* in, const T* values, const T* bias, bool relu,
+         T* out)
+        : c(c), weights(weights), transposed(transposed), in(in), values(values), bias(bias), relu(relu), out(out), tiling(c, M),
           in_groups(ceil_div(c.in.channels, W)), out_groups(ceil_div(c.out.channels, W)),
           stream(c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom) {}
 
@@ -415,6 +417,12 @@ class Winograd {
   /// The outputs of a panel's channels from products[point][tile][vectors].
   static void store_tiles(const Pass& pass, int64_t first, int64_t rows, int64_t panel, const T* products,
                           int64_t product_step, T* stage) {
+    (pass.relu ? store_tiles_as<true> : store_tiles_as<false>)(pass, first, rows, panel, products, product_step, stage);
+  }
+
+  template <bool Relu>
+  static void store_tiles_as(const Pass& pass, int64_t first, int64_t rows, int64_t panel, const T* products,
+                             int64_t product_step, T* stage) {
     const Tiling& tiling = pass.tiling;
     const Images& images = pass.c.out;
     const int64_t row_step = tiling.tile_pixels() * W, vectors = pass.vectors(panel);
@@ -429,7 +437,10 @@ class Winograd {
             T* const to = stage + r * M * row_step + t * M * W;
             both<A, M, V>([&](int i, int j) LTH_SPARSE_INLINE_LAMBDA { return V::load(from + (i * A + j) * product_step); },
                           [](const V(&m)[A], V(&y)[M]) LTH_SPARSE_INLINE_LAMBDA { Transform<V, M>::output(m, y); },
-                          [&](int i, int j, V y) LTH_SPARSE_INLINE_LAMBDA { (y + bias).store(to + i * row_step + j * W); });
+                          [&](int i, int j, V y) LTH_SPARSE_INLINE_LAMBDA {
+                            const V sum = y + bias;
+                            (Relu ? sum.rectified() : sum).store(to + i * row_step + j * W);
+                          });
           }
         T* const target = pass.out + image * images.image_step() + channel * images.channel_step();
         Staging<V>::store(images, target, channels, row * M, std::min(count * M, images.height - row * M), stage, row_step,
@@ -451,9 +462,9 @@ template <class V>
 const WinogradKernels* winograd_of() {
   static const WinogradKernels kernels = {
       [](const Correlation& c, const SparseRows& weights, bool transposed, int tile, int threads, const float* in,
-         const float* values, const float* bias, float* out, const Parallel& parallel) {
+         const float* values, const float* bias, bool relu, float* out, const Parallel& parallel) {
         (tile == 4 ? Winograd<V, 4>::correlate : Winograd<V, 2>::correlate)(c, weights, transposed, threads, in, values, bias,
-                                                                            out, parallel);
+                                                                            relu, out, parallel);
       },
       [](const Correlation& c, const SparseRows& weights, int tile, const float* in, const float* grad_out, float* grad_values,
          const Parallel& parallel) {
