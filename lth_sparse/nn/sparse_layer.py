@@ -11,6 +11,7 @@ from lth_sparse.nn.dense_weight import DenseWeight
 from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
+from lth_sparse.system.sharding import check_whole
 
 
 class SparseLayer(PlannedLayer):
@@ -86,12 +87,12 @@ class SparseLayer(PlannedLayer):
             raise TypeError(f"weight: got dtype {weight.dtype}, expected {self.values.dtype}, the layer's own")
         if weight.device != self.values.device:
             raise ValueError(f"weight: got a tensor on {weight.device}, expected {self.values.device}")
+        self.check_values()
         if "values" not in self._parameters:
             raise ValueError(
                 'weight: got one to assign while "values" is made of another parameter, by a parametrization or '
                 "torch.nn.utils.prune, expected values to be a parameter: remove that first"
             )
-        self._check_live()
         with torch.no_grad():
             self.values.copy_(self.pattern.gather(weight))
         if isinstance(weight, nn.Parameter):
@@ -114,7 +115,7 @@ class SparseLayer(PlannedLayer):
 
     def _scattered(self) -> Tensor:
         """The dense weight, which may share memory with `values`."""
-        self._check_live()
+        self.check_values()
         return self.pattern.scatter(self.values)
 
     def reset_parameters(self) -> None:
@@ -175,6 +176,7 @@ class SparseLayer(PlannedLayer):
                 state[prefix + name] = state.pop(f"{prefix}{name}_orig") * kept
         weight = state.pop(prefix + "weight", None)
         if weight is not None:
+            check_whole(self, "values", self._pattern_fits())
             if weight.shape != self.mask.shape:
                 raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
             device = weight.device if assign else self.mask.device
@@ -205,6 +207,7 @@ class SparseLayer(PlannedLayer):
         return not self.mask.is_meta and self.pattern.nnz == self.values.numel()
 
     def _take_mask(self, mask: Tensor) -> None:
+        check_whole(self, "values", self._pattern_fits())
         before = self.pattern.scatter(self.values.detach()) if self._pattern_fits() else None
         self.mask = mask.clone()
         # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
