@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from lth_sparse.nn.dense_weight import DenseWeight
-from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
+from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_torchscript, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
 from lth_sparse.system.sharding import check_whole
@@ -31,6 +31,8 @@ class SparseLayer(PlannedLayer):
     """
 
     bias: nn.Parameter | None
+    _sizes: ClassVar[tuple[str, ...]]
+    """Names of attributes that the mask's shape settles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,8 +76,10 @@ class SparseLayer(PlannedLayer):
         Assigned a dense weight (the mask's shape, the layer's dtype and device), `values` takes over its live
         positions, in place; what it has at pruned ones is dropped. It is copied, never tied. To write into the
         tensor that is given raises RuntimeError. Raises TypeError or ValueError for a weight that does not fit.
+
+        Its `grad` is a copy of that of `values`, 0 where pruned: of pruned weights none is computed.
         """
-        return self._scattered().clone().as_subclass(DenseWeight)
+        return DenseWeight.of_layer(self._scattered().clone(), self._gradient)
 
     @weight.setter
     def weight(self, weight: Tensor) -> None:
@@ -99,6 +103,10 @@ class SparseLayer(PlannedLayer):
             self.values.requires_grad_(weight.requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._sizes and value != getattr(self, name, value):
+            raise ValueError(
+                f"{name}: got {value}, expected {getattr(self, name)}, as the layer was made: make another one"
+            )
         # nn.Module would register a parameter of this name beside the property.
         if name == "weight":
             object.__setattr__(self, name, value)
@@ -112,6 +120,10 @@ class SparseLayer(PlannedLayer):
         if name in ("weight", "weight_orig"):
             refuse_weight()
         super().register_parameter(name, param)
+
+    def _gradient(self) -> Tensor | None:
+        gradient = self.values.grad
+        return None if gradient is None else self.pattern.scatter(gradient).clone()
 
     def _scattered(self) -> Tensor:
         """The dense weight, which may share memory with `values`."""
@@ -133,6 +145,10 @@ class SparseLayer(PlannedLayer):
     def to_dense(self) -> nn.Conv2d | nn.Linear:
         """A dense copy of this layer, pruned weights 0."""
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script: what this gave it, it would put into the model itself."""
+        refuse_torchscript("torch.jit.script")
 
     @property
     def sparsity(self) -> float:

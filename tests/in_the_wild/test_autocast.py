@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from lth_sparse.system.errors import BackendError
-from tests.in_the_wild.twins import batches, dense_state, sgd, twins
+from tests.in_the_wild.side_by_side import batches, dense_state, sgd, twins
 
 
 def train_mixed(model, dtype):

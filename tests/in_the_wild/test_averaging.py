@@ -7,7 +7,7 @@ import torch
 from torch.optim.swa_utils import SWALR, AveragedModel, get_ema_avg_fn, get_ema_multi_avg_fn, update_bn
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, sgd, train, twins
 
 IMAGES = [images for images, _ in batches()]
 

@@ -7,7 +7,7 @@ from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import apply_ac
 from torch.utils.checkpoint import checkpoint, checkpoint_sequential
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, network, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, network, sgd, train, twins
 
 LAYERS = lth.SparseConv2d | lth.SparseLinear | nn.Conv2d | nn.Linear
 BOTH = pytest.mark.parametrize("use_reentrant", [True, False])

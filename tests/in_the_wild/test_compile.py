@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, draw_masks, network, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, draw_masks, network, sgd, train, twins
 
 # A compiler may sum in yet another order; the other modes are for GPUs.
 ((IMAGES, LABELS),) = batches(count=1)

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from tests.in_the_wild.twins import assert_equal, batches, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, batches, sgd, train, twins
 
 ((IMAGES, LABELS),) = batches(count=1)
 

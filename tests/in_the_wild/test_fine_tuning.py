@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
 
 
 def test_frozen_layers_stay_and_train_again_when_they_thaw():

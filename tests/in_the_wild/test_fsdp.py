@@ -15,7 +15,7 @@ from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 import lth_sparse as lth
 from tests.in_the_wild import processes
 from tests.in_the_wild.processes import network, part
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.autograd import functional
 
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, sgd, train, twins
 
 CLIPS = {
     "norm": lambda model: nn.utils.clip_grad_norm_(model.parameters(), 0.1),

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, sgd, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, sgd, twins
 
 lightning = pytest.importorskip("lightning", reason="lightning is not installed")
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, sgd, train, twins
 
 ((IMAGES, _),) = batches(count=1)
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from torch import optim
 
-from tests.in_the_wild.twins import assert_twins, batches, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_twins, batches, sgd, train, twins
 
 ELEMENTWISE = [
     optim.ASGD,

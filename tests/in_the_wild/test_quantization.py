@@ -6,7 +6,7 @@ from torch import nn
 from torch.ao import quantization
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, batches, dense_state, twins
+from tests.in_the_wild.side_by_side import assert_equal, batches, dense_state, twins
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 

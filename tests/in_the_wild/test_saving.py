@@ -9,7 +9,7 @@ import torch
 from torch import multiprocessing, nn
 from torch.utils.data import DataLoader, Dataset
 
-from tests.in_the_wild.twins import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
 
 ((IMAGES, _),) = batches(count=1)
 

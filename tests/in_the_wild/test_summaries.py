@@ -6,7 +6,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from torch.profiler import ProfilerActivity, profile
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_equal, batches, twins
+from tests.in_the_wild.side_by_side import assert_equal, batches, twins
 
 ((IMAGES, _),) = batches(count=1)
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_twins, draw_masks, network, sgd, train, twins
+from tests.in_the_wild.side_by_side import assert_twins, draw_masks, network, sgd, train, twins
 
 optim = pytest.importorskip("timm.optim", reason="timm is not installed")
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import lth_sparse as lth
-from tests.in_the_wild.twins import assert_twins, draw_masks, network, train, twins
+from tests.in_the_wild.side_by_side import assert_twins, draw_masks, network, train, twins
 
 DECAY = 0.3
 """Large, so that a few steps show where it is missing."""
