@@ -72,7 +72,7 @@ class PlannedLayer(nn.Module):
         ):
             self._pack()
         if self._plan is None:
-            self.check_values()
+            self._check_live()
             raise BackendError(f'backend "{self._backend}" cannot compute {self}: {self._refusal()}')
         return self._plan
 
@@ -80,7 +80,7 @@ class PlannedLayer(nn.Module):
         # What is compiled cannot read how often a tensor was written to: the operator looks, where it runs.
         return torch.compiler.is_compiling() or self._mask_version == mask._version
 
-    def check_values(self) -> None:
+    def _check_live(self) -> None:
         """Raise ValueError when values are not those of the mask, which was written to, or when they are sharded."""
         fits = self.mask.is_meta or self.pattern.nnz == self.values.numel()
         check_whole(self, "values", fits)

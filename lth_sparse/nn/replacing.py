@@ -69,7 +69,7 @@ def check_nothing_is_lost(
 ) -> None:
     """Raise ValueError, under its name, when `layer`, a `kind`, has what a `becomes` in its place would not have."""
     if isinstance(layer, PlannedLayer):
-        layer.check_values()
+        layer._check_live()
     lost = _lost(layer, kind, becomes)
     if lost:
         what, remedy = lost

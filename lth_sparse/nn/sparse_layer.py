@@ -91,7 +91,7 @@ class SparseLayer(PlannedLayer):
             raise TypeError(f"weight: got dtype {weight.dtype}, expected {self.values.dtype}, the layer's own")
         if weight.device != self.values.device:
             raise ValueError(f"weight: got a tensor on {weight.device}, expected {self.values.device}")
-        self.check_values()
+        self._check_live()
         if "values" not in self._parameters:
             raise ValueError(
                 'weight: got one to assign while "values" is made of another parameter, by a parametrization or '
@@ -127,7 +127,7 @@ class SparseLayer(PlannedLayer):
 
     def _scattered(self) -> Tensor:
         """The dense weight, which may share memory with `values`."""
-        self.check_values()
+        self._check_live()
         return self.pattern.scatter(self.values)
 
     def reset_parameters(self) -> None:

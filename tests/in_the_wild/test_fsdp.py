@@ -76,6 +76,8 @@ def refusals(shard, rank):
         "a dense weight": lambda: layer.load_state_dict({"weight": torch.zeros(mask.shape)}, strict=False),
         "densify": lambda: lth.densify(sharded),
         "save_ticket": lambda: lth.save_ticket("never.safetensors", sharded),
+        "prune": lambda: lth.prune(sharded, 0.5),
+        "snapshot": lambda: lth.snapshot(sharded),
         "sparsify": lambda: lth.sparsify(shard(pruned_by_zeros())),
         "sparsify with masks": lambda: sparsify_by_masks(shard(network())),
     }
