@@ -74,3 +74,12 @@ def test_mixed_precision(tmp_path):
     for module in (sparse, dense):
         trainer(tmp_path, max_steps=2, precision="bf16-mixed").fit(module)
     torch.testing.assert_close(sparse.losses, dense.losses, rtol=0.02, atol=0.02)
+
+
+def test_its_callback_that_prunes_passes_sparse_weights_over(tmp_path):
+    sparse, _ = twins()
+    values = [layer.values.numel() for layer in (sparse[0], sparse[3], sparse[6])]
+    pruning = callbacks.ModelPruning("l1_unstructured", amount=0.5)
+    trainer(tmp_path, max_epochs=1, callbacks=[pruning]).fit(Classifier(sparse))
+    assert [layer.values.numel() for layer in (sparse[0], sparse[3], sparse[6])] == values
+    assert not any(name.endswith("values_orig") for name, _ in sparse.named_parameters())

@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
 import torch
 from torch import multiprocessing, nn
+from torch.distributed import checkpoint as distributed_checkpoint
+from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.utils.data import DataLoader, Dataset
 
 from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
@@ -101,6 +104,36 @@ def test_another_process_trains_the_model_in_shared_memory():
     multiprocessing.spawn(train_shared, (sparse,), nprocs=1)
     train(dense, sgd(dense))
     assert_twins(sparse, dense)
+
+
+def test_a_distributed_checkpoint_of_model_and_optimizer(tmp_path):
+    def state(model, optimizer):
+        return dict(zip(("model", "optimizer"), get_state_dict(model, optimizer), strict=True))
+
+    (sparse, _), (other, _) = twins(), twins()
+    optimizer, again = sgd(sparse), sgd(other)
+    train(sparse, optimizer)
+    distributed_checkpoint.save(state(sparse, optimizer), checkpoint_id=tmp_path)
+    loaded = state(other, again)
+    distributed_checkpoint.load(loaded, checkpoint_id=tmp_path)
+    set_state_dict(other, again, model_state_dict=loaded["model"], optim_state_dict=loaded["optimizer"])
+    for each, its_own in ((sparse, optimizer), (other, again)):
+        train(each, its_own)
+    assert_equal(other.state_dict(), sparse.state_dict())
+
+
+@pytest.mark.parametrize("backend", ["auto", "cpp"])
+def test_threads_that_share_a_model(backend):
+    sparse, dense = (model.eval() for model in twins(backend=backend))
+    images = [x for x, _ in batches(count=12)] * 4
+
+    def gradient(model, x):
+        x = x.clone().requires_grad_()
+        return torch.autograd.grad(model(x).square().sum(), x)[0]
+
+    with ThreadPoolExecutor(4) as pool:
+        ours = list(pool.map(lambda x: gradient(sparse, x), images))
+    assert_equal(ours, [gradient(dense, x) for x in images])
 
 
 class Features(Dataset):

@@ -33,9 +33,16 @@ def test_it_trains_as_the_masked_dense_model_does():
     assert_twins(*trained(lambda model: lth.parameter_groups(model, DECAY)))
 
 
-def test_the_recipe_that_asks_for_ndim_does_not():
+def by_name(model: nn.Module) -> list[dict]:
+    """Another rule that recipes have; of this dense model's parameters, that of the norm decays too."""
+    decay = [parameter for name, parameter in model.named_parameters() if name.endswith("weight")]
+    return [{"params": decay, "weight_decay": DECAY}]
+
+
+@pytest.mark.parametrize("recipe", [by_ndim, by_name])
+def test_recipes_that_ask_for_ndim_or_names_do_not(recipe):
     with pytest.raises(AssertionError, match="not close"):
-        assert_twins(*trained(by_ndim))
+        assert_twins(*trained(recipe))
 
 
 def test_a_rule_sees_dense_names_and_shapes():
