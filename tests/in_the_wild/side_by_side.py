@@ -93,3 +93,11 @@ def assert_twins(sparse: nn.Module, dense: nn.Module) -> None:
 
 def assert_equal(ours: Any, theirs: Any) -> None:
     torch.testing.assert_close(ours, theirs, **TOLERANCE)
+
+
+def assert_same_updates(sparse: nn.Module, dense: nn.Module, before: dict[str, Tensor], dtype: torch.dtype) -> None:
+    """What mixed precision made of each weight that was `before`: the same but for the rounding of `dtype`."""
+    for name, ours in dense_state(sparse).items():
+        theirs, start = dense.state_dict()[name], before[name]
+        error = torch.linalg.vector_norm((ours - theirs).double())
+        assert error <= 8 * torch.finfo(dtype).eps * torch.linalg.vector_norm((theirs - start).double()), name
