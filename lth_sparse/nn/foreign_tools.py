@@ -34,10 +34,3 @@ def refuse_weight() -> NoReturn:
         'weight: a sparse layer has no such parameter, it is made of "values": prune, normalise or parametrize the '
         'dense layer (lth_sparse.densify) before lth_sparse.sparsify, or parametrize "values"'
     )
-
-
-def refuse_torchscript(tool: str) -> NoReturn:
-    """Raise the sentence for a tool that knows PyTorch's own operators alone."""
-    raise RuntimeError(
-        f"a sparse layer: got {tool}, expected a dense model: give it lth_sparse.densify(copy.deepcopy(model))"
-    )

@@ -12,7 +12,6 @@ from typing_extensions import Self
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Plan
-from lth_sparse.nn.foreign_tools import refuse_torchscript
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.system.errors import BackendError
@@ -62,8 +61,6 @@ class PlannedLayer(nn.Module):
         another number of live weights than there are values.
         """
         plan, mask = self._plan, self.mask
-        if torch.jit.is_tracing():
-            refuse_torchscript("torch.jit.trace, or an exporter that calls it")
         if (
             plan is None
             or plan.pattern is not self._pattern

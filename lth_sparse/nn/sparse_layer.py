@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.nn.dense_weight import DenseWeight
-from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_torchscript, refuse_weight
+from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
 from lth_sparse.system.sharding import check_whole
@@ -147,8 +147,11 @@ class SparseLayer(PlannedLayer):
         raise NotImplementedError
 
     def __prepare_scriptable__(self) -> NoReturn:
-        """Refuse torch.jit.script: what this gave it, it would put into the model itself."""
-        refuse_torchscript("torch.jit.script")
+        """Refuse torch.jit.script. What this gave it, it would put into the model itself."""
+        raise RuntimeError(
+            "a sparse layer: got torch.jit.script, which knows PyTorch's own operators alone, expected a dense model: "
+            "give it lth_sparse.densify(copy.deepcopy(model))"
+        )
 
     @property
     def sparsity(self) -> float:

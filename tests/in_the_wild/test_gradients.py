@@ -44,6 +44,70 @@ def test_gradients_accumulate_over_batches():
     assert_twins(*models)
 
 
+def test_an_optimizer_steps_in_the_backward_pass():
+    models = twins()
+    for model in models:
+        optimizers = {parameter: torch.optim.SGD([parameter], 0.1) for parameter in model.parameters()}
+
+        def step(parameter, optimizers=optimizers):
+            optimizers[parameter].step()
+            optimizers[parameter].zero_grad()
+
+        for parameter in optimizers:
+            parameter.register_post_accumulate_grad_hook(step)
+        for images, labels in batches():
+            F.cross_entropy(model(images), labels).backward()
+    assert_twins(*models)
+
+
+def test_saved_tensors_that_are_packed_and_unpacked():
+    models = twins()
+    for model in models:
+        with torch.autograd.graph.saved_tensors_hooks(lambda tensor: tensor.numpy().copy(), torch.from_numpy):
+            train(model, sgd(model))
+        with torch.autograd.graph.save_on_cpu():
+            train(model, sgd(model))
+    assert_twins(*models)
+
+
+def test_two_losses_of_one_graph_and_a_network_that_is_called_twice():
+    models = twins()
+    for model in models:
+        optimizer = sgd(model)
+        for images, labels in batches():
+            optimizer.zero_grad()
+            outputs = model(images)
+            F.cross_entropy(outputs, labels).backward(retain_graph=True)
+            (outputs - model(images.flip(3))).square().mean().backward()
+            optimizer.step()
+    assert_twins(*models)
+
+
+@pytest.mark.parametrize("written", ["the input", "the parameters"])
+def test_a_write_before_the_backward_pass_is_refused_as_pytorch_refuses_it(written):
+    for model in twins():
+        ((images, _),) = batches(count=1)
+        outputs = model(images)
+        with torch.no_grad():
+            for tensor in [images] if written == "the input" else model.parameters():
+                tensor.add_(1)
+        with pytest.raises(RuntimeError, match="has been modified by an inplace operation"):
+            outputs.sum().backward()
+
+
+def test_deterministic_algorithms():
+    models = twins()
+    torch.use_deterministic_algorithms(True)
+    try:
+        for model in models:
+            for images, labels in batches():
+                (F.cross_entropy(model(images), labels) + model[6].weight.square().sum()).backward()
+                sgd(model).step()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert_twins(*models)
+
+
 @pytest.fixture
 def evaluated():
     """Twins in float64, in eval mode, and images of two."""

@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 import lth_sparse as lth
 from tests.in_the_wild.side_by_side import assert_equal, batches, dense_state, sgd, twins
@@ -74,3 +75,20 @@ def test_forward_is_wrapped_around_a_layer_that_stays():
         forward = model[0].forward
         model[0].forward = lambda x, forward=forward: F.relu(forward(2 * x))
     assert_equal(*(model(IMAGES) for model in models))
+
+
+def test_a_norm_is_folded_into_the_layer_before_it():
+    sparse, dense = (model.eval() for model in twins())
+    norm = nn.BatchNorm1d(5).eval()
+    nn.init.uniform_(norm.weight)
+    folded, plain = fuse_conv_bn_eval(sparse[0], sparse[1]), fuse_conv_bn_eval(dense[0], dense[1])
+    assert isinstance(folded, lth.SparseConv2d)
+    assert_equal(folded(IMAGES), plain(IMAGES))
+    features = torch.randn(3, 54)
+    assert_equal(fuse_linear_bn_eval(sparse[6], norm)(features), fuse_linear_bn_eval(dense[6], norm)(features))
+
+
+def test_a_program_that_asks_for_the_dense_class_passes_sparse_layers_over():
+    sparse, _ = twins(body)
+    assert not any(isinstance(module, nn.Conv2d | nn.Linear) for module in sparse.modules())
+    assert sum(isinstance(module, lth.SparseConv2d | lth.SparseLinear) for module in sparse.modules()) == 2
