@@ -1,9 +1,13 @@
 """torch.ao.quantization swaps the layers that it knows: sparse ones stay in float, dense again they are quantized."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.ao import quantization
+from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
+from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import lth_sparse as lth
 from tests.in_the_wild.side_by_side import assert_equal, batches, dense_state, twins
@@ -60,3 +64,16 @@ def test_quantization_aware_training_leaves_sparse_layers_in_float():
     assert isinstance(prepared[0], lth.SparseConv2d)
     assert not hasattr(prepared[0], "weight_fake_quant")
     torch.testing.assert_close(prepared[0].to_dense().weight, before["0.weight"], rtol=0, atol=0)
+
+
+def test_what_fx_prepares_and_converts_leaves_sparse_layers_in_float():
+    sparse, _ = twins()
+    sparse.eval()
+    leaves = PrepareCustomConfig().set_non_traceable_module_classes([lth.SparseConv2d, lth.SparseLinear])
+    mapping = quantization.get_default_qconfig_mapping()
+    prepared = prepare_fx(copy.deepcopy(sparse), mapping, (IMAGES,), prepare_custom_config=leaves)
+    prepared(IMAGES)
+    converted = convert_fx(prepared)
+    assert "quantized" in type(converted.get_submodule("1")).__module__
+    assert isinstance(converted.get_submodule("0"), lth.SparseConv2d)
+    torch.testing.assert_close(converted(IMAGES), sparse(IMAGES), rtol=0.1, atol=0.1)
