@@ -13,9 +13,25 @@ class DenseWeight(Tensor):
     """A tensor made of a layer's values. Computing with it gives plain tensors, and autograd goes through it.
 
     A write in place would be lost with it, so that one raises RuntimeError: through itself or a view of it, by
-    `out=`, or to `.data`; but not in a function that is compiled. Copies, pickles and nn.Parameter(layer.weight)
-    are plain.
+    `out=`, or to `.data`; but not in a function that is compiled. So do gradient hooks, attributes and
+    `requires_grad_` of what the layer gives. Copies, pickles and nn.Parameter(layer.weight) are plain.
     """
+
+    _gradient: Callable[[], Tensor | None] | None = None
+
+    @classmethod
+    def of_layer(cls, weight: Tensor, gradient: Callable[[], Tensor | None]) -> DenseWeight:
+        """`weight`, a copy, as what the layer gives; `gradient`: one of the gradient, for `.grad`."""
+        given = weight.as_subclass(cls)
+        if not torch.compiler.is_compiling():
+            given._gradient = gradient
+        return given
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # PyTorch's own properties say themselves what becomes of them.
+        if self._gradient is not None and not hasattr(Tensor, name) and not name.startswith("_dynamo"):
+            raise RuntimeError(_lost(f"the attribute {name}"))
+        super().__setattr__(name, value)
 
     @classmethod
     def __torch_function__(
@@ -26,6 +42,13 @@ class DenseWeight(Tensor):
             # A compiler follows neither names nor addresses.
             with torch._C.DisableTorchFunctionSubclass():
                 return func(*args, **kwargs)
+        first = args[0] if args else None
+        if isinstance(first, DenseWeight) and first._gradient is not None:
+            if func.__name__ in _OF_THE_PARAMETER:
+                raise RuntimeError(_lost(func.__name__))
+            if func == _GRAD and not first.retains_grad:
+                gradient = first._gradient()
+                return None if gradient is None else gradient.as_subclass(DenseWeight)
         if any(isinstance(each, DenseWeight) for each in _written(func.__name__, args, kwargs)):
             name = func.__self__.__name__ if func.__name__ == "__set__" else func.__name__  # type: ignore[attr-defined]
             raise RuntimeError(
@@ -54,6 +77,17 @@ class DenseWeight(Tensor):
     def _is_param(self, value: bool) -> None:
         # nn.Parameter marks a subclass so; what it was given here is meant to be trained, and has to be its own.
         self.__class__ = nn.Parameter  # type: ignore[assignment]
+
+
+_GRAD = vars(torch._C.TensorBase)["grad"].__get__
+_OF_THE_PARAMETER = {"register_hook", "register_post_accumulate_grad_hook", "requires_grad_"}
+
+
+def _lost(what: str) -> str:
+    return (
+        f"weight: got {what}, given to a copy that layer.weight makes at each access, "
+        "expected the layer's parameter: layer.values"
+    )
 
 
 _OPERATORS = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor", "lshift", "rshift")

@@ -10,12 +10,15 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from lth_sparse.nn.masks import Masks
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.sharding import GATHER, is_sharded
 
 
 def unwrap(model: nn.Module) -> tuple[nn.Module, str]:
     """The network inside DataParallel, DistributedDataParallel and torch.compile, and what they put before names."""
     if not isinstance(model, nn.Module):
         raise InputError(f"model: got a {type(model).__name__}, expected a torch.nn.Module")
+    if is_sharded(model):
+        raise InputError(f"model: got one that FSDP has sharded, expected a whole one: {GATHER}")
     prefix = ""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):

@@ -15,6 +15,7 @@ from lth_sparse.backends.base import Plan
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.system.errors import BackendError
+from lth_sparse.system.sharding import check_whole
 
 
 class PlannedLayer(nn.Module):
@@ -77,8 +78,10 @@ class PlannedLayer(nn.Module):
         return torch.compiler.is_compiling() or self._mask_version == mask._version
 
     def _check_live(self) -> None:
-        """Refuse a mask that was written to, or replaced, so that the values do not fit it any longer."""
-        if not self.mask.is_meta and self.pattern.nnz != self.values.numel():
+        """Raise ValueError when values are not those of the mask, which was written to, or when they are sharded."""
+        fits = self.mask.is_meta or self.pattern.nnz == self.values.numel()
+        check_whole(self, "values", fits)
+        if not fits:
             raise ValueError(
                 f"mask: got {self.pattern.nnz} live weights in place of {self.values.numel()}, the size of values, "
                 "expected as many: to change their number, give both to load_state_dict"

@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from lth_sparse.nn.attention import NEVER_CALLED, never_called
-from lth_sparse.nn.replacing import check_dense
+from lth_sparse.nn.replacing import check_dense, check_weight_whole
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import SparseLayer, check_mask, effective
 from lth_sparse.nn.sparse_linear import SparseLinear
@@ -28,6 +28,8 @@ def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]
     left: list[str] = []
     uncalled = never_called(model)
     for name, module in model.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            check_weight_whole(module, f'"{name}"')
         if type(module) in (nn.Conv2d, nn.Linear) and module not in uncalled:
             if module.weight.is_meta:
                 check_layer(module, f'"{name}"')  # Which says so.

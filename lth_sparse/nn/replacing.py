@@ -12,7 +12,8 @@ from torch.nn.utils import parametrize, prune
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from lth_sparse.nn.planned_layer import check_dtype
+from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
+from lth_sparse.system.sharding import check_whole
 
 COUNTERPART = {
     "weight": "values",
@@ -40,6 +41,8 @@ _HOOKS = (
 
 def check_dense(module: nn.Module, kind: type[nn.Module], becomes: type[nn.Module], name: str = "module") -> None:
     """Refuse, under its name, what a `becomes` cannot take over from `module`, expected to be a `kind`."""
+    if isinstance(module, kind):
+        check_weight_whole(module, name)
     weight = getattr(module, "weight", None) if not parametrize.is_parametrized(module) else None
     if isinstance(weight, Tensor) and is_lazy(weight):
         raise TypeError(
@@ -54,10 +57,19 @@ def check_dense(module: nn.Module, kind: type[nn.Module], becomes: type[nn.Modul
         check_dtype(weight.dtype, f"{name}: got weights of dtype")
 
 
+def check_weight_whole(module: nn.Module, name: str) -> None:
+    """Refuse, under its name, a dense layer of whose weight this process holds a part."""
+    weight = module._parameters.get("weight")
+    fits = weight is None or is_lazy(weight) or weight.dim() > 1
+    check_whole(module, "weight", fits, f"the weight of {name}")
+
+
 def check_nothing_is_lost(
     layer: nn.Module, kind: type[nn.Module], becomes: type[nn.Module], name: str = "module"
 ) -> None:
     """Raise ValueError, under its name, when `layer`, a `kind`, has what a `becomes` in its place would not have."""
+    if isinstance(layer, PlannedLayer):
+        layer._check_live()
     lost = _lost(layer, kind, becomes)
     if lost:
         what, remedy = lost

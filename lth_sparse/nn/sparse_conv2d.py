@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.common_types import _size_2_t
+from torch.nn.modules.utils import _pair
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
@@ -25,6 +26,8 @@ class SparseConv2d(SparseLayer):
     Raises TypeError or ValueError for a mask or an input that does not fit, BackendError (a ValueError) for a
     backend that is not known or not usable here, and nn.Conv2d's errors for the rest.
     """
+
+    _sizes = ("in_channels", "out_channels", "kernel_size", "groups")
 
     def __init__(
         self,
@@ -128,29 +131,42 @@ class SparseConv2d(SparseLayer):
         self.dilation: tuple[int, int] = dense.dilation  # type: ignore[assignment]
         self.groups = dense.groups
         self.padding_mode: PaddingMode = dense.padding_mode
+        self._set_spec()
+        self._copy_from(dense, mask, backend)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if name in ("stride", "padding", "dilation", "padding_mode") and "spec" in vars(self):
+            # As nn.Conv2d, which reads them at each forward pass; what is assigned may be one number, too.
+            self._set_spec()
+            self._plan = None
+            self._pack()
+
+    def _set_spec(self) -> None:
         own_padding, self._input_padding = self._split_padding()
         self.spec = LayerSpec(
             "conv2d",
             self.in_channels,
             self.out_channels,
             self.kernel_size,
-            self.stride,
+            _pair(self.stride),
             own_padding,
-            self.dilation,
+            _pair(self.dilation),
             self.groups,
         )
-        self._copy_from(dense, mask, backend)
 
     def _split_padding(self) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
         """The operator's zero padding (rows, columns), and the rest before it (left, right, top, bottom)."""
         if self.padding == "valid":
             sides = [(0, 0), (0, 0)]
         elif self.padding == "same":
-            totals = [dilation * (size - 1) for dilation, size in zip(self.dilation, self.kernel_size, strict=True)]
+            totals = [
+                dilation * (size - 1) for dilation, size in zip(_pair(self.dilation), self.kernel_size, strict=True)
+            ]
             # Of an odd total, nn.Conv2d puts the larger half at the end.
             sides = [(total // 2, total - total // 2) for total in totals]
         else:
-            sides = [(int(size), int(size)) for size in self.padding]
+            sides = [(int(size), int(size)) for size in _pair(self.padding)]
         (top, bottom), (left, right) = sides
         if self.padding_mode == "zeros" and (top, left) == (bottom, right):
             return (top, left), (0, 0, 0, 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +11,7 @@ from lth_sparse.nn.dense_weight import DenseWeight
 from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
+from lth_sparse.system.sharding import check_whole
 
 
 class SparseLayer(PlannedLayer):
@@ -30,6 +31,8 @@ class SparseLayer(PlannedLayer):
     """
 
     bias: nn.Parameter | None
+    _sizes: ClassVar[tuple[str, ...]]
+    """Names of attributes that the mask's shape settles."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,8 +76,10 @@ class SparseLayer(PlannedLayer):
         Assigned a dense weight (the mask's shape, the layer's dtype and device), `values` takes over its live
         positions, in place; what it has at pruned ones is dropped. It is copied, never tied. To write into the
         tensor that is given raises RuntimeError. Raises TypeError or ValueError for a weight that does not fit.
+
+        Its `grad` is a copy of that of `values`, 0 where pruned: of pruned weights none is computed.
         """
-        return self._scattered().clone().as_subclass(DenseWeight)
+        return DenseWeight.of_layer(self._scattered().clone(), self._gradient)
 
     @weight.setter
     def weight(self, weight: Tensor) -> None:
@@ -86,18 +91,22 @@ class SparseLayer(PlannedLayer):
             raise TypeError(f"weight: got dtype {weight.dtype}, expected {self.values.dtype}, the layer's own")
         if weight.device != self.values.device:
             raise ValueError(f"weight: got a tensor on {weight.device}, expected {self.values.device}")
+        self._check_live()
         if "values" not in self._parameters:
             raise ValueError(
                 'weight: got one to assign while "values" is made of another parameter, by a parametrization or '
                 "torch.nn.utils.prune, expected values to be a parameter: remove that first"
             )
-        self._check_live()
         with torch.no_grad():
             self.values.copy_(self.pattern.gather(weight))
         if isinstance(weight, nn.Parameter):
             self.values.requires_grad_(weight.requires_grad)
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name in self._sizes and value != getattr(self, name, value):
+            raise ValueError(
+                f"{name}: got {value}, expected {getattr(self, name)}, as the layer was made: make another one"
+            )
         # nn.Module would register a parameter of this name beside the property.
         if name == "weight":
             object.__setattr__(self, name, value)
@@ -111,6 +120,10 @@ class SparseLayer(PlannedLayer):
         if name in ("weight", "weight_orig"):
             refuse_weight()
         super().register_parameter(name, param)
+
+    def _gradient(self) -> Tensor | None:
+        gradient = self.values.grad
+        return None if gradient is None else self.pattern.scatter(gradient).clone()
 
     def _scattered(self) -> Tensor:
         """The dense weight, which may share memory with `values`."""
@@ -132,6 +145,13 @@ class SparseLayer(PlannedLayer):
     def to_dense(self) -> nn.Conv2d | nn.Linear:
         """A dense copy of this layer, pruned weights 0."""
         raise NotImplementedError
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Refuse torch.jit.script. What this gave it, it would put into the model itself."""
+        raise RuntimeError(
+            "a sparse layer: got torch.jit.script, which knows PyTorch's own operators alone, expected a dense model: "
+            "give it lth_sparse.densify(copy.deepcopy(model))"
+        )
 
     @property
     def sparsity(self) -> float:
@@ -175,6 +195,7 @@ class SparseLayer(PlannedLayer):
                 state[prefix + name] = state.pop(f"{prefix}{name}_orig") * kept
         weight = state.pop(prefix + "weight", None)
         if weight is not None:
+            check_whole(self, "values", self._pattern_fits())
             if weight.shape != self.mask.shape:
                 raise ValueError(f"weight: got shape {tuple(weight.shape)}, expected {tuple(self.mask.shape)}")
             device = weight.device if assign else self.mask.device
@@ -205,6 +226,7 @@ class SparseLayer(PlannedLayer):
         return not self.mask.is_meta and self.pattern.nnz == self.values.numel()
 
     def _take_mask(self, mask: Tensor) -> None:
+        check_whole(self, "values", self._pattern_fits())
         before = self.pattern.scatter(self.values.detach()) if self._pattern_fits() else None
         self.mask = mask.clone()
         # Through .data, so that `values` stays the Parameter that optimizers and ties hold.

@@ -21,6 +21,8 @@ class SparseLinear(SparseLayer):
     for a backend that is not known or not usable here.
     """
 
+    _sizes = ("in_features", "out_features")
+
     def __init__(
         self,
         in_features: int,

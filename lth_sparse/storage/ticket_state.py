@@ -12,6 +12,7 @@ from lth_sparse.nn import forms
 from lth_sparse.nn.masks import Masks, weight_name
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.sharding import GATHER, is_distributed
 
 
 def taken_from(
@@ -94,6 +95,8 @@ def _state(network: nn.Module, prefix: str, weights: Mapping[str, Tensor] | None
     for name, value in state.items():
         if not isinstance(value, Tensor):
             raise InputError(f"weights: {name!r} is a {type(value).__name__}; a ticket holds tensors alone")
+        if is_distributed(value):
+            raise InputError(f"weights: {name!r} is one that FSDP has sharded, expected a whole one: {GATHER}")
         if value.is_meta:
             raise InputError(f"weights: {name!r} is on the meta device, where it has no numbers to save")
     return state

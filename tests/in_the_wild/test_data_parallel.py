@@ -1,20 +1,70 @@
-"""DistributedDataParallel over two processes that have drawn masks of their own: rank 0's counts, everywhere."""
+"""DistributedDataParallel over two processes and DataParallel: trained as one masked dense model by the whole batch."""
 
+import pytest
 import torch
-from torch import distributed, multiprocessing, nn
-from torch.nn.parallel import DistributedDataParallel
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.parallel import DataParallel, DistributedDataParallel
 
 import lth_sparse as lth
+from tests.in_the_wild import processes
+from tests.in_the_wild.processes import network, part
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
 
 
-def train(rank, rendezvous, results):
-    torch.set_num_threads(1)
-    distributed.init_process_group("gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2)
+class TwoHeads(nn.Module):
+    """Of two heads one is used, so that the other one's values get no gradient."""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.unused = network(), nn.Linear(54, 5)
+
+    def forward(self, x):
+        return self.body(x)
+
+
+def trained(rank, make=network, **options):
+    sparse, _ = twins(make)
+    model, optimizer = DistributedDataParallel(sparse, **options), sgd(sparse)
+    for images, labels in batches():
+        optimizer.zero_grad()
+        F.cross_entropy(model(part(images, rank)), part(labels, rank)).backward()
+        optimizer.step()
+    return dense_state(sparse)
+
+
+def plain(rank):
+    return trained(rank)
+
+
+def static_graph(rank):
+    return trained(rank, static_graph=True, gradient_as_bucket_view=True)
+
+
+def find_unused_parameters(rank):
+    return trained(rank, TwoHeads, find_unused_parameters=True)
+
+
+def no_sync(rank):
+    """Two halves of the rank's part, one after the other."""
+    sparse, _ = twins(network)
+    model, optimizer = DistributedDataParallel(sparse), sgd(sparse)
+    for images, labels in batches():
+        optimizer.zero_grad()
+        first, second = zip(part(images, rank).chunk(2), part(labels, rank).chunk(2), strict=True)
+        with model.no_sync():
+            (F.cross_entropy(model(first[0]), first[1]) / 2).backward()
+        (F.cross_entropy(model(second[0]), second[1]) / 2).backward()
+        optimizer.step()
+    return dense_state(sparse)
+
+
+def masks_of_ranks(rank):
+    """Drawn anew by each; the output is checked against the dense layer's at each step."""
     torch.manual_seed(rank)
     mask = (torch.randperm(48) < 20).view(6, 8)
     layer = lth.SparseLinear.from_dense(nn.Linear(8, 6), mask)
-    model = DistributedDataParallel(layer)
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    model, optimizer = DistributedDataParallel(layer), torch.optim.SGD(layer.parameters(), 0.1)
     x = torch.ones(2, 8)
     for _ in range(2):
         optimizer.zero_grad()
@@ -22,13 +72,34 @@ def train(rank, rendezvous, results):
         torch.testing.assert_close(output, layer.to_dense()(x))
         output.square().sum().backward()
         optimizer.step()
-    torch.save({"drawn": mask, **layer.state_dict()}, f"{results}/{rank}.pt")
-    distributed.destroy_process_group()
+    return {"drawn": mask, **layer.state_dict()}
 
 
-def test_every_rank_trains_the_mask_of_the_first(tmp_path):
-    multiprocessing.spawn(train, (tmp_path / "rendezvous", tmp_path), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+SCENARIOS = {each.__name__: each for each in (plain, static_graph, find_unused_parameters, no_sync, masks_of_ranks)}
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    return processes.run(SCENARIOS, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.mark.parametrize("scenario", ["plain", "static_graph", "find_unused_parameters", "no_sync"])
+def test_two_processes_train_what_one_does(ranks, scenario):
+    _, dense = twins(TwoHeads if scenario == "find_unused_parameters" else network)
+    train(dense, sgd(dense))
+    for results in ranks:
+        assert_equal(results[scenario], dense.state_dict())
+
+
+def test_every_rank_trains_the_mask_of_the_first(ranks):
+    first, second = (results["masks_of_ranks"] for results in ranks)
     assert not torch.equal(first["drawn"], second.pop("drawn"))
     assert torch.equal(first.pop("drawn"), first["mask"])
     torch.testing.assert_close(first, second)
+
+
+def test_data_parallel_on_a_cpu():
+    sparse, dense = twins()
+    train(DataParallel(sparse), sgd(sparse))
+    train(DataParallel(dense), sgd(dense))
+    assert_twins(sparse, dense)

@@ -149,6 +149,43 @@ def test_a_write_in_place_is_refused_with_a_sentence(make, write):
     assert torch.equal(layer.values, before)
 
 
+LOST_WITH_THE_COPY = {
+    "hook": lambda weight: weight.register_hook(lambda gradient: 2 * gradient),
+    "hook after accumulation": lambda weight: weight.register_post_accumulate_grad_hook(lambda weight: None),
+    "attribute": lambda weight: setattr(weight, "no_decay", True),
+    "private attribute": lambda weight: setattr(weight, "_no_weight_decay", True),
+    "frozen": lambda weight: weight.requires_grad_(False),
+    "frozen by assignment": lambda weight: setattr(weight, "requires_grad", False),
+}
+
+
+@UNPRUNED
+@pytest.mark.parametrize("trained", [True, False])
+@pytest.mark.parametrize("change", LOST_WITH_THE_COPY.values(), ids=LOST_WITH_THE_COPY)
+def test_what_would_be_lost_with_the_copy_is_refused(make, trained, change):
+    layer = make().requires_grad_(trained)
+    with pytest.raises(RuntimeError, match=r"to a copy that layer\.weight makes at each access, .* layer\.values"):
+        change(layer.weight)
+
+
+@UNPRUNED
+def test_the_gradient_of_a_weight_is_that_of_the_values_in_its_places(make):
+    layer, x = make(), torch.randn(3, 10)
+    assert layer.weight.grad is None
+    layer(x).square().sum().backward()
+    dense = layer.to_dense()
+    dense(x).square().sum().backward()
+    torch.testing.assert_close(layer.weight.grad, dense.weight.grad * layer.mask)
+    before = layer.values.grad.clone()
+    with pytest.raises(RuntimeError, match="weight: got a write in place"):
+        nn.utils.clip_grad_norm_([layer.weight], 0.1)
+    with pytest.raises(RuntimeError, match="weight: got a write in place"):
+        layer.weight.grad.zero_()
+    assert torch.equal(layer.values.grad, before)
+    layer.requires_grad_(False).zero_grad()
+    assert layer.weight.grad is None
+
+
 def test_an_optimizer_refuses_the_weight():
     with pytest.raises(ValueError, match="can't optimize a non-leaf Tensor"):
         torch.optim.SGD([make_linear().weight], 0.1)
