@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Plan
+from lth_sparse.nn.traced_masks import is_fake, seen, unwrapped
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.system.errors import BackendError
@@ -37,6 +38,14 @@ class PlannedLayer(nn.Module):
     def pattern(self) -> Pattern:
         """The index structure of the mask, worked out once per mask."""
         known, mask = self._pattern, self.mask
+        if known is not None and known.mask is mask and self._unwritten(mask):
+            return known
+        # What is worked out here outlives a transform of torch.func that may have asked.
+        with torch._C._DisableFuncTorch():
+            return self._pattern_of(unwrapped(mask))
+
+    def _pattern_of(self, mask: Tensor) -> Pattern:
+        known = self._pattern
         if known is not None and known.mask is mask:
             if self._unwritten(mask):
                 return known
@@ -44,6 +53,9 @@ class PlannedLayer(nn.Module):
             if known.describes(mask):
                 self._mask_version = mask._version
                 return known
+        # A mask that is unwrapped is not the layer's to keep.
+        if known is not None and mask is not self.mask and known.fits(mask):
+            return known
         if mask.is_inference():
             # Such a tensor counts no writes.
             with torch.inference_mode(False):
@@ -66,6 +78,8 @@ class PlannedLayer(nn.Module):
             or plan.pattern.mask is not mask
             or not self._unwritten(mask)
         ):
+            if plan is not None and is_fake(mask) and mask.shape == plan.pattern.shape:
+                return seen(plan, mask)
             self._pack()
         if self._plan is None:
             self._check_live()
@@ -97,8 +111,10 @@ class PlannedLayer(nn.Module):
         if reason:
             name = "dense"
             _say_once(f'backend "{self._backend}" leaves such a layer to masked dense PyTorch: {reason}')
-        if self._plan is None or self._plan.pattern is not self.pattern or self._computed_by != name:
-            self._plan = registry.get(name).pack(self.pattern, self.spec)
+        pattern = self.pattern
+        if self._plan is None or self._plan.pattern is not pattern or self._computed_by != name:
+            with torch._C._DisableFuncTorch():
+                self._plan = registry.get(name).pack(pattern, self.spec)
             self._computed_by = name
 
     @property

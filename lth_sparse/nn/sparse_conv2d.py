@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.common_types import _size_2_t
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
+from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -100,6 +101,8 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
+        if isinstance(input, fx.Proxy):
+            return as_leaf(self, input)  # type: ignore[return-value]
         return ops.conv2d(
             input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
         )
