@@ -49,9 +49,7 @@ def _grad_weight(info: Any, in_dims: tuple[Any, ...], x: Tensor, grad_out: Tenso
     return torch.stack([operator(*each, *plan) for each in entries]), 0
 
 
-def _entries(
-    count: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]
-) -> Iterator[list[Tensor | None]]:
+def _entries(count: int, tensors: Sequence[Tensor | None], dims: Sequence[int | None]) -> Iterator[list[Tensor | None]]:
     for index in range(count):
         yield [
             tensor if tensor is None or dim is None else tensor.select(dim, index)

@@ -14,7 +14,7 @@ from lth_sparse.backends import registry
 from lth_sparse.backends.base import Plan
 from lth_sparse.nn.traced_masks import is_fake, seen, unwrapped
 from lth_sparse.plans.layer_spec import LayerSpec
-from lth_sparse.plans.pattern import Pattern
+from lth_sparse.plans.pattern import Pattern, check_bool
 from lth_sparse.system.errors import BackendError
 
 
@@ -150,6 +150,11 @@ class PlannedLayer(nn.Module):
         self._pack()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "mask":
+            check_bool(value)
+            if value.shape != self.spec.weight_shape:
+                expected = self.spec.weight_shape
+                raise ValueError(f"mask: got shape {tuple(value.shape)}, expected the weight's, {expected}")
         super().__setattr__(name, value)
         if name == "mask":
             self._pack()
@@ -170,10 +175,10 @@ class PlannedLayer(nn.Module):
         self._pack()
 
 
-def check_dtype(dtype: torch.dtype, got: str = "dtype: got") -> None:
-    """Refuse what no backend computes in, before a layer has it."""
+def check_dtype(dtype: torch.dtype, name: str = "weight") -> None:
+    """Refuse, under its name, what no backend computes in, before a layer has it."""
     if not dtype.is_floating_point:
-        raise TypeError(f"{got} {dtype}, expected a real floating-point one: keep such a layer dense")
+        raise TypeError(f"{name}: got dtype {dtype}, expected a real floating-point one: keep such a layer dense")
 
 
 _said: set[str] = set()

@@ -102,7 +102,7 @@ class SparseConv2d(SparseLayer):
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
         if isinstance(input, fx.Proxy):
-            return as_leaf(self, input)  # type: ignore[return-value]
+            return as_leaf(self, input)
         return ops.conv2d(
             input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
         )

@@ -40,7 +40,7 @@ def unwrapped(mask: Tensor) -> Tensor:
         masks = mask.flatten(0, len(dims) - 1)
         if (masks != masks[:1]).any():
             raise ValueError(
-                "mask: got different ones for layers that torch.vmap stacks, expected the same for all: call the models "
-                "one by one"
+                "mask: got different ones for layers that torch.vmap stacks, expected the same for all: "
+                "call the models one by one"
             )
         return masks[0]
