@@ -31,6 +31,9 @@ from lth_sparse.system import differentiation
 from lth_sparse.system.errors import BackendError
 
 _NO_SECOND = "sparse layers have no second derivative: use lth_sparse.densify(model) to differentiate twice"
+_STRIDED = torch.strided
+_NOT_PLAIN = AttributeError, RuntimeError
+"""What other things than tensors raise, and nested tensors, when they are asked for a shape."""
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -51,9 +54,13 @@ def conv2d(
     shape, size or device.
     """
     spec = plan.spec
-    _check_kind(x)
-    if x.dim() not in (3, 4) or x.shape[-3] != spec.in_channels:
-        channels = spec.in_channels
+    channels = spec.in_channels
+    try:
+        fits = x.layout is _STRIDED and x.dim() in (3, 4) and x.shape[-3] == channels
+    except _NOT_PLAIN:
+        fits = False
+    if not fits:
+        _check_kind(x)
         raise ValueError(f"input: got shape {tuple(x.shape)}, expected [N, {channels}, H, W] or [{channels}, H, W]")
     x, values, bias = _checked(x, values, bias, plan, backend)
     images = x if x.dim() == 4 else x.unsqueeze(0)
@@ -76,8 +83,12 @@ def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: 
     or device.
     """
     spec = plan.spec
-    _check_kind(x)
-    if x.dim() < 1 or x.shape[-1] != spec.in_channels:
+    try:
+        fits = x.layout is _STRIDED and x.dim() >= 1 and x.shape[-1] == spec.in_channels
+    except _NOT_PLAIN:
+        fits = False
+    if not fits:
+        _check_kind(x)
         raise ValueError(f"input: got shape {tuple(x.shape)}, expected [..., {spec.in_channels}]")
     x, values, bias = _checked(x, values, bias, plan, backend)
     rows = x if x.dim() == 2 else x.reshape(-1, spec.in_channels)
@@ -86,6 +97,7 @@ def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: 
 
 
 def _check_kind(x: Tensor) -> None:
+    """Refuse what no layer takes, whatever its shape: no tensor, nested or sparse ones."""
     if not isinstance(x, Tensor):
         raise TypeError(f"input: got {type(x).__name__}, expected a tensor: torch.as_tensor(input)")
     if x.is_nested:
@@ -116,17 +128,16 @@ def _checked(
     return x, values, bias
 
 
+_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
+
+
 def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str) -> Tensor:
     # Whoever traces must see an operator: compilers, modes and tensors that are more than numbers. All others are
     # spared the dispatcher, which takes every list apart and puts it together again, three times a training
     # step: 65 microseconds a layer, as much as a small batch takes.
-    if (
-        torch.compiler.is_compiling()
-        or type(x) is not Tensor
-        or torch._C._len_torch_dispatch_stack()
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._is_tracing()
-    ):
+    if torch.compiler.is_compiling() or type(x) is not Tensor or _modes() or _transforms() or _is_tracing():
         if torch.onnx.is_in_onnx_export():
             # Which knows PyTorch's operators alone.
             return reference.forward(x, values, bias, plan.pattern.mask, plan.spec)
@@ -183,9 +194,13 @@ class _Dispatched:
 
 
 def _differentiable(way: _Straight | _Dispatched, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    if not differentiation.is_differentiating():
+    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
         return way.forward(x, values, bias)
-    output: Tensor = differentiation.apply(_Layer, x, values, bias, way)
+    output: Tensor
+    if isinstance(way, _Straight):
+        output = _Layer.apply(x, values, bias, way)
+    else:
+        output = differentiation.apply(_Layer, x, values, bias, way)
     return output
 
 
@@ -200,9 +215,14 @@ class _Layer(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, way: _Straight | _Dispatched) -> Tensor:
         # What an operator makes for itself is not its caller's to keep.
-        kept = Kept() if ctx.needs_input_grad[0] and isinstance(way, _Straight) else None
-        with keeping(kept), differentiation.for_outer_transforms():
-            output = way.forward(x, values, bias)
+        kept = None
+        if isinstance(way, _Straight):
+            kept = Kept() if ctx.needs_input_grad[0] else None
+            with keeping(kept):
+                output = way.forward(x, values, bias)
+        else:
+            with differentiation.for_outer_transforms():
+                output = way.forward(x, values, bias)
         if forward_ad._current_level >= 0:
             ctx.save_for_forward(x, values)
         ctx.save_for_backward(x, values, kept.weight if kept else None)
@@ -227,7 +247,7 @@ class _Layer(Function):
     def jvp(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, _: None) -> Tensor:
         # In one direction: a layer is linear in x, and in values and bias together.
         at_x, at_values = ctx.saved_tensors
-        if torch._C._are_functorch_transforms_active():
+        if _transforms():
             with differentiation.for_outer_transforms():
                 return ctx.way.forward(x, at_values, bias) + ctx.way.forward(at_x, values, None)
         return _differentiable(ctx.way, x, at_values, bias) + _differentiable(ctx.way, at_x, values, None)

@@ -71,7 +71,9 @@ class PlannedLayer(nn.Module):
         Raises BackendError when the backend cannot be used on the layer's device, ValueError when the mask has
         another number of live weights than there are values.
         """
-        plan, mask = self._plan, self.mask
+        # Where nn.Module would find it too, which is asked at each call.
+        mask: Tensor = self._buffers["mask"]  # type: ignore[assignment]
+        plan = self._plan
         if (
             plan is None
             or plan.pattern is not self._pattern

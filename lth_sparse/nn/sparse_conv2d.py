@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.common_types import _size_2_t
 from torch.nn.utils import skip_init
 
@@ -101,7 +102,7 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        if isinstance(input, fx.Proxy):
+        if isinstance(input, Proxy):
             return as_leaf(self, input)
         return ops.conv2d(
             input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
@@ -72,7 +73,7 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        if isinstance(input, fx.Proxy):
+        if isinstance(input, Proxy):
             return as_leaf(self, input)
         return ops.linear(input, self.values, self.bias, self.plan, self.computed_by)
 

@@ -44,16 +44,13 @@ def for_outer_transforms() -> Iterator[None]:
         yield
 
 
-def is_differentiating() -> bool:
-    """Whether a derivative may be asked for, backward or forward."""
-    return torch.is_grad_enabled() or forward_ad._current_level >= 0
-
-
 def only_once(reason: str, compute: Callable[..., Any], *arguments: Any) -> Any:
     """`compute` of `arguments`, in a backward pass: a tensor or several. A second derivative raises
     NotImplementedError with `reason`."""
     # In a backward pass, gradients are enabled only under create_graph=True.
-    return apply(_Gradient, reason, compute, *arguments) if is_differentiating() else compute(*arguments)
+    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
+        return compute(*arguments)
+    return apply(_Gradient, reason, compute, *arguments)
 
 
 class _Gradient(Function):
