@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     if chosen.rehearse and chosen.out == configurations.PATH:
         parser.error("a rehearsal measures nothing that belongs into the table: give --out FILE")
+    if chosen.out.is_dir():
+        parser.error(f"--out: got the folder {chosen.out}, expected a file in it, such as {chosen.out / 'table.json'}")
     layer, shapes, launches = LAYER, BLOCKS, LAUNCHES
     if chosen.rehearse:
         os.environ["TRITON_INTERPRET"] = "1"

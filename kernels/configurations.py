@@ -55,13 +55,14 @@ def table() -> Mapping[str, Any]:
 
 
 def write(rows: Mapping[str, Any], path: Path) -> None:
-    """Writes a table such as `table()`, a launch a line."""
+    """Writes a table such as `table()`, a launch a line, and makes the folder that it lies in."""
     texts = []
     for row, entry in rows.items():
         lines = [f"    {json.dumps(name)}: {json.dumps(value)}" for name, value in entry.items() if name != "launches"]
         launches = [f"      {json.dumps(name)}: {json.dumps(launch)}" for name, launch in entry["launches"].items()]
         lines.append('    "launches": {\n' + ",\n".join(launches) + "\n    }")
         texts.append(f"  {json.dumps(row)}: {{\n" + ",\n".join(lines) + "\n  }")
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("{\n" + ",\n".join(texts) + "\n}\n")
 
 

@@ -17,19 +17,23 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from typing_extensions import Self
 
+from lth_sparse import flops, reference, vmapping
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
-from lth_sparse.system.differentiation import only_once
+from lth_sparse.system import differentiation
 from lth_sparse.system.errors import BackendError
 
 _NO_SECOND = "sparse layers have no second derivative: use lth_sparse.densify(model) to differentiate twice"
+_STRIDED = torch.strided
+_NOT_PLAIN = AttributeError, RuntimeError
+"""What other things than tensors raise, and nested tensors, when they are asked for a shape."""
 _AUTOCAST_FROM = (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -52,8 +56,13 @@ def conv2d(
     shape, size or device.
     """
     spec = plan.spec
-    if x.dim() not in (3, 4) or x.shape[-3] != spec.in_channels:
-        channels = spec.in_channels
+    channels = spec.in_channels
+    try:
+        fits = x.layout is _STRIDED and x.dim() in (3, 4) and x.shape[-3] == channels
+    except _NOT_PLAIN:
+        fits = False
+    if not fits:
+        _check_kind(x)
         raise ValueError(f"input: got shape {tuple(x.shape)}, expected [N, {channels}, H, W] or [{channels}, H, W]")
     x, values, bias = _checked(x, values, bias, plan, backend)
     images = x if x.dim() == 4 else x.unsqueeze(0)
@@ -76,7 +85,12 @@ def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: 
     ValueError for a wrong shape, size or device.
     """
     spec = plan.spec
-    if x.dim() < 1 or x.shape[-1] != spec.in_channels:
+    try:
+        fits = x.layout is _STRIDED and x.dim() >= 1 and x.shape[-1] == spec.in_channels
+    except _NOT_PLAIN:
+        fits = False
+    if not fits:
+        _check_kind(x)
         raise ValueError(f"input: got shape {tuple(x.shape)}, expected [..., {spec.in_channels}]")
     x, values, bias = _checked(x, values, bias, plan, backend)
     rows = x if x.dim() == 2 else x.reshape(-1, spec.in_channels)
@@ -84,12 +98,21 @@ def linear(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: 
     return output if x.dim() == 2 else output.view(*x.shape[:-1], spec.out_channels)
 
 
+def _check_kind(x: Tensor) -> None:
+    """Refuse what no layer takes, whatever its shape: no tensor, nested or sparse ones."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"input: got {type(x).__name__}, expected a tensor: torch.as_tensor(input)")
+    if x.is_nested:
+        remedy = "torch.nested.to_padded_tensor(input, 0.0)"
+        raise TypeError(f"input: got a nested tensor, expected one with a size in each dimension: {remedy}")
+    if x.layout is not torch.strided:
+        raise TypeError(f"input: got layout {x.layout}, expected a dense tensor: input.to_dense()")
+
+
 def _checked(
     x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Cast as autocast asks for, as PyTorch's own layers do; then refuse what does not fit together."""
-    if x.numel() >= 2**31:
-        raise ValueError(f"input: got shape {tuple(x.shape)}, {x.numel()} elements, expected fewer than 2^31")
     if values.shape != (plan.pattern.nnz,):
         raise ValueError(f"values: got shape {tuple(values.shape)}, expected ({plan.pattern.nnz},), the live weights")
     if x.device != values.device:
@@ -102,16 +125,27 @@ def _checked(
             raise BackendError(f'backend "{backend}" cannot compute under autocast: {reason}')
         x, values, bias = x.to(dtype), values.to(dtype), None if bias is None else bias.to(dtype)
     if x.dtype != values.dtype:
-        raise TypeError(f"input: got dtype {x.dtype}, expected {values.dtype}, the layer's own")
+        remedy = "input.dequantize()" if x.is_quantized else f"input.to({values.dtype})"
+        raise TypeError(f"input: got dtype {x.dtype}, expected {values.dtype}, the layer's own: {remedy}")
     return x, values, bias
+
+
+_modes = torch._C._len_torch_dispatch_stack
+_transforms = torch._C._are_functorch_transforms_active
+_is_tracing = torch._C._is_tracing
 
 
 def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str, relu: bool) -> Tensor:
     # Whoever traces must see an operator: compilers, modes and tensors that are more than numbers. All others are
     # spared the dispatcher, which takes every list apart and puts it together again, three times a training
     # step: 65 microseconds a layer, as much as a small batch takes.
-    if torch.compiler.is_compiling() or type(x) is not Tensor or torch._C._len_torch_dispatch_stack():
-        output: Tensor = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
+    if torch.compiler.is_compiling() or type(x) is not Tensor or _modes() or _transforms() or _is_tracing():
+        output: Tensor
+        if torch.onnx.is_in_onnx_export():
+            # Which knows PyTorch's operators alone.
+            output = reference.forward(x, values, bias, plan.pattern.mask, plan.spec)
+        else:
+            output = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
     else:
         way = _Straight(registry.get(backend), plan)
         if relu and not torch.is_grad_enabled():
@@ -133,6 +167,8 @@ class _Straight:
         return cls(backend, backend.unpack(tensors, LayerSpec.from_ints(tuple(ints))))
 
     def forward(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        if x.numel() >= 2**31:
+            raise ValueError(f"input: got shape {tuple(x.shape)}, {x.numel()} elements, expected fewer than 2^31")
         output = self.backend.forward(x, values, self.plan, bias)
         return output.contiguous(memory_format=memory_format(x))
 
@@ -170,12 +206,18 @@ class _Dispatched:
 
 
 def _differentiable(way: _Straight | _Dispatched, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-    output: Tensor = _Layer.apply(x, values, bias, way) if torch.is_grad_enabled() else way.forward(x, values, bias)
+    if not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
+        return way.forward(x, values, bias)
+    output: Tensor
+    if isinstance(way, _Straight):
+        output = _Layer.apply(x, values, bias, way)
+    else:
+        output = differentiation.apply(_Layer, x, values, bias, way)
     return output
 
 
 def _gradient(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    gradient: Tensor = only_once(_NO_SECOND, compute, *arguments)
+    gradient: Tensor = differentiation.only_once(_NO_SECOND, compute, *arguments)
     return gradient
 
 
@@ -185,9 +227,16 @@ class _Layer(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, way: _Straight | _Dispatched) -> Tensor:
         # What an operator makes for itself is not its caller's to keep.
-        kept = Kept() if ctx.needs_input_grad[0] and isinstance(way, _Straight) else None
-        with keeping(kept):
-            output = way.forward(x, values, bias)
+        kept = None
+        if isinstance(way, _Straight):
+            kept = Kept() if ctx.needs_input_grad[0] else None
+            with keeping(kept):
+                output = way.forward(x, values, bias)
+        else:
+            with differentiation.for_outer_transforms():
+                output = way.forward(x, values, bias)
+        if forward_ad._current_level >= 0:
+            ctx.save_for_forward(x, values)
         ctx.save_for_backward(x, values, kept.weight if kept else None)
         ctx.way = way
         return output
@@ -205,6 +254,15 @@ class _Layer(Function):
         if needs_bias:
             grad_bias = grad_out.sum((0, 2, 3) if grad_out.dim() == 4 else 0)
         return grad_x, grad_values, grad_bias, None
+
+    @staticmethod
+    def jvp(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, _: None) -> Tensor:
+        # In one direction: a layer is linear in x, and in values and bias together.
+        at_x, at_values = ctx.saved_tensors
+        if _transforms():
+            with differentiation.for_outer_transforms():
+                return ctx.way.forward(x, at_values, bias) + ctx.way.forward(at_x, values, None)
+        return _differentiable(ctx.way, x, at_values, bias) + _differentiable(ctx.way, at_x, values, None)
 
 
 # The operators: their schemas, and what each dispatch key does with a call. register_autograd and custom_op would
@@ -279,3 +337,5 @@ for _name, _kernel, _autograd, _fake in (
     _LIBRARY.impl(_name, _kernel, "CUDA")
     _LIBRARY.impl(_name, _autograd, "Autograd")
     torch.library.register_fake(f"lth_sparse::{_name}", _fake, lib=_LIBRARY)
+    torch.library.register_vmap(f"lth_sparse::{_name}", vmapping.RULES[_name], lib=_LIBRARY)
+flops.register()

@@ -1,5 +1,6 @@
 """The operators: what torch.library asks of them, their memory formats, and what they refuse."""
 
+import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -237,7 +238,16 @@ def test_the_gradient_of_the_bias_is_differentiable():
 HUGE = torch.ones(1)
 
 
+def nested(*shape, **options):
+    return torch.nested.nested_tensor([torch.ones(shape[1:]), torch.ones(shape[1:])], **options)
+
+
+def quantized(*shape):
+    return torch.quantize_per_tensor(torch.ones(shape), 0.1, 0, torch.qint8)
+
+
 @EVERY
+@pytest.mark.filterwarnings("ignore:.*(nested tensors|Sparse CSR|quantize)")
 @pytest.mark.parametrize(
     ("spec", "x", "error", "message"),
     [
@@ -254,6 +264,19 @@ HUGE = torch.ones(1)
         (CONV, torch.ones(1, 4, 8, 8).half(), TypeError, r"input: got dtype torch.float16, expected torch.float32"),
         (CONV, torch.ones(1, 4, 8, 8, device="meta"), ValueError, "input: got a tensor on meta, expected cpu"),
         (CONV, torch.ones(1, 4, 0, 8), ValueError, "expected no less than the kernel"),
+        (CONV, torch.ones(1, 4, 8, 8).to_sparse(), TypeError, r"got layout torch.sparse_coo, .*: input.to_dense\(\)$"),
+        (CONV, torch.ones(1, 4, 8, 8).to_mkldnn(), TypeError, r"got layout torch._mkldnn, .*: input.to_dense\(\)$"),
+        (CONV, nested(2, 4, 8, 8), TypeError, r"got a nested tensor, .*: torch.nested.to_padded_tensor\(input, 0.0\)$"),
+        (CONV, np.ones((1, 4, 8, 8), np.float32), TypeError, r"input: got ndarray, .*: torch.as_tensor\(input\)$"),
+        (CONV, quantized(1, 4, 8, 8), TypeError, r"got dtype torch.qint8, .* the layer's own: input.dequantize\(\)$"),
+        (LINEAR, torch.ones(2, 5).to_sparse(), TypeError, r"got layout torch.sparse_coo, .*: input.to_dense\(\)$"),
+        (LINEAR, torch.ones(2, 5).to_sparse_csr(), TypeError, r"got layout torch.sparse_csr, .*: input.to_dense\(\)$"),
+        (LINEAR, nested(2, 5), TypeError, r"got a nested tensor, .*: torch.nested.to_padded_tensor\(input, 0.0\)$"),
+        (LINEAR, nested(2, 5, layout=torch.jagged), TypeError, "input: got a nested tensor"),
+        (LINEAR, [[1.0] * 5], TypeError, r"input: got list, expected a tensor: torch.as_tensor\(input\)$"),
+        (LINEAR, None, TypeError, "input: got NoneType, expected a tensor"),
+        (LINEAR, quantized(2, 5), TypeError, r"got dtype torch.qint8, .* the layer's own: input.dequantize\(\)$"),
+        (LINEAR, torch.ones(2, 5).int(), TypeError, r"got dtype torch.int32, .*: input.to\(torch.float32\)$"),
         (LINEAR, torch.ones(2, 4), ValueError, r"input: got shape \(2, 4\), expected \[..., 5\]"),
         (LINEAR, torch.tensor(1.0), ValueError, r"input: got shape \(\), expected \[..., 5\]"),
     ],

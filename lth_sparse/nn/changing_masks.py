@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lth_sparse.nn import forms
+from lth_sparse.nn.given_masks import by_layer
 from lth_sparse.nn.masks import Masks
 from lth_sparse.nn.optimizer_state import Move, moved_state
 from lth_sparse.nn.pruned_layers import masks_by_module
@@ -50,9 +51,7 @@ def set_masks(
     of live weights would change: it has made its buffers for as many.
     """
     network, prefix = forms.unwrap(model)
-    if not isinstance(masks, Mapping):
-        raise TypeError(f"masks: got a {type(masks).__name__}, expected {{layer: bool tensor}}")
-    by_name = {f"{name}.".removeprefix(prefix).removesuffix("."): mask for name, mask in masks.items()}
+    by_name = by_layer(masks, network, prefix)
     layers = forms.layers(network)
     sparse = {name: mask for name, mask in by_name.items() if isinstance(layers.get(name), SparseLayer)}
     dense = {name: mask for name, mask in by_name.items() if name not in sparse}

@@ -15,6 +15,12 @@ class Parameters(dict[str, Any]):
             refuse_weight()
         raise KeyError(name)
 
+    def __contains__(self, name: object) -> bool:
+        # Whoever asks would put a tensor there, or a parametrization.
+        if name == "weight":
+            refuse_weight()
+        return super().__contains__(name)
+
     def __delitem__(self, name: str) -> None:
         if name == "weight":
             refuse_weight()
@@ -32,5 +38,5 @@ def refuse_weight() -> NoReturn:
     """Raise the sentence for whoever would take the weight for a parameter."""
     raise ValueError(
         'weight: a sparse layer has no such parameter, it is made of "values": prune, normalise or parametrize the '
-        'dense layer (lth_sparse.densify) before lth_sparse.sparsify, or parametrize "values"'
+        'dense layer (lth_sparse.densify) before lth_sparse.sparsify, or give or parametrize "values"'
     )

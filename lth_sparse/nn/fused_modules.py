@@ -9,6 +9,7 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
 
 from lth_sparse.nn.fused_operators import takes
+from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.unfinished import Normalization, Unfinished
 
 
@@ -28,10 +29,6 @@ class _Fused(nn.Module):
     def _is_watched(self) -> bool:
         return _has_any_global_hook() or hooked(self) or any(map(hooked, self.followers))
 
-    def _as_leaf(self, x: fx.Proxy) -> fx.Proxy:
-        # As torch.fx treats the modules of torch.nn.
-        return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})  # type: ignore[attr-defined]
-
 
 class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
     """nn.BatchNorm2d before a ReLU, maybe with an addition before that or a max-pool after it.
@@ -46,7 +43,7 @@ class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
         if torch.compiler.is_compiling():
             return super().forward(x)
         if isinstance(x, fx.Proxy):
-            return self._as_leaf(x)
+            return as_leaf(self, x)
         of_batch = self.training or (self.running_mean is None and self.running_var is None)
         if not self._is_taken(x, of_batch):
             return super().forward(x)
@@ -82,7 +79,7 @@ class FusedReLU(_Fused, nn.ReLU):
         if torch.compiler.is_compiling():
             return super().forward(x)
         if isinstance(x, fx.Proxy):
-            return self._as_leaf(x)
+            return as_leaf(self, x)
         if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or self._is_watched():
             return super().forward(x)
         return Unfinished(x, None, rectified=True, pools=True)

@@ -12,8 +12,9 @@ from typing_extensions import Self
 
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Plan
+from lth_sparse.nn.traced_masks import is_fake, seen, unwrapped
 from lth_sparse.plans.layer_spec import LayerSpec
-from lth_sparse.plans.pattern import Pattern
+from lth_sparse.plans.pattern import Pattern, check_bool
 from lth_sparse.system.errors import BackendError
 from lth_sparse.system.sharding import check_whole
 
@@ -38,6 +39,14 @@ class PlannedLayer(nn.Module):
     def pattern(self) -> Pattern:
         """The index structure of the mask, worked out once per mask."""
         known, mask = self._pattern, self.mask
+        if known is not None and known.mask is mask and self._unwritten(mask):
+            return known
+        # What is worked out here outlives a transform of torch.func that may have asked.
+        with torch._C._DisableFuncTorch():
+            return self._pattern_of(unwrapped(mask))
+
+    def _pattern_of(self, mask: Tensor) -> Pattern:
+        known = self._pattern
         if known is not None and known.mask is mask:
             if self._unwritten(mask):
                 return known
@@ -45,6 +54,9 @@ class PlannedLayer(nn.Module):
             if known.describes(mask):
                 self._mask_version = mask._version
                 return known
+        # A mask that is unwrapped is not the layer's to keep.
+        if known is not None and mask is not self.mask and known.fits(mask):
+            return known
         if mask.is_inference():
             # Such a tensor counts no writes.
             with torch.inference_mode(False):
@@ -60,13 +72,17 @@ class PlannedLayer(nn.Module):
         Raises BackendError when the backend cannot be used on the layer's device, ValueError when the mask has
         another number of live weights than there are values.
         """
-        plan, mask = self._plan, self.mask
+        # Where nn.Module would find it too, which is asked at each call.
+        mask: Tensor = self._buffers["mask"]  # type: ignore[assignment]
+        plan = self._plan
         if (
             plan is None
             or plan.pattern is not self._pattern
             or plan.pattern.mask is not mask
             or not self._unwritten(mask)
         ):
+            if plan is not None and is_fake(mask) and mask.shape == plan.pattern.shape:
+                return seen(plan, mask)
             self._pack()
         if self._plan is None:
             self._check_live()
@@ -100,8 +116,10 @@ class PlannedLayer(nn.Module):
         if reason:
             name = "dense"
             _say_once(f'backend "{self._backend}" leaves such a layer to masked dense PyTorch: {reason}')
-        if self._plan is None or self._plan.pattern is not self.pattern or self._computed_by != name:
-            self._plan = registry.get(name).pack(self.pattern, self.spec)
+        pattern = self.pattern
+        if self._plan is None or self._plan.pattern is not pattern or self._computed_by != name:
+            with torch._C._DisableFuncTorch():
+                self._plan = registry.get(name).pack(pattern, self.spec)
             self._computed_by = name
 
     @property
@@ -137,6 +155,11 @@ class PlannedLayer(nn.Module):
         self._pack()
 
     def __setattr__(self, name: str, value: Any) -> None:
+        if name == "mask":
+            check_bool(value)
+            if value.shape != self.spec.weight_shape:
+                expected = self.spec.weight_shape
+                raise ValueError(f"mask: got shape {tuple(value.shape)}, expected the weight's, {expected}")
         super().__setattr__(name, value)
         if name == "mask":
             self._pack()
@@ -157,10 +180,10 @@ class PlannedLayer(nn.Module):
         self._pack()
 
 
-def check_dtype(dtype: torch.dtype, got: str = "dtype: got") -> None:
-    """Refuse what no backend computes in, before a layer has it."""
+def check_dtype(dtype: torch.dtype, name: str = "weight") -> None:
+    """Refuse, under its name, what no backend computes in, before a layer has it."""
     if not dtype.is_floating_point:
-        raise TypeError(f"{got} {dtype}, expected a real floating-point one: keep such a layer dense")
+        raise TypeError(f"{name}: got dtype {dtype}, expected a real floating-point one: keep such a layer dense")
 
 
 _said: set[str] = set()

@@ -11,11 +11,11 @@ from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from lth_sparse.nn.attention import NEVER_CALLED, never_called
+from lth_sparse.nn.given_masks import by_layer, name_inside
 from lth_sparse.nn.replacing import check_dense, check_weight_whole
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import SparseLayer, check_mask, effective
 from lth_sparse.nn.sparse_linear import SparseLinear
-from lth_sparse.system.suggest import nearest
 
 
 def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]]:
@@ -58,26 +58,24 @@ def masks_found_in(model: nn.Module) -> tuple[dict[nn.Module, Tensor], list[str]
         )
     if left:
         remarks.append(f"these look pruned and stay dense: {', '.join(left)}")
+    if not masks and not remarks and not any(isinstance(module, SparseLayer) for module in model.modules()):
+        name = name_inside(model)
+        why = "no weight is exactly 0 or under torch.nn.utils.prune" if name else "it has no nn.Conv2d and no nn.Linear"
+        what = f'; give masks, such as {{"{name}": bool tensor}}, or prune first (lth_sparse.prune)' if name else ""
+        remarks.append(f"nothing is pruned, and the model stays as it is: {why}{what}")
     return masks, remarks
 
 
 def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Module, Tensor]:
     """The mask of each layer that `masks` names."""
-    # A module that is used in two places has two names, and may be given its mask under either.
-    modules = dict(model.named_modules(remove_duplicate=False))
     uncalled = never_called(model)
     chosen: dict[nn.Module, Tensor] = {}
-    if not isinstance(masks, Mapping):
-        raise TypeError(
-            f'masks: got a {type(masks).__name__}, expected a dict such as {{"{_name_inside(model)}": bool tensor}}'
-        )
-    for name, mask in masks.items():
-        _check_name(name, modules)
-        module = modules[name]
+    for name, mask in by_layer(masks, model).items():
+        module = model.get_submodule(name)
         if isinstance(module, SparseLayer):
-            raise TypeError(f'masks: got one for "{name}", which is sparse already: lth.densify(model) first')
+            raise TypeError(f'masks: got one for "{name}", which is sparse already: lth.set_masks(model, masks)')
         if not isinstance(module, nn.Conv2d | nn.Linear):
-            kind, inside = type(module).__name__, _name_inside(module, name)
+            kind, inside = type(module).__name__, name_inside(module, name)
             remedy = f': name its layers, such as "{inside}"' if inside else ""
             raise TypeError(f'masks: got one for "{name}", a {kind}, expected nn.Conv2d or nn.Linear{remedy}')
         if module in uncalled:
@@ -108,23 +106,6 @@ def check_layer(module: nn.Conv2d | nn.Linear, name: str = "module") -> None:
         check_dense(module, nn.Linear, SparseLinear, name)
     if module.weight.is_meta:
         raise ValueError(f"{name}: got a weight on the meta device, expected one with numbers: load the model first")
-
-
-def _check_name(name: object, modules: Mapping[str, nn.Module]) -> None:
-    if isinstance(name, nn.Module):
-        own = next((f'its name, "{key}"' for key, module in modules.items() if module is name), None)
-        expected = own or "the name of a layer of the model"
-        raise TypeError(f"masks: got a {type(name).__name__} for a name, expected {expected}")
-    if not isinstance(name, str):
-        raise TypeError(f"masks: got {name!r} for a name, expected a str")
-    if name not in modules:
-        raise ValueError(f'masks: got the unknown layer "{name}"{nearest(name, modules)}')
-
-
-def _name_inside(module: nn.Module, prefix: str = "") -> str:
-    """The name of the first layer in `module` that can be sparse, "" if there is none."""
-    names = module.named_modules(prefix=prefix)
-    return next((name for name, layer in names if type(layer) in (nn.Conv2d, nn.Linear)), "")
 
 
 def _pruned_by_torch(module: nn.Module, key: str) -> bool:

@@ -54,7 +54,7 @@ def check_dense(module: nn.Module, kind: type[nn.Module], becomes: type[nn.Modul
     if type(module) is not kind:
         raise TypeError(f"{name}: got {type(module).__name__}, expected torch.nn.{kind.__name__}")
     if isinstance(weight, Tensor):
-        check_dtype(weight.dtype, f"{name}: got weights of dtype")
+        check_dtype(weight.dtype, name)
 
 
 def check_weight_whole(module: nn.Module, name: str) -> None:

@@ -6,11 +6,13 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.common_types import _size_2_t
 from torch.nn.modules.utils import _pair
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
+from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -103,6 +105,8 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
+        if isinstance(input, Proxy):
+            return as_leaf(self, input)
         return ops.conv2d(
             input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
+from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -73,6 +75,8 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
+        if isinstance(input, Proxy):
+            return as_leaf(self, input)
         return ops.linear(input, self.values, self.bias, self.plan, self.computed_by)
 
     def extra_repr(self) -> str:

@@ -21,7 +21,8 @@ def sparsify(model: nn.Module, masks: Mapping[str, Tensor] | None = None, backen
     masks: {"layer.name": bool tensor of the weight's shape}; layers not named stay dense, and weights where a
     mask is False are dropped. None reads the masks of torch.nn.utils.prune, else the exact zeros of a weight;
     a layer with neither stays dense, and so does one whose weights are all 0 without such a mask: a warning names
-    it, and whatever else looks pruned and stays dense. Make the optimizer afterwards: the layers have new parameters.
+    it, and whatever else looks pruned and stays dense, and says so where nothing is pruned. Sparse layers stay as they
+    are: `set_masks` gives them other masks. Make the optimizer afterwards: the layers have new parameters.
 
     A layer's hooks, extra buffers and attributes come along, and handles still remove those hooks.
 

@@ -66,6 +66,10 @@ class Pattern:
         rows = torch.repeat_interleave(per_row, output_size=self.nnz)
         return bool(mask.reshape(len(per_row), -1)[rows, self.column_indices].all())
 
+    def fits(self, mask: Tensor) -> bool:
+        """Whether it is that of `mask`, whose shape and device may be others."""
+        return mask.shape == self.shape and mask.device == self.mask.device and self.describes(mask)
+
     @property
     def flat_positions(self) -> Tensor:
         """int64 [nnz]: the position of each live weight in the flattened dense weight, ascending. Worked out at

@@ -1,4 +1,4 @@
-"""A compiled graph holds the plan of a mask, and cannot renew it: here it is refused once the mask was written to."""
+"""A graph that is compiled or exported holds the plan of a mask: here it is refused once the mask was written to."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ def refuse_written(pattern: Pattern) -> None:
     if version is None or _versions.get(mask) != version:
         if not pattern.describes(mask):
             raise ValueError(
-                "mask: got other live positions, written in place, in a compiled layer, expected those it was compiled "
-                "with: give the mask to load_state_dict, or call the layer once without torch.compile"
+                "mask: got other live positions, written in place, in a compiled or exported layer, expected those "
+                "it was made with: give the mask to load_state_dict, or call the layer once without torch.compile; "
+                "what is exported, export the model again"
             )
         _versions[mask] = version

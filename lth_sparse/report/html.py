@@ -164,9 +164,9 @@ def _figure(picture: Picture) -> str:
 
 
 _BY_AUTO = """For each layer and operation the fastest backend, measured on the first batch: its least time in
-milliseconds, then in brackets that of the others. Another one than masked dense has to be faster than it by 5 %; one that
-leads by 1.3 times is not measured again while the layer's live weights change by less than that. Where
-all of the step is not faster, masked dense PyTorch trains the round; each side was timed in its better memory format.
+milliseconds, then in brackets that of the others. Another one than masked dense has to be faster than it by 5 %; one
+that leads by 1.3 times is not measured again while the layer's live weights change by less than that. Where all of the
+step is not faster, masked dense PyTorch trains the round; each side was timed in its better memory format.
 """
 
 

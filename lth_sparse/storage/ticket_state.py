@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from lth_sparse.nn import forms
+from lth_sparse.nn.given_masks import by_layer
 from lth_sparse.nn.masks import Masks, weight_name
-from lth_sparse.nn.sparse_layer import SparseLayer
+from lth_sparse.nn.sparse_layer import SparseLayer, check_mask
+from lth_sparse.plans.pattern import check_bool
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.sharding import GATHER, is_distributed
 
@@ -34,6 +36,13 @@ def taken_from(
 
 def _chosen(network: nn.Module, prefix: str, masks: Mapping[str, Tensor] | None) -> Masks:
     """The masks that are given, and the model's own."""
+    try:
+        return _beside_own(network, prefix, masks)
+    except (TypeError, ValueError) as error:
+        raise InputError(str(error)) from None
+
+
+def _beside_own(network: nn.Module, prefix: str, masks: Mapping[str, Tensor] | None) -> Masks:
     own = forms.own_masks(network)
     if masks is None:
         if not own:
@@ -42,29 +51,19 @@ def _chosen(network: nn.Module, prefix: str, masks: Mapping[str, Tensor] | None)
                 "give {layer: bool tensor}"
             )
         return own
-    if not isinstance(masks, Mapping):
-        raise InputError(f"masks: got a {type(masks).__name__}, expected {{layer: bool tensor}}")
     layers = forms.layers(network)
     chosen = dict(own)
-    for name, mask in masks.items():
-        layer = f"{name}.".removeprefix(prefix).removesuffix(".")
+    for layer, mask in by_layer(masks, network, prefix).items():
         if layer not in layers:
-            raise InputError(f"masks: the model has no prunable layer {name!r}; it has {', '.join(layers)}")
-        if not isinstance(mask, Tensor):
-            raise InputError(
-                f"masks[{name!r}]: got a {type(mask).__name__}, expected a bool tensor; "
-                "torch.as_tensor(mask, dtype=torch.bool) makes one"
-            )
+            raise InputError(f'masks: the model has no prunable layer "{layer}"; it has {", ".join(layers)}')
         shape = forms.weight_shape(layers[layer])
-        if mask.dtype != torch.bool or mask.shape != shape:
-            raise InputError(
-                f"masks[{name!r}]: expected bool of shape {shape}, given {mask.dtype} of shape {tuple(mask.shape)}"
-            )
+        check_bool(mask, f'masks["{layer}"]')
+        check_mask(mask, mask.new_empty(shape), f'masks["{layer}"]')
         if mask.is_meta or mask.numel() == 0:
-            raise InputError(f"masks[{name!r}]: got one without entries, expected bool of shape {shape}; leave it out")
+            raise InputError(f'masks["{layer}"]: got one without entries, expected bool of shape {shape}; leave it out')
         if layer in own and not torch.equal(mask.cpu(), own[layer].cpu()):
             raise InputError(
-                f"masks[{name!r}] is not the mask that the model itself has for it, as a sparse layer or by "
+                f'masks["{layer}"] is not the mask that the model itself has for it, as a sparse layer or by '
                 "torch.nn.utils.prune; leave masks out, or give the model's own"
             )
         chosen[layer] = mask

@@ -188,7 +188,7 @@ def test_under_distributed_data_parallel_the_number_of_values_is_settled(tmp_pat
 def test_masks_that_are_not_the_models_own_are_refused(tmp_path: Path) -> None:
     for form in ("pruned", "sparse"):
         model = FORMS[form](network(1), masks(1))
-        with pytest.raises(InputError, match=r"masks\['4'\] is not the mask that the model itself has"):
+        with pytest.raises(InputError, match=r'masks\["4"\] is not the mask that the model itself has'):
             lth.save_ticket(tmp_path / "t", model, {**masks(1), "4": masks(2)["4"]})
         assert not (tmp_path / "t").exists()
         # Those of its layers that are dense can be given beside them.

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+import lth_sparse as lth
 from lth_sparse.backends import registry
 from lth_sparse.nn import SparseConv2d, SparseLinear, densify, sparsify
 from lth_sparse.plans.pattern import Pattern
@@ -139,7 +140,7 @@ def test_a_compiled_layer_refuses_another_mask_until_its_plan_is_renewed(backend
         layer.mask.copy_(random_mask())
         for _ in range(2):
             with pytest.raises(
-                ValueError, match="mask: got other live positions, written in place, in a compiled layer"
+                ValueError, match="mask: got other live positions, written in place, in a compiled or exported layer"
             ):
                 ours(x)
         renewed = layer(x)
@@ -212,7 +213,10 @@ COMPLEX = pytest.mark.filterwarnings("ignore:Complex modules are a new feature:U
     ],
 )
 def test_complex_numbers_are_refused_before_a_layer_has_them(call):
-    with pytest.raises(TypeError, match=r"dtype:? (got )?torch\.complex.*, expected a real floating-point"):
+    with pytest.raises(
+        TypeError,
+        match=r"^\w+: got dtype torch\.complex.*, expected a real floating-point one: keep such a layer dense$",
+    ):
         call()
 
 
@@ -222,4 +226,36 @@ def test_a_refused_move_leaves_the_layer_as_it_was():
     with pytest.raises(TypeError, match="dtype"):
         layer.to(torch.complex64)
     assert layer.values.dtype == torch.float32
+    assert_of_one_mind(layer)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (lambda mask: mask.tolist(), TypeError, r"mask: got list, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        (lambda mask: mask.numpy(), TypeError, r"mask: got ndarray, .*: torch.as_tensor\(mask, dtype=torch.bool\)$"),
+        (lambda mask: mask.int(), TypeError, r"mask: got dtype torch.int32, .*: mask.bool\(\)$"),
+        (lambda mask: mask.float(), TypeError, r"mask: got dtype torch.float32, .*: mask.bool\(\)$"),
+        (lambda mask: mask.to_sparse(), TypeError, r"mask: got layout torch.sparse_coo, .*: mask.to_dense\(\)$"),
+        (lambda mask: mask.to_sparse_csr(), TypeError, r"mask: got layout torch.sparse_csr, .*: mask.to_dense\(\)$"),
+        (lambda mask: mask.t(), ValueError, r"mask: got shape \(8, 6\), expected the weight's, \(6, 8\)"),
+        (lambda mask: mask.flatten(), ValueError, r"mask: got shape \(48,\), expected the weight's, \(6, 8\)"),
+    ],
+)
+@pytest.mark.parametrize("way", ["made", "from_dense", "assigned", "loaded", "sparsified", "set", "saved"])
+def test_what_is_no_mask_is_refused_alike_wherever_one_is_taken(tmp_path, way, given, error, message):
+    layer, mask = make(), given(random_mask())
+    ways = {
+        "made": lambda: SparseLinear(8, 6, mask=mask),
+        "from_dense": lambda: SparseLinear.from_dense(nn.Linear(8, 6), mask),
+        "assigned": lambda: setattr(layer, "mask", mask),
+        "loaded": lambda: layer.load_state_dict({"mask": mask}, strict=False),
+        "sparsified": lambda: sparsify(nn.Sequential(nn.Linear(8, 6)), {"0": mask}),
+        "set": lambda: lth.set_masks(nn.Sequential(layer), {"0": mask}),
+        "saved": lambda: lth.save_ticket(tmp_path / "t", nn.Sequential(nn.Linear(8, 6)), {"0": mask}),
+    }
+    named = message.replace("mask:", r'masks\["0"\]:', 1) if way in ("sparsified", "set", "saved") else message
+    raised = {"loaded": RuntimeError, "saved": ValueError}.get(way, error)
+    with pytest.raises(raised, match=named):
+        ways[way]()
     assert_of_one_mind(layer)

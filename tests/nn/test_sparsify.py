@@ -1,6 +1,7 @@
 """sparsify and densify on whole models."""
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -181,7 +182,8 @@ def test_layers_that_compute_something_else_are_left_alone():
 
     model = nn.Sequential(Scaled(5, 5))
     nn.init.zeros_(model[0].weight)
-    assert type(lth.sparsify(model)[0]) is Scaled
+    (text,) = warnings_of(model)
+    assert text.endswith("it has no nn.Conv2d and no nn.Linear")
 
 
 def test_zeros_that_a_layer_began_with_are_said_and_it_stays_dense():
@@ -229,7 +231,26 @@ def test_pruned_layers_that_stay_dense_are_named_once():
     assert list(model) == layers
 
 
-@pytest.mark.filterwarnings("error")
+def warnings_of(model):
+    """What sparsify without masks says about a model, which it leaves as it is."""
+    layers = list(model.modules())
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert list(lth.sparsify(model).modules()) == layers
+    assert all(warning.filename == __file__ for warning in said)
+    return [str(warning.message) for warning in said]
+
+
+def test_that_nothing_is_pruned_is_said_once():
+    (text,) = warnings_of(Block())
+    assert text.startswith("sparsify: nothing is pruned, and the model stays as it is: no weight is exactly 0 or under")
+    assert text.endswith('give masks, such as {"features.0": bool tensor}, or prune first (lth_sparse.prune)')
+    (text,) = warnings_of(nn.Sequential(nn.Conv1d(3, 3, 1)))
+    assert text.endswith("it has no nn.Conv2d and no nn.Linear")
+    assert warnings_of(lth.sparsify(Block(), {"head.out": OUT})) == []
+    assert warnings_of(lth.SparseLinear(3, 3)) == []
+
+
 def test_what_is_no_pruned_weight_is_not_said_to_be_one():
     class Packed(nn.Linear):
         """As a quantized layer: its weight is bytes."""
@@ -238,9 +259,8 @@ def test_what_is_no_pruned_weight_is_not_said_to_be_one():
             super().__init__(5, 5)
             self.weight = nn.Parameter(torch.arange(3, dtype=torch.uint8), requires_grad=False)
 
-    model = nn.Sequential(Packed(), nn.Embedding(5, 5, padding_idx=0), nn.LazyLinear(3))
-    layers = list(model)
-    assert list(lth.sparsify(model)) == layers
+    (text,) = warnings_of(nn.Sequential(Packed(), nn.Embedding(5, 5, padding_idx=0), nn.LazyLinear(3)))
+    assert text.startswith("sparsify: nothing is pruned")
 
 
 @pytest.mark.parametrize(
@@ -293,7 +313,8 @@ OUT = torch.ones(5, 16).bool()
         ([OUT], TypeError, r'masks: got a list, expected a dict such as \{"features.0": bool tensor\}$'),
         (OUT, TypeError, r"masks: got a Tensor, expected a dict"),
         ({0: OUT}, TypeError, r"masks: got 0 for a name, expected a str"),
-        ({"head.out.weight": OUT}, ValueError, 'unknown layer "head.out.weight", did you mean "head.out"'),
+        ({"head.out.weight": OUT}, ValueError, 'got "head.out.weight", the name of a weight, .* layer, "head.out"$'),
+        ({"head.out.bias": OUT}, ValueError, 'unknown layer "head.out.bias", did you mean "head.out"'),
         ({"head": OUT}, TypeError, 'one for "head", a ModuleDict, .*: name its layers, such as "head.hidden"$'),
         ({"": OUT}, TypeError, 'one for "", a Block, .*: name its layers, such as "features.0"$'),
     ],
@@ -308,9 +329,11 @@ def test_masks_of_a_wrong_kind_are_refused_with_what_to_do(masks, error, message
 
 def test_masks_keyed_by_module_are_refused_with_its_name():
     model = Block()
-    with pytest.raises(TypeError, match=r'masks: got a Linear for a name, expected its name, "head\.out"$'):
+    with pytest.raises(TypeError, match=r'masks: got a Linear for a name, expected that of its layer, "head\.out"$'):
         lth.sparsify(model, {model.head["out"]: OUT})
-    with pytest.raises(TypeError, match=r"masks: got a Linear for a name, expected the name of a layer of the model$"):
+    with pytest.raises(TypeError, match=r'masks: got a Parameter for a name, expected that of its layer, "head\.out"$'):
+        lth.sparsify(model, {model.head["out"].weight: OUT})
+    with pytest.raises(TypeError, match=r"masks: got a Linear for a name, expected that of a layer of the model$"):
         lth.sparsify(model, {nn.Linear(16, 5): OUT})
 
 
@@ -318,7 +341,7 @@ def test_a_model_that_is_sparse_is_left_alone_without_masks_and_refuses_another(
     model = lth.sparsify(Block(), {"head.out": OUT})
     layer = model.head["out"]
     assert lth.sparsify(model).head["out"] is layer
-    with pytest.raises(TypeError, match=r'"head.out", which is sparse already: lth.densify\(model\) first'):
+    with pytest.raises(TypeError, match=r'"head.out", which is sparse already: lth.set_masks\(model, masks\)$'):
         lth.sparsify(model, {"head.out": OUT})
     mask = half_of(model.features[0].weight)
     assert lth.sparsify(model, {"features.0": mask}).head["out"] is layer
@@ -326,7 +349,7 @@ def test_a_model_that_is_sparse_is_left_alone_without_masks_and_refuses_another(
 
 def test_a_lazy_layer_is_refused_until_it_has_a_weight():
     model = nn.Sequential(nn.LazyLinear(4))
-    assert type(lth.sparsify(model)[0]) is nn.LazyLinear
+    assert len(warnings_of(model)) == 1
     mask = torch.ones(4, 3).bool()
     with pytest.raises(
         TypeError, match=r'"0": got a LazyLinear, which has no weight yet.*run a batch through the model'
@@ -341,7 +364,7 @@ def test_complex_weights_are_refused(masks):
     model = nn.Sequential(nn.Linear(4, 4, dtype=torch.complex64))
     with torch.no_grad():
         model[0].weight[0] = 0
-    with pytest.raises(TypeError, match=r'"0": got weights of dtype torch.complex64, expected a real floating-point'):
+    with pytest.raises(TypeError, match=r'"0": got dtype torch.complex64, expected a real floating-point'):
         lth.sparsify(model, masks)
     assert type(model[0]) is nn.Linear
 

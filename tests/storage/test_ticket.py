@@ -156,15 +156,26 @@ def test_a_ticket_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
 
 def test_masks_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(5, 4))
+    model.add_module("2", nn.ReLU())
     for masks, message in (
-        ({"1": torch.ones(4, 5, dtype=torch.bool)}, "no prunable layer '1'; it has 0"),
+        ({"1": torch.ones(4, 5, dtype=torch.bool)}, 'masks: got the unknown layer "1"'),
         (
             {"0": torch.ones(5, 4, dtype=torch.bool)},
-            r"expected bool of shape \(4, 5\), given torch.bool of shape \(5, 4\)",
+            r'masks\["0"\]: got shape \(5, 4\), expected the weight\'s, \(4, 5\)',
         ),
-        ({"0": torch.ones(4, 5)}, "given torch.float32"),
-        ({"0": np.ones((4, 5), bool)}, r"masks\['0'\]: got a ndarray, expected a bool tensor; torch.as_tensor"),
-        ({"0": [[True] * 5] * 4}, r"masks\['0'\]: got a list, expected a bool tensor"),
+        ({"0": torch.ones(4, 5)}, r'masks\["0"\]: got dtype torch.float32, .*: mask.bool\(\)$'),
+        ({"0": np.ones((4, 5), bool)}, r'masks\["0"\]: got ndarray, .*: torch.as_tensor\(mask, dtype=torch.bool\)$'),
+        ({"0": [[True] * 5] * 4}, r'masks\["0"\]: got list, expected a tensor of dtype torch.bool'),
+        ({"0": torch.ones(4, 5).bool().to_sparse()}, r"got layout torch.sparse_coo, .*: mask.to_dense\(\)$"),
+        ({"0": torch.ones(4, 5).bool().to_sparse_csr()}, r"got layout torch.sparse_csr, .*: mask.to_dense\(\)$"),
+        ({0: torch.ones(4, 5).bool()}, "masks: got 0 for a name, expected a str"),
+        (
+            {"0.weight": torch.ones(4, 5).bool()},
+            'got "0.weight", the name of a weight, expected that of its layer, "0"',
+        ),
+        ({model[0]: torch.ones(4, 5).bool()}, 'got a Linear for a name, expected that of its layer, "0"'),
+        ({"1": torch.ones(4, 5).bool()}, 'got the unknown layer "1"'),
+        ({"2": torch.ones(4, 5).bool()}, 'no prunable layer "2"; it has 0'),
         ([torch.ones(4, 5, dtype=torch.bool)], "masks: got a list"),
         ({"0": torch.ones(4, 5, dtype=torch.bool, device="meta")}, "without entries"),
     ):
