@@ -205,3 +205,11 @@ def test_the_cuda_kernels_are_built_where_nvcc_is_and_load_without_a_gpu() -> No
     assert extension.built("_cuda") is not None
     assert cuda._load() == ""
     assert torch.cuda.is_available() or cuda._unusable() == "there is no NVIDIA GPU"
+
+
+def test_the_package_is_imported_without_what_only_runs_need() -> None:
+    heavy = {"torchvision", "sklearn", "matplotlib", "yaml", "timm", "onnx", "tensorboard", "lth_sparse.data"}
+    code = (
+        f"import torch, sys; before = {{*sys.modules}}; import lth_sparse; print({heavy!r} & {{*sys.modules}} - before)"
+    )
+    assert python("-c", code, cwd=Path(__file__).parents[1]).splitlines()[-1] == "set()"

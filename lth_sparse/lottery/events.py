@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lth_sparse.lottery.training import Training
 from lth_sparse.storage.record import Round
 from lth_sparse.system import users_code
 from lth_sparse.system.errors import InputError, because
+
+if TYPE_CHECKING:  # Which imports data sets: `import lth_sparse` does without.
+    from lth_sparse.lottery.training import Training
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterable
 
 import torch
-import torchvision
 from torch import nn
 
 from lth_sparse.system import users_code
@@ -72,6 +71,8 @@ def refuse_untrusted(name: str, where: str) -> None:
 
 
 def _of_torchvision(name: str, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    import torchvision  # Which takes a second, and only these networks need it.
+
     known = torchvision.models.list_models(module=torchvision.models)
     _check_known("torchvision", name, known)
     if len(input_shape) != 3 or input_shape[0] != 3:
