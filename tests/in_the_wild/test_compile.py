@@ -1,5 +1,7 @@
 """torch.compile as it stands in training programs. What each backend does in a graph: tests/nn/test_compile.py."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -71,3 +73,12 @@ def test_a_mask_that_is_replaced_counts_in_the_compiled_model():
     assert_equal(compiled(IMAGES), other(IMAGES))
     assert_equal(train(compiled, sgd(sparse)), train(other, sgd(other)))
     assert_equal(sparse.state_dict(), other.state_dict())
+
+
+def test_after_many_masks_the_model_goes_on_uncompiled():
+    sparse, _ = twins()
+    compiled = torch.compile(sparse.eval(), backend="aot_eager")
+    with torch._dynamo.config.patch(recompile_limit=2):
+        for _ in range(4):
+            lth.prune(sparse, 0.1)
+            assert_equal(compiled(IMAGES), lth.densify(copy.deepcopy(sparse))(IMAGES))
