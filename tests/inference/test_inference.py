@@ -193,6 +193,8 @@ def test_a_part_that_two_others_share_is_followed_once(capsys):
     assert result.network.parts[0] is result.network.parts[1].parts[0]
     folded = result.network.parts[0].forward
     assert not any("forward" in vars(each) for each in folded.modules())
+    said = [line.split(" cannot be followed")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f"lth.for_inference: {name} (Branching)" for name in ("the model", "parts.1")]
 
 
 @pytest.mark.parametrize("place", ["0", "1", "2"])
