@@ -18,14 +18,13 @@ LAYERS = (nn.Conv2d, nn.Linear, SparseConv2d, SparseLinear)
 _IMAGES = (nn.Conv2d, SparseConv2d)
 
 
-def folds(layer: nn.Module, norm: nn.Module | None) -> bool:
-    """Whether `norm`, called on the output of `layer` alone, is a scale and a shift of each channel that are known."""
-    if type(layer) not in LAYERS or type(norm) not in (NORMS if type(layer) in _IMAGES else (nn.BatchNorm1d,)):
+def folds(layer: Layer, norm: nn.Module | None) -> bool:
+    """Whether `norm`, in eval mode, is a scale and a shift of each channel of `layer` that are known."""
+    if type(norm) not in (NORMS if type(layer) in _IMAGES else (nn.BatchNorm1d,)):
         return False
-    assert isinstance(layer, Layer)
     assert isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d)
     mean, var, like = norm.running_mean, norm.running_var, _parameter(layer)
-    if norm.training or mean is None or var is None:
+    if mean is None or var is None:
         return False
     tensors = (mean, var, norm.weight, norm.bias)
     return norm.num_features == _channels(layer) and all(

@@ -10,7 +10,7 @@ from typing import Any
 from torch import fx, nn
 from torch.nn.utils import prune
 
-from lth_sparse.inference.folding import LAYERS, VectorsOnly, fold, folds
+from lth_sparse.inference.folding import LAYERS, Layer, VectorsOnly, fold, folds
 from lth_sparse.inference.rectified import RECTIFIED, ReLUMaxPool2d
 from lth_sparse.nn import forms
 from lth_sparse.nn.following import (
@@ -64,7 +64,7 @@ def _fold_parts(result: nn.Module, remarks: Remarks) -> None:
     """Let the parts of `result` compute by graphs of their own; what is reached into them for stays."""
     prefix = remarks.prefix
     for name, part in result.named_children():
-        if holds(part, _SOUGHT) and "forward" not in part.__dict__:
+        if holds(part, _SOUGHT) and not isinstance(part.__dict__.get("forward"), fx.GraphModule):
             remarks.prefix = f"{prefix}{name}."
             try:
                 if not hooked(part):
@@ -116,24 +116,24 @@ class _Chain:
 def _chains(graph: fx.Graph, root: nn.Module, remarks: Remarks) -> Iterator[_Chain]:
     for node in graph.nodes:
         layer = module_of(node, root)
-        if layer is None or type(layer) not in LAYERS:
+        if not isinstance(layer, Layer) or type(layer) not in LAYERS:
             continue
-        norm = _alone(only_user(node), node)
+        norm = only_user(node)
         if norm is not None and not folds(layer, module_of(norm, root)):
             norm = None
-        last = norm or node
-        relu = _alone(only_user(last), last)
+        relu = only_user(norm or node)
         if relu is not None and not is_relu(relu, root):
             relu = None
-        pool = _alone(only_user(relu), relu) if relu is not None else None
+        pool = only_user(relu) if relu is not None else None
         if pool is not None and not is_pool(pool, root):
             pool = None
         if pool is None and type(layer) not in RECTIFIED:
             relu = None
         nodes = [each for each in (node, norm, relu, pool) if each is not None]
-        watched = [each for each in nodes if _watched(module_of(each, root))] if len(nodes) > 1 else []
+        reasons = {each: _watched(module_of(each, root)) for each in nodes} if len(nodes) > 1 else {}
+        watched = [each for each, reason in reasons.items() if reason]
         for each in watched:
-            remarks.add(str(each.target), "has hooks: it is not folded")
+            remarks.add(str(each.target), f"has {reasons[each]}: it is not folded")
         if node in watched or norm in watched:
             continue
         if relu in watched:
@@ -144,18 +144,16 @@ def _chains(graph: fx.Graph, root: nn.Module, remarks: Remarks) -> Iterator[_Cha
             yield _Chain(node, norm, relu, pool)
 
 
-def _alone(node: fx.Node | None, before: fx.Node) -> fx.Node | None:
-    """The node, if what it takes is the output of `before` and nothing else."""
-    return node if node is not None and node.all_input_nodes == [before] else None
-
-
-def _watched(module: nn.Module | None) -> bool:
+def _watched(module: nn.Module | None) -> str:
+    """What a module has for which it is called as it is, "" if nothing. Hooks of torch.nn.utils.prune do not count."""
     if module is None:
-        return False
+        return ""
+    if "forward" in vars(module):
+        return "a forward of its own"
     hooks = list(module._forward_pre_hooks.values())
     only_pruned = bool(hooks) and all(isinstance(hook, prune.BasePruningMethod) for hook in hooks)
     others = (module._forward_hooks, module._backward_hooks, module._backward_pre_hooks)
-    return any(others) if only_pruned else hooked(module)
+    return "hooks" if (any(others) if only_pruned else hooked(module)) else ""
 
 
 def _folded(root: nn.Module, graph: fx.Graph, remarks: Remarks) -> fx.GraphModule:

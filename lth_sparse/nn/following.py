@@ -36,6 +36,8 @@ def follow(module: nn.Module, kinds: tuple[type[nn.Module], ...], *, to_run: boo
     `to_run`: not only to look at, so that random numbers, which it would keep as they were drawn, may not be in it.
     Raises CannotFollowError.
     """
+    if "forward" in vars(module):
+        raise CannotFollowError("it has a forward of its own, beside its class's")
     try:
         with torch.random.fork_rng(devices=[]):
             drawn = torch.get_rng_state()

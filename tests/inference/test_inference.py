@@ -179,10 +179,39 @@ def test_a_module_that_is_used_more_than_once():
     assert sorted(name for name, _ in result.network.named_children()) == ["conv", "conv_again", "conv_again_again"]
 
 
-def test_the_same_chain_twice_is_one_layer():
-    model = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3))
-    result = check(settled(nn.Sequential(*model, *model)), images())
-    assert kinds(result).count(nn.Conv2d) == 1
+def test_the_same_chain_twice_is_one_layer_but_for_its_relu():
+    conv, norm = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3)
+    result = check(sparse(settled(nn.Sequential(conv, norm, conv, norm, conv, norm, nn.ReLU()))), images())
+    assert kinds(result).count(lth.SparseConv2d) == 1
+    assert kinds(result).count(RectifiedConv2d) == 1
+
+
+def test_a_part_that_two_others_share_is_followed_once(capsys):
+    shared = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3), nn.ReLU())
+    model = sparse(settled(Branching(shared, Branching(shared))))
+    result = check(model, images(), strict=False)
+    assert result.network.parts[0] is result.network.parts[1].parts[0]
+    folded = result.network.parts[0].forward
+    assert not any("forward" in vars(each) for each in folded.modules())
+    said = [line.split(" cannot be followed")[0] for line in capsys.readouterr().err.splitlines()]
+    assert said == [f"lth.for_inference: {name} (Branching)" for name in ("the model", "parts.1")]
+
+
+@pytest.mark.parametrize("place", ["0", "1", "2"])
+def test_a_forward_of_an_object_s_own_is_what_runs(place, capsys):
+    model = sparse(settled(nn.Sequential(convolution(), nn.BatchNorm2d(8), nn.ReLU())))
+    part = model.get_submodule(place)
+    part.forward = lambda x: 3 * type(part).forward(part, x) - 1
+    check(model, images())
+    assert capsys.readouterr().err == f"lth.for_inference: {place} has a forward of its own: it is not folded\n"
+
+
+def test_a_forward_of_the_model_s_own_is_not_lost():
+    model = settled(nn.Sequential(convolution(), nn.BatchNorm2d(8)))
+    model.forward = lambda x: model[0](x)
+    with pytest.raises(InputError, match="cannot be followed as a whole: it has a forward of its own"):
+        lth.for_inference(model)
+    check(model, images(), strict=False)
 
 
 class Read(nn.Module):
@@ -299,7 +328,7 @@ def test_the_model_may_go():
 @pytest.mark.parametrize("strict", [True, False])
 def test_copies_and_pickles_compute_the_same(strict):
     inside = nn.Sequential(convolution(), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(2), nn.Linear(64, 5), nn.ReLU())
-    model = sparse(settled(nn.Sequential(inside, Branching(), nn.Linear(5, 4)) if not strict else inside))
+    model = sparse(settled(inside if strict else Branching(inside, nn.Sequential(nn.Linear(5, 4), nn.ReLU()))))
     x, result = images(), lth.for_inference(model, strict=strict)
     expected = result(x)
     copied, loaded = copy.deepcopy(result), pickle.loads(pickle.dumps(result))
@@ -321,19 +350,23 @@ def test_copies_and_pickles_compute_the_same(strict):
 @pytest.mark.parametrize("strict", [True, False])
 def test_it_can_be_moved_to_another_dtype(strict):
     inside = nn.Sequential(convolution(), nn.BatchNorm2d(8), nn.ReLU())
-    model = sparse(settled(nn.Sequential(inside, Branching()) if not strict else inside))
+    model = sparse(settled(inside if strict else Branching(inside)))
     result = lth.for_inference(model, strict=strict).double()
     x = images(dtype=torch.float64)
     torch.testing.assert_close(result(x), model.double()(x).detach(), rtol=1e-5, atol=1e-5)
 
 
 class Branching(nn.Module):
-    def __init__(self):
+    """Cannot be followed as a whole; its parts can."""
+
+    def __init__(self, *parts):
         super().__init__()
-        self.scale = 1.0
+        self.parts = nn.ModuleList(parts)
 
     def forward(self, x):
-        return x if x.sum() > 0 else self.scale * x
+        for part in self.parts:
+            x = part(x) if x.sum() > -1e6 else x
+        return x
 
 
 class Around(nn.Module):

@@ -161,6 +161,14 @@ def test_without_a_network_names_stay_theirs_and_the_first_step_is_taken(tmp_pat
         lth.load_ticket(ticket, TheirLeNet((30, 20, 11)))
 
 
+def test_weights_that_a_file_has_where_the_mask_has_none_are_pruned(tmp_path):
+    theirs = TheirLeNet((20, 10))
+    masks = written(tmp_path / "main", theirs, steps=("ep0_it0",))
+    nn.init.ones_(theirs.fc.weight)
+    torch.save(theirs.state_dict(), tmp_path / "main" / "model_ep0_it0.pth")
+    assert torch.equal(read_open_lth(tmp_path).weights["fc.weight"], masks["fc.weight"].float())
+
+
 REFUSED = {
     "another depth": (
         TheirResNet(32),
