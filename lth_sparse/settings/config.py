@@ -144,8 +144,8 @@ class Config:
         return _assemble(OF_OLDER_RUNS | flat(data))
 
 
-OF_OLDER_RUNS: dict[str, Any] = {"fuse": False}
-"""A run from before there was the setting goes on as it began."""
+OF_OLDER_RUNS: dict[str, Any] = {"fuse": False, "winograd": None, "checkpoint": None}
+"""Settings that older runs have not recorded, for there were none, as they were played."""
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}
 

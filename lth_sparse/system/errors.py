@@ -13,6 +13,6 @@ class BackendError(ValueError):
     """A backend that is not known, or that cannot be used here. The message says why in one sentence."""
 
 
-def because(error: Exception) -> str:
+def because(error: BaseException) -> str:
     """One line of an exception that somebody else's code raised."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]

@@ -29,7 +29,7 @@ def function(name: str, where: str) -> Callable[..., Any]:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # A script that does its work when it is imported may exit.
         raise InputError(f"{where}: {module_name!r} cannot be imported: {because(error)}") from error
     found = getattr(module, inside, None)
     if not callable(found):

@@ -50,6 +50,7 @@ def my_nets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A module in the current directory that nobody has imported."""
     (tmp_path / "my_nets.py").write_text(MODULE)
     (tmp_path / "broken.py").write_text("import no_such_module")
+    (tmp_path / "script.py").write_text("import sys\nsys.exit(3)")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     monkeypatch.delitem(sys.modules, "my_nets", raising=False)
@@ -85,6 +86,7 @@ def test_a_users_function_has_numbers_even_where_others_are_only_counted() -> No
     [
         ("no_such_nets:net", "model 'no_such_nets:net': 'no_such_nets' cannot be imported: ModuleNotFoundError"),
         ("broken:net", "'broken' cannot be imported: ModuleNotFoundError: No module named 'no_such_module'"),
+        ("script:net", "'script' cannot be imported: SystemExit: 3"),
         ("my_nets:nett", "'my_nets' has no function 'nett', did you mean \"net\"?"),
         ("my_nets:LIMIT", "has no function 'LIMIT'"),
         ("my_nets:", "has no function ''"),

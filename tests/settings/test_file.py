@@ -42,9 +42,12 @@ def test_the_data_set_is_the_one_that_auto_came_to(written: Written) -> None:
 
 
 def test_a_run_from_before_a_setting_is_run_as_it_was(written: Written) -> None:
-    settings = config.build({}).to_json()
-    del settings["fuse"], settings["checkpoint"], settings["winograd"]
-    assert config.build({}, file=file.read(written({"config": settings}))).fuse is False
+    began = config.build({"preset": "seed", "fuse": False})
+    settings = began.to_json()
+    assert (began.pruning.sparsity, began.pruning.prune_rate) == (0.5, 0.2)
+    for name in ("fuse", "checkpoint", "winograd"):
+        del settings[name]
+    assert config.build({}, file=file.read(written({"config": settings}))) == began
 
 
 YAML = """
