@@ -134,6 +134,21 @@ def test_jacobians(pair, jacobian):
     assert_same(lambda model: jacobian(lambda params: functional_call(model, params, (X,)))(parameters(model)), *pair)
 
 
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_jacobians_by_autograd(pair, vectorize):
+    dense, sparse = (torch.autograd.functional.jacobian(model, X, vectorize=vectorize) for model in pair)
+    torch.testing.assert_close(sparse, dense)
+
+
+def test_a_batch_of_backward_passes(pair):
+    def gradients(model):
+        together = torch.eye(20, dtype=X.dtype).view(20, 4, 5)
+        found = torch.autograd.grad(model(X), list(model.parameters()), together, is_grads_batched=True)
+        return dict(zip(parameters(model), found, strict=True))
+
+    assert_same(gradients, *pair)
+
+
 def test_products_with_jacobians(pair):
     def backward(model):
         output, products = vjp(model, X)
