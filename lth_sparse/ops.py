@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from typing_extensions import Self
 
-from lth_sparse import flops, reference, vmapping
+from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
+from lth_sparse.operators import flops, vmapping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
