@@ -20,10 +20,11 @@ from torch import Tensor
 from torch.autograd import Function, forward_ad
 from typing_extensions import Self
 
-from lth_sparse import flops, reference, vmapping
+from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
+from lth_sparse.operators import flops, vmapping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
@@ -109,6 +110,11 @@ def _check_kind(x: Tensor) -> None:
         raise TypeError(f"input: got layout {x.layout}, expected a dense tensor: input.to_dense()")
 
 
+def _check_size(x: Tensor) -> None:
+    if x.numel() >= 2**31:
+        raise ValueError(f"input: got shape {tuple(x.shape)}, {x.numel()} elements, expected fewer than 2^31")
+
+
 def _checked(
     x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: str
 ) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -148,7 +154,7 @@ def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: st
             output = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
     else:
         way = _Straight(registry.get(backend), plan)
-        if relu and not torch.is_grad_enabled():
+        if relu and not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
             return way.forward_relu(x, values, bias)
         output = _differentiable(way, x, values, bias)
     return F.relu(output) if relu else output
@@ -167,12 +173,12 @@ class _Straight:
         return cls(backend, backend.unpack(tensors, LayerSpec.from_ints(tuple(ints))))
 
     def forward(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
-        if x.numel() >= 2**31:
-            raise ValueError(f"input: got shape {tuple(x.shape)}, {x.numel()} elements, expected fewer than 2^31")
+        _check_size(x)
         output = self.backend.forward(x, values, self.plan, bias)
         return output.contiguous(memory_format=memory_format(x))
 
     def forward_relu(self, x: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+        _check_size(x)
         output = forward_relu(self.backend, x, values, self.plan, bias)
         return output.contiguous(memory_format=memory_format(x))
 

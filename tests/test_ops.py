@@ -288,6 +288,13 @@ def test_bad_input_is_refused_by_name(name, spec, x, error, message):
         run(x, values, None, plan, name)
 
 
+@pytest.mark.parametrize("relu", [True, False])
+def test_too_many_numbers_are_refused_with_relu_too(relu):
+    plan = pack("dense", LINEAR)
+    with torch.no_grad(), pytest.raises(ValueError, match=r"elements, expected fewer than 2\^31"):
+        ops.linear(HUGE.expand(2**29, 5), torch.randn(plan.pattern.nnz), None, plan, "dense", relu)
+
+
 @EVERY
 def test_values_that_do_not_fit_the_plan_are_refused(name):
     plan = pack(name, LINEAR)

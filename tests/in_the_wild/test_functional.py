@@ -134,6 +134,21 @@ def test_jacobians(pair, jacobian):
     assert_same(lambda model: jacobian(lambda params: functional_call(model, params, (X,)))(parameters(model)), *pair)
 
 
+@pytest.mark.parametrize("vectorize", [True, False])
+def test_jacobians_by_autograd(pair, vectorize):
+    dense, sparse = (torch.autograd.functional.jacobian(model, X, vectorize=vectorize) for model in pair)
+    torch.testing.assert_close(sparse, dense)
+
+
+def test_a_batch_of_backward_passes(pair):
+    def gradients(model):
+        together = torch.eye(20, dtype=X.dtype).view(20, 4, 5)
+        found = torch.autograd.grad(model(X), list(model.parameters()), together, is_grads_batched=True)
+        return dict(zip(parameters(model), found, strict=True))
+
+    assert_same(gradients, *pair)
+
+
 def test_products_with_jacobians(pair):
     def backward(model):
         output, products = vjp(model, X)
@@ -292,3 +307,18 @@ def test_of_a_fused_network():
     images = X.float()
     torch.testing.assert_close(vmap(sparse)(images.unsqueeze(1)), vmap(dense)(images.unsqueeze(1)))
     torch.testing.assert_close(jacrev(sparse)(images), jacrev(dense)(images))
+
+
+@pytest.mark.parametrize("recording", [True, False])
+def test_dual_numbers_of_a_network_for_inference(recording):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU())
+    model(X.float() + 1)
+    dense, sparse = twins(model.eval(), "cpp")
+    folded = lth.for_inference(sparse)
+
+    def tangent(model):
+        with torch.set_grad_enabled(recording), forward_ad.dual_level():
+            return tuple(forward_ad.unpack_dual(model(forward_ad.make_dual(X.float(), DIRECTION.float()))))
+
+    torch.testing.assert_close(tangent(folded), tangent(dense), rtol=1e-4, atol=1e-5)

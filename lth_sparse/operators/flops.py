@@ -1,7 +1,8 @@
 """What the operators cost, for torch.utils.flop_counter: two operations a live weight and position of the output.
 
-So PyTorch counts a dense layer, zero padding included and the bias left out; with nothing pruned the counts are equal.
-They are those of the sparse computation, whichever backend computes.
+So PyTorch counts a dense layer, zero padding included and the bias left out. With nothing pruned the counts are equal,
+but for gradients of grouped convolutions, of which PyTorch counts too many. They are those of the sparse computation,
+whichever backend computes.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""What PyTorch's transforms and counters make of the sparse operators."""
