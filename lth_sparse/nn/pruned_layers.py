@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 from lth_sparse.nn.attention import NEVER_CALLED, never_called
 from lth_sparse.nn.given_masks import by_layer, name_inside
+from lth_sparse.nn.masks import left_dense
 from lth_sparse.nn.replacing import check_dense, check_weight_whole
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import SparseLayer, check_mask, effective
@@ -90,11 +91,11 @@ def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Mo
 
 def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear | SparseLayer]:
     """The layers that are sparse, or that `sparsify` would make so if it were given a mask, each by its first name."""
-    left = {*never_called(model), *filter(parametrize.is_parametrized, model.modules())}
+    left = left_dense(model)
     return {
         name: module
         for name, module in model.named_modules()
-        if isinstance(module, SparseLayer) or (type(module) in (nn.Conv2d, nn.Linear) and module not in left)
+        if isinstance(module, nn.Conv2d | nn.Linear | SparseLayer) and name not in left
     }
 
 

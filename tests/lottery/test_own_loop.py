@@ -127,6 +127,8 @@ def test_what_sparse_layers_could_not_replace_is_left_alone() -> None:
     assert set(lth.get_masks(model)) == {"linear1", "linear2"}
     with pytest.raises(InputError, match=r"no layer 'self_attn.out_proj' that can be pruned.*it has linear1, linear2"):
         lth.prune(model, 0.5, layers=["self_attn.out_proj"])
+    normed = nn.Sequential(nn.utils.parametrizations.spectral_norm(nn.Linear(8, 8)), nn.Linear(8, 8))
+    assert set(lth.get_masks(lth.prune(normed, 0.5))) == {"1"}
 
 
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
