@@ -7,12 +7,12 @@ whichever backend computes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from math import prod
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import register_flop_formula
 
 
 def _forward(x: Any, values: Sequence[int], *_: Any, out_shape: Sequence[int], **__: Any) -> int:
@@ -35,6 +35,14 @@ def _count(values: Sequence[int], output: Sequence[int]) -> int:
 
 def register() -> None:
     """Make the formulas known to FlopCounterMode, once the operators are there."""
+    log = logging.getLogger("torch.utils.flop_counter")
+    level = log.level
+    # Where triton is missing, PyTorch's module says at once that Triton's kernels will not be counted.
+    log.setLevel(logging.ERROR)
+    try:
+        from torch.utils.flop_counter import register_flop_formula
+    finally:
+        log.setLevel(level)
     operators = torch.ops.lth_sparse
     register_flop_formula(operators.forward)(_forward)
     register_flop_formula(operators.grad_input)(_grad_input)

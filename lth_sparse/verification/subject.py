@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -68,7 +69,10 @@ def subjects(
     network, shape = _network(model or "conv4", input_shape, seed)
     name = model or "conv4"
     try:
-        found = sparsify(network, backend="dense")
+        with warnings.catch_warnings():
+            # It is pruned below, then.
+            warnings.filterwarnings("ignore", "sparsify: nothing is pruned", UserWarning)
+            found = sparsify(network, backend="dense")
     except (TypeError, ValueError) as error:
         raise InputError(f"--model {name}: {error}") from error
     own = {layer: module.mask for layer, module in found.named_modules() if isinstance(module, _SPARSE)}
