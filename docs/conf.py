@@ -32,4 +32,4 @@ autodoc_typehints_format = "short"
 autodoc_preserve_defaults = True
 
 # Types of others: their documentation is on the network, which a build has to do without.
-nitpick_ignore_regex = [("py:class", r"(torch|collections|os)\..*")]
+nitpick_ignore_regex = [("py:class", r"(torch|collections|os|pathlib)\..*")]

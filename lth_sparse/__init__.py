@@ -18,6 +18,7 @@ from lth_sparse.inference import for_inference
 from lth_sparse.lottery.events import EvaluationEvent, RoundEvent, StepEvent
 from lth_sparse.lottery.lottery import Lottery
 from lth_sparse.lottery.own_loop import prove_training, prune, rewind, snapshot
+from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.nn import (
     SparseConv2d,
     SparseLinear,
@@ -35,6 +36,7 @@ __all__ = [
     "EvaluationEvent",
     "Lottery",
     "RoundEvent",
+    "Snapshot",
     "SparseConv2d",
     "SparseLinear",
     "StepEvent",

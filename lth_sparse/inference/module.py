@@ -81,9 +81,9 @@ def for_inference(
 
     BatchNorm2d is folded into the convolutions before it, sparse or dense, BatchNorm1d into linear layers, and ReLU
     goes into the store of the sparse C++ kernels, or into a 2x2 max-pool after it. `model`: in eval mode; dense,
-    sparse, `lth_sparse.fuse`d, pruned by torch.nn.utils.prune, maybe inside DataParallel, DistributedDataParallel or
-    torch.compile. It is followed with torch.fx: what its forward does beside computing, such as counting or printing,
-    is not done.
+    sparse, fused by `lth_sparse.fuse`, pruned by torch.nn.utils.prune, maybe inside DataParallel,
+    DistributedDataParallel or torch.compile. It is followed with torch.fx: what its forward does beside computing, such
+    as counting or printing, is not done.
 
     The module holds copies: `refresh()` takes over weights that have changed since. It asks for no gradients, stays in
     eval mode, and can be copied and pickled. A module with hooks is not folded; a line on standard error names it.

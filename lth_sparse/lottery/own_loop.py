@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from lth_sparse.lottery import proof
 from lth_sparse.lottery.criteria import Criterion, criterion_of, scores_of
-from lth_sparse.lottery.proof import Saved
+from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.lottery.pruning import keep_largest
 from lth_sparse.nn import forms, get_masks, set_masks
 from lth_sparse.nn.masks import Masks, density, weight_name
@@ -104,17 +104,17 @@ def fewer(network: nn.Module, masks: Masks, left: Mapping[str, float], scope: st
     return {name: best[first] for name, first in first_of.items()}
 
 
-def snapshot(model: nn.Module) -> Saved:
+def snapshot(model: nn.Module) -> Snapshot:
     """A copy of the weights and buffers of `model` in their dense form, and its SHA-256: what `rewind` goes back to.
 
     `model` may be dense, sparse or under torch.nn.utils.prune, and wrapped in DataParallel, DistributedDataParallel or
     torch.compile. What is pruned already is 0 in the copy.
     """
     weights = proof.copy_of(model)
-    return Saved(weights, sealed.digest(weights))
+    return Snapshot(weights, sealed.digest(weights))
 
 
-def rewind(model: nn.Module, saved: Saved, optimizer: torch.optim.Optimizer | None = None) -> list[tuple[str, str]]:
+def rewind(model: nn.Module, saved: Snapshot, optimizer: torch.optim.Optimizer | None = None) -> list[tuple[str, str]]:
     """Put the weights and buffers of `saved` back into `model`, in place, keep its masks, and prove that it was done.
 
     optimizer: the one that trains `model`; its state is emptied, for momentum would carry the last round into this one.
@@ -140,7 +140,7 @@ def rewind(model: nn.Module, saved: Saved, optimizer: torch.optim.Optimizer | No
 
 
 def prove_training(
-    model: nn.Module, saved: Saved, gradient: Mapping[str, Tensor] | None = None
+    model: nn.Module, saved: Snapshot, gradient: Mapping[str, Tensor] | None = None
 ) -> list[tuple[str, str]]:
     """Prove, of a `model` that was rewound to `saved` and trained, that its masks held and all else was trained.
 

@@ -23,7 +23,7 @@ Weights = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
-class Saved:
+class Snapshot:
     """The rewind weights of a run, and their SHA-256 as the run's record has it."""
 
     weights: Weights
@@ -52,7 +52,7 @@ def _require(holds: bool, statement: str, detail: str) -> tuple[str, str]:
 
 
 def before_training(
-    model: nn.Module, masks: Masks, saved: Saved, start: Weights, optimizer: torch.optim.Optimizer | None
+    model: nn.Module, masks: Masks, saved: Snapshot, start: Weights, optimizer: torch.optim.Optimizer | None
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a network just rewound; raises ProofError for the first that fails.
 

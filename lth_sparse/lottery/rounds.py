@@ -14,7 +14,7 @@ from torch import nn
 from lth_sparse.lottery import proof
 from lth_sparse.lottery.arms import CONTROLS, TICKET, Arm
 from lth_sparse.lottery.position import Position, TrainingState
-from lth_sparse.lottery.proof import Saved
+from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.lottery.trainer import Trainer
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.forms import dense_state
@@ -44,7 +44,7 @@ class Rounds:
         self._trainer = trainer
         self._store = store
         self._callbacks = callbacks
-        self._saved = Saved({}, "")
+        self._saved = Snapshot({}, "")
         self.position = Position(trainer.all_alive, memory_format)
 
     def play(self, resume: bool) -> Record:
@@ -175,7 +175,7 @@ class Rounds:
 
     def _save_rewind_weights(self, model: nn.Module) -> None:
         weights = proof.copy_of(model)
-        self._saved = Saved(weights, sealed.digest(weights))
+        self._saved = Snapshot(weights, sealed.digest(weights))
         self._store.write_rewind(weights)
         self._callbacks.on_rewind_saved(self._saved.sha256)
 
@@ -211,4 +211,4 @@ class Rounds:
                 f"(SHA-256 {recorded_sha256}); this run cannot go on, start another"
             )
         now = self._trainer.model.state_dict()
-        self._saved = Saved({name: value.to(now[name].device) for name, value in weights.items()}, recorded_sha256)
+        self._saved = Snapshot({name: value.to(now[name].device) for name, value in weights.items()}, recorded_sha256)

@@ -34,7 +34,7 @@ def before(
     if stepped:
         model(torch.randn(5, 6)).sum().backward()
         optimizer.step()
-    recorded = proof.Saved(saved, sha256 or sealed.digest(saved))
+    recorded = proof.Snapshot(saved, sha256 or sealed.digest(saved))
     return proof.before_training(model, masks, recorded, saved, optimizer)
 
 
@@ -96,7 +96,7 @@ def test_an_optimizer_that_crosses_rounds_is_caught(model: nn.Module, masks: mas
     optimizer.step()
     proof.rewind(model, saved, masks)
     with pytest.raises(ProofError, match="the optimizer starts empty"):
-        proof.before_training(model, masks, proof.Saved(saved, sealed.digest(saved)), saved, optimizer)
+        proof.before_training(model, masks, proof.Snapshot(saved, sealed.digest(saved)), saved, optimizer)
 
 
 def test_a_revived_weight_is_caught(model: nn.Module, masks: masking.Masks) -> None:
