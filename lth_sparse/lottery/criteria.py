@@ -44,6 +44,8 @@ def scores_of(criterion: Criterion, model: nn.Module, masks: Mapping[str, Tensor
     Raises InputError for a layer without scores, of another shape than its weight, or of NaN where it is alive.
     """
     found = criterion(model)
+    if not isinstance(found, Mapping):
+        raise InputError(f"criterion: got a {type(found).__name__}, expected {{layer: scores}}")
     scores: dict[str, Tensor] = {}
     for name, mask in masks.items():
         given = found.get(name)

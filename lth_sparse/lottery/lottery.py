@@ -84,6 +84,8 @@ class Lottery:
             )
         _check(train=train, evaluate=evaluate, **({} if validate is None else {"validate": validate}))
         criterion_of(criterion)
+        controls = (controls,) if isinstance(controls, str) else tuple(controls)
+        layers = layers if layers is None or isinstance(layers, str) else list(layers)
         for name in controls:
             if name not in CONTROLS:
                 raise InputError(f"controls: got {name!r}{nearest(name, CONTROLS)}, expected of {', '.join(CONTROLS)}")

@@ -68,8 +68,8 @@ def prune(
 def masks_of(network: nn.Module, layers: Iterable[str] | None) -> Masks:
     """The masks of the `layers`, or of all that can be pruned; where nothing is pruned they are all True."""
     prunable = prunable_layers(network)
-    if isinstance(layers, str):
-        layers = [layers]
+    if layers is not None:
+        layers = [layers] if isinstance(layers, str) else list(layers)
     for name in layers or ():
         if name not in prunable:
             raise InputError(
@@ -125,12 +125,8 @@ def rewind(model: nn.Module, saved: Snapshot, optimizer: torch.optim.Optimizer |
     Raises ProofError where one does not hold, InputError where `saved` does not fit `model`.
     """
     network, _ = forms.unwrap(model)
+    _check_fits(network, saved)
     masks = get_masks(network)
-    now = forms.dense_state(network)
-    for name in sorted(now.keys() | saved.weights.keys()):
-        if name not in now or name not in saved.weights or now[name].shape != saved.weights[name].shape:
-            there, here = (tuple(state[name].shape) if name in state else "nothing" for state in (saved.weights, now))
-            raise InputError(f"saved does not fit the model: {name!r} is {there} in it, and {here} in the model")
     put_into(model, masks, saved.weights)
     for parameter in network.parameters():
         parameter.grad = None
@@ -142,13 +138,30 @@ def rewind(model: nn.Module, saved: Snapshot, optimizer: torch.optim.Optimizer |
 def prove_training(
     model: nn.Module, saved: Snapshot, gradient: Mapping[str, Tensor] | None = None
 ) -> list[tuple[str, str]]:
-    """Prove, of a `model` that was rewound to `saved` and trained, that its masks held and all else was trained.
+    """Prove, of a `model` that was rewound to `saved` and trained, that its masks held and their live weights moved.
 
     gradient: of the loss at `saved`, {layer: tensor of its dense weight's shape}; with it a layer that did not move is
     told from one that no gradient reaches. Returns and raises as `rewind`.
     """
     network, _ = forms.unwrap(model)
-    return proof.after_training(network, get_masks(network), saved.weights, lambda: gradient or {})
+    _check_fits(network, saved)
+    masks = get_masks(network)
+    if not masks:
+        raise InputError("model: got one without masks, of which nothing can be proved: lth.prune(model, ...) first")
+    return proof.after_training(network, masks, saved.weights, lambda: gradient or {})
+
+
+def _check_fits(network: nn.Module, saved: Snapshot) -> None:
+    if not isinstance(saved, Snapshot):
+        raise InputError(f"saved: got a {type(saved).__name__}, expected what lth.snapshot(model) gave")
+    now = forms.dense_state(network)
+    for name in sorted(now.keys() | saved.weights.keys()):
+        there, here = (
+            f"{state[name].dtype} {tuple(state[name].shape)}" if name in state else "nothing"
+            for state in (saved.weights, now)
+        )
+        if there != here:
+            raise InputError(f"saved does not fit the model: {name!r} is {there} in it, and {here} in the model")
 
 
 def _fraction(value: object, name: str) -> float:

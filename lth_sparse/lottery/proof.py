@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.nn.forms import dense_state
+from lth_sparse.nn.forms import dense_state, own_masks, shared_by_ties, unwrap
 from lth_sparse.nn.masks import Masks, apply, weight_name
 from lth_sparse.storage import sealed
 from lth_sparse.system.errors import ProofError
@@ -61,7 +61,7 @@ def before_training(
     """
     now = sealed.digest(saved.weights)
     state = dense_state(model)
-    weight_of = {weight_name(name): mask for name, mask in masks.items()}
+    weight_of = {weight_name(name): mask for name, mask in shared_by_ties(model, masks).items()}
     shared = [name for name, tensor in saved.weights.items() if tensor.data_ptr() == state[name].data_ptr()]
     differing = []
     for name, tensor in start.items():
@@ -90,6 +90,14 @@ def before_training(
         entries = len(optimizer.state)
         statements.append(_require(entries == 0, "the optimizer starts empty", f"{entries} entries of state"))
     return statements
+
+
+def refuse_other_masks(model: nn.Module, masks: Masks) -> None:
+    """Raises ProofError where a sparse `model` has other masks after its training than those it was given."""
+    others = [
+        name for name, mask in own_masks(unwrap(model)[0]).items() if not torch.equal(mask, masks.get(name, mask))
+    ]
+    _require(not others, "the masks are those of the round", f"{', '.join(others)} have others after the training")
 
 
 def after_training(

@@ -17,7 +17,7 @@ from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.lottery.trainer import Trainer
 from lth_sparse.nn import masks as masking
-from lth_sparse.nn.forms import dense_state
+from lth_sparse.nn.forms import dense_state, shared_by_ties
 from lth_sparse.storage import sealed
 from lth_sparse.storage.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
@@ -98,7 +98,9 @@ class Rounds:
         It leaves the trained weights in the trainer's model.
         """
         position, trainer = self.position, self._trainer
-        masks = arm.masks(position.masks, trainer.seed, position.round)
+        drawn = arm.masks(position.masks, trainer.seed, position.round)
+        shared = shared_by_ties(trainer.model, drawn)
+        masks = {name: shared[name] for name in drawn}
         rewound = position.round > 0 or trainer.rewinds_to_start
         if rewound:
             proof.rewind(trainer.model, arm.start(self._saved.weights), masks)
@@ -112,6 +114,7 @@ class Rounds:
             lambda: self._save(training.state()),
             self._save_rewind_weights if position.round == 0 else lambda model: None,
         )
+        proof.refuse_other_masks(training.model, masks)
         if trainer.model is not training.model:
             trainer.model.load_state_dict(dense_state(training.model))
         start = arm.start(self._saved.weights)

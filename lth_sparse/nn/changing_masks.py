@@ -15,7 +15,7 @@ from lth_sparse.nn.masks import Masks
 from lth_sparse.nn.optimizer_state import Move, moved_state
 from lth_sparse.nn.pruned_layers import masks_by_module
 from lth_sparse.nn.replacing import COUNTERPART
-from lth_sparse.nn.sparse_layer import SparseLayer, check_mask
+from lth_sparse.nn.sparse_layer import SparseLayer, check_mask, put_numbers
 from lth_sparse.nn.sparsify import sparsify
 from lth_sparse.plans.pattern import Pattern
 
@@ -109,8 +109,7 @@ class _Repacking:
         values, gradient = self._moved(self._values.detach()), self._values.grad
         moved_gradient = None if gradient is None else self._moved(gradient)
         self._values.grad = None
-        # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
-        self._values.data = values
+        put_numbers(self._values, values)
         self._values.grad = moved_gradient
         for layer in self._layers:
             layer.mask = self._mask.clone()

@@ -7,7 +7,7 @@ from collections import defaultdict
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-from lth_sparse.nn.masks import Masks
+from lth_sparse.nn.masks import Masks, weight_name
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.sharding import GATHER, is_sharded
@@ -75,6 +75,18 @@ def tied(model: nn.Module) -> list[list[str]]:
             if tensor is not None:
                 names[id(tensor)].append(f"{module_name}.{called.get(key, key)}".removeprefix("."))
     return [group for group in names.values() if len(group) > 1]
+
+
+def shared_by_ties(model: nn.Module, masks: Masks) -> Masks:
+    """The same masks, of layers that share their weight the first one's, under each of their names."""
+    network, _ = unwrap(model)
+    layer_of = {weight_name(name): name for name in layers(network)}
+    found = dict(masks)
+    for names in tied(network):
+        sharing = [layer_of[name] for name in names if name in layer_of]
+        mask = next((masks[name] for name in sharing if name in masks), None)
+        found |= {} if mask is None else dict.fromkeys(sharing, mask)
+    return found
 
 
 def dense_state(model: nn.Module) -> dict[str, Tensor]:

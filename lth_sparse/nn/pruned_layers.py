@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
+from lth_sparse.nn import forms
 from lth_sparse.nn.attention import NEVER_CALLED, never_called
 from lth_sparse.nn.given_masks import by_layer, name_inside
 from lth_sparse.nn.masks import left_dense
@@ -90,8 +91,15 @@ def masks_by_module(model: nn.Module, masks: Mapping[str, Tensor]) -> dict[nn.Mo
 
 
 def prunable_layers(model: nn.Module) -> dict[str, nn.Conv2d | nn.Linear | SparseLayer]:
-    """The layers that are sparse, or that `sparsify` would make so if it were given a mask, each by its first name."""
-    left = left_dense(model)
+    """The layers that are sparse, or that `sparsify` would make so if it were given a mask, each by its first name.
+
+    One that shares its weight with anything else, such as an embedding, is none of them.
+    """
+    left = {*left_dense(model)}
+    weights = {f"{name}.weight".removeprefix("."): name for name in forms.layers(model)}
+    for names in forms.tied(model):
+        if not weights.keys() >= {*names}:
+            left |= {weights[name] for name in names if name in weights}
     return {
         name: module
         for name, module in model.named_modules()

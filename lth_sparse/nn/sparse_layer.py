@@ -229,12 +229,20 @@ class SparseLayer(PlannedLayer):
         check_whole(self, "values", self._pattern_fits())
         before = self.pattern.scatter(self.values.detach()) if self._pattern_fits() else None
         self.mask = mask.clone()
-        # Through .data, so that `values` stays the Parameter that optimizers and ties hold.
         if before is None or self.mask.device != before.device:
-            self.values.data = self.values.new_zeros(self.pattern.nnz)
+            put_numbers(self.values, self.values.new_zeros(self.pattern.nnz))
         else:
-            self.values.data = self.pattern.gather(before).clone()
+            put_numbers(self.values, self.pattern.gather(before).clone())
         self.values.grad = None
+
+
+def put_numbers(values: nn.Parameter, numbers: Tensor) -> None:
+    """Let `values` have these, of another size maybe: it stays the Parameter that optimizers and ties hold."""
+    # A loss of before still holds the node that adds up gradients of the size of before, and a dtype that changes is
+    # what lets PyTorch make another.
+    other = torch.float64 if values.dtype == torch.float32 else torch.float32
+    values.data = torch.empty(0, dtype=other, device=values.device)
+    values.data = numbers
 
 
 def check_mask(mask: Tensor, weight: Tensor, name: str = "mask") -> None:
