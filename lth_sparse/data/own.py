@@ -106,7 +106,7 @@ def _pixels(images: Tensor, where: str) -> Tensor:
         images = images[:, None]
     elif images.dim() == 4 and images.shape[3] in (1, 3) and images.shape[1] not in (1, 3):
         images = images.permute(0, 3, 1, 2)
-    if images.dim() != 4 or 0 in images.shape[1:]:
+    if images.dim() != 4 or 0 in images.shape:
         raise InputError(
             f"{where}: images of shape {list(images.shape)}; expected [N, H, W], [N, C, H, W] or [N, H, W, C]"
         )
