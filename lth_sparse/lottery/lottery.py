@@ -17,7 +17,7 @@ from lth_sparse.lottery import proof
 from lth_sparse.lottery.arms import CONTROLS
 from lth_sparse.lottery.criteria import Criterion, criterion_of
 from lth_sparse.lottery.function_trainer import Evaluate, FunctionTrainer, Train
-from lth_sparse.lottery.own_loop import SCOPES
+from lth_sparse.lottery.own_loop import check_scope, fraction
 from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.nn import forms, set_masks
 from lth_sparse.nn.masks import Masks
@@ -215,10 +215,9 @@ def _pruning(rounds: int, rate: float, sparsity: float | None, scope: str) -> Pr
     if isinstance(rounds, bool) or not isinstance(rounds, int) or rounds < 0:
         raise InputError(f"rounds: got {rounds!r}, expected a whole number of at least 0")
     for name, value in (("rate", rate), ("sparsity", sparsity)):
-        if value is not None and not (isinstance(value, int | float) and 0 <= value < 1):
-            raise InputError(f"{name}: got {value!r}, expected a fraction in [0, 1), such as 0.9 for 90 %")
-    if scope not in SCOPES:
-        raise InputError(f"scope: got {scope!r}{nearest(str(scope), SCOPES)}, expected one of {', '.join(SCOPES)}")
+        if value is not None:
+            fraction(value, name)
+    check_scope(scope)
     if sparsity is not None and rounds == 0:
         raise InputError("sparsity: got one to reach, but rounds=0 prunes nothing")
     return PruningConfig(rounds=rounds, prune_rate=rate, sparsity=sparsity, scope=scope)

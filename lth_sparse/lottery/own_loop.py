@@ -58,10 +58,10 @@ def prune(
     network, _ = forms.unwrap(model)
     masks = masks_of(network, layers if by_layer is None else by_layer)
     if sparsity is not None:
-        left = dict.fromkeys(masks, 1 - _fraction(sparsity, "sparsity"))
+        left = dict.fromkeys(masks, 1 - fraction(sparsity, "sparsity"))
     else:
         rates = dict.fromkeys(masks, rate) if by_layer is None else by_layer
-        left = {name: (1 - _fraction(rates[name], "rate")) * density({name: mask}) for name, mask in masks.items()}
+        left = {name: (1 - fraction(rates[name], "rate")) * density({name: mask}) for name, mask in masks.items()}
     return set_masks(model, fewer(network, masks, left, scope, criterion), optimizer, backend=backend)
 
 
@@ -91,8 +91,7 @@ def masks_of(network: nn.Module, layers: Iterable[str] | None) -> Masks:
 def fewer(network: nn.Module, masks: Masks, left: Mapping[str, float], scope: str, criterion: str | Criterion) -> Masks:
     """New masks: by `criterion` the best of the live weights of `masks`, a fraction `left` of all weights of a layer,
     or in all, with scope "global". Layers that share their weight have one mask, and are counted once."""
-    if scope not in SCOPES:
-        raise InputError(f"scope: got {scope!r}{nearest(str(scope), SCOPES)}, expected one of {', '.join(SCOPES)}")
+    check_scope(scope)
     first_of = {name: name for name in masks}
     layer_of = {weight_name(name): name for name in masks}
     for names in forms.tied(network):
@@ -164,7 +163,14 @@ def _check_fits(network: nn.Module, saved: Snapshot) -> None:
             raise InputError(f"saved does not fit the model: {name!r} is {there} in it, and {here} in the model")
 
 
-def _fraction(value: object, name: str) -> float:
+def check_scope(scope: str) -> None:
+    """Raises InputError, with the nearest one, for a scope that there is not."""
+    if scope not in SCOPES:
+        raise InputError(f"scope: got {scope!r}{nearest(str(scope), SCOPES)}, expected one of {', '.join(SCOPES)}")
+
+
+def fraction(value: object, name: str) -> float:
+    """`value` as a fraction in [0, 1); raises InputError, under its name, for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
         raise InputError(f"{name}: got {value!r}, expected a fraction in [0, 1), such as 0.2 for 20 %")
     return float(value)

@@ -23,8 +23,8 @@ class SparseLayer(PlannedLayer):
 
     A state dict may bring another mask. One that is written in place counts from the next forward pass on: with as
     many live weights, the values are those of its live positions, in their order; with another number, and under
-    torch.compile, that pass raises ValueError. What is written through `mask.data`, PyTorch counts nowhere, and it
-    is not seen.
+    torch.compile, that pass raises ValueError. What is written through `mask.data`, PyTorch counts nowhere: some
+    backends see it and some do not, so do not write there.
 
     A state dict that brings a mask without values, under strict=False, keeps the values of the weights that were
     live and stay so; those newly live are 0.

@@ -197,14 +197,12 @@ def put_into(model: nn.Module, masks: Masks, weights: Mapping[str, Tensor]) -> t
 def _masks_of_ties(network: nn.Module, masks: Masks, ties: list[list[str]], differ: str) -> Masks:
     """A mask for each layer of a tied weight. `differ`: the sentence, with two gaps, for layers whose masks do."""
     layer_of = {weight_name(layer): layer for layer in forms.layers(network)}
-    found = dict(masks)
     for names in ties:
         masked = [layer_of[name] for name in names if layer_of.get(name) in masks]
         for layer in masked:
             if not torch.equal(masks[layer].cpu(), masks[masked[0]].cpu()):
                 raise InputError(differ.format(masked[0], layer))
-        found |= {layer_of[name]: masks[masked[0]] for name in names if masked and name in layer_of}
-    return found
+    return forms.shared_by_ties(network, masks)
 
 
 def _state_for(network: nn.Module, masks: Masks, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
