@@ -48,7 +48,7 @@ def test_training_step(benchmark: BenchmarkFixture, suite: Suite, place: Place, 
 @pytest.mark.parametrize("network", NETWORKS, ids=str)
 def test_memory(benchmark: BenchmarkFixture, suite: Suite, network: Network) -> None:
     def both() -> dict[str, dict[str, float]]:
-        return {backend: worker.call("memory", network.name, backend) for backend in ("dense", "cpp")}
+        return {backend: worker.call("memory", str(network), backend) for backend in ("dense", "cpp")}
 
     peaks = benchmark.pedantic(both)
-    suite.add(memory(f"{network.name}, memory", DENSE_SPARSITY, peaks, SMALLER_MEMORY))
+    suite.add(memory(f"{network}, memory", DENSE_SPARSITY, peaks, SMALLER_MEMORY))

@@ -63,7 +63,7 @@ def main() -> None:
         timed = layers.measure(layer, layers.CPU, tuple(layer.goals), selection.backends(layers.CPU))
         found = dataclasses.asdict(layers.findings(timed, ceilings.measure(layers.CPU)))
     else:
-        (network,) = [network for network in NETWORKS if network.name == name]
+        (network,) = [network for network in NETWORKS if str(network) == name]
         found = peak_memory(network, *rest)
     print(json.dumps(found))
 

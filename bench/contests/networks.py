@@ -66,7 +66,7 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
         for backend, at, layout in ours:
             if at == sparsity:
                 error = errors[name_of(backend, at, layout), at] = _error(network, backend, at, layout, exact)
-                assert error < bound, f"{network.name}, {backend} at {at:.0%}: relative error {error:.2g}"
+                assert error < bound, f"{network}, {backend} at {at:.0%}: relative error {error:.2g}"
     found = {
         _dense(DENSE_SPARSITY, layout): steps.step(network, "dense", DENSE_SPARSITY, layout, device)
         for layout in LAYOUTS
@@ -75,7 +75,7 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
         found |= {_dense(0.0, layout): steps.step(network, "dense", 0.0, layout, device) for layout in LAYOUTS}
     found |= {name_of(*choice): steps.step(network, *choice, device) for choice in ours}
     layers = {sparsity: _layers(network, sparsity) for sparsity in sparsities}
-    times = Contest(network.name, found, stopwatch.of(device)).run(network.seconds)
+    times = Contest(str(network), found, stopwatch.of(device)).run(network.seconds)
     return Timed(network, device, times, errors, layers)
 
 
@@ -90,7 +90,7 @@ def findings(timed: Timed, ceilings: Ceilings) -> Findings:
         for (backend, layout), side in shown.items():
             operations.append(
                 operation(
-                    (str(timed.device), timed.network.name, sparsity, "step"),
+                    (str(timed.device), str(timed.network), sparsity, "step"),
                     (backend, layout),
                     timed.times.of(side),
                     timed.times.of(against),

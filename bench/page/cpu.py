@@ -68,7 +68,7 @@ def _kind(case: str) -> str:
 
 def of_layers(found: dict[str, Any]) -> list[Row]:
     """The rows that compare a layer with dense PyTorch."""
-    networks = {network.name for network in NETWORKS}
+    networks = {str(network) for network in NETWORKS}
     return [row for row in found["rows"] if " at " in row["ours"] and row["case"] not in networks]
 
 
@@ -188,7 +188,7 @@ def _errors(found: dict[str, Any]) -> list[str]:
 
 def of_networks(found: dict[str, Any]) -> list[Row]:
     """The rows of whole training steps."""
-    networks = {network.name for network in NETWORKS}
+    networks = {str(network) for network in NETWORKS}
     return [row for row in found["rows"] if row["case"] in networks]
 
 
@@ -203,7 +203,7 @@ def steps_table(found: dict[str, Any], spread: bool = False) -> list[str]:
             here = [row for row in rows if (row["case"], row["sparsity"]) == (name, sparsity)]
             line.append("; ".join(f"{cell(row, spread)} {backend(row)}" for row in here))
         lines.append(line)
-    titles = ["training step, batch 128, against masked dense in its better format"]
+    titles = ["training step, of batch 128 where not said, against masked dense in its better format"]
     titles += [words.percent(each) for each in sparsities]
     return words.table(titles, lines)
 

@@ -71,9 +71,9 @@ def networks() -> list[Any]:
     found = list(_skipped(3))
     for device in _devices():
         for network in NETWORKS:
-            place = Place(device, network)
+            place, full = Place(device, network), [pytest.mark.full] if network.full else []
             for sparsity in network.goals:
-                found += [_case(place, sparsity, None, side) for side in ("dense", *backends(device))]
+                found += [_case(place, sparsity, None, side, *full) for side in ("dense", *backends(device))]
             for sparsity in network.low:
                 found += [_case(place, sparsity, None, side, pytest.mark.full) for side in ("dense", "auto")]
     return found
@@ -92,7 +92,7 @@ def _devices() -> list[torch.device]:
 def _case(place: Place, sparsity: float, operation: str | None, side: str, *marks: Any) -> Any:
     """Its name, by which -k selects: device, layer, percent, operation, side."""
     device = place.device.type.replace("cuda", "gpu")
-    words = [device, place.case.name, f"{100 * sparsity:.0f}", *([operation] if operation else []), side]
+    words = [device, str(place.case), f"{100 * sparsity:.0f}", *([operation] if operation else []), side]
     marks = (*marks, MARKERS[place.device.type])
     given = (place, sparsity, *([operation] if operation else []), side)
     return pytest.param(*given, marks=marks, id="-".join(words).replace(" ", "-"))
