@@ -10,6 +10,7 @@
 
 #include <cmath>
 #include <functional>
+#include <limits>
 #include <optional>
 #include <tuple>
 #include <vector>
@@ -73,16 +74,26 @@ Tensor empty_bytes(const Images& x) {
                                               : torch::headeronly::MemoryFormat::Contiguous);
 }
 
+/// ReLU is 0 and none.
+Clamp clamp(const std::optional<double>& least, const std::optional<double>& greatest) {
+  constexpr float kInfinity = std::numeric_limits<float>::infinity(), kNaN = std::numeric_limits<float>::quiet_NaN();
+  const auto or_else = [](const std::optional<double>& bound, float none) { return bound ? static_cast<float>(*bound) : none; };
+  STD_TORCH_CHECK(or_else(least, -kInfinity) <= or_else(greatest, kInfinity), "least: expected none, or at most greatest");
+  return {or_else(least, -kInfinity), or_else(greatest, kInfinity), or_else(least, kNaN), or_else(greatest, kNaN)};
+}
+
 const Activations& kernels() { return *instruction_set().activations(); }
 
 /// (output, mean, inverse deviation, taken); taken is empty without a pool.
-std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu(
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm(
     const Tensor& x, const std::optional<Tensor>& residual, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& bias, const std::optional<Tensor>& running_mean, const std::optional<Tensor>& running_var,
-    bool of_batch, double momentum, double epsilon, bool pool) {
+    bool of_batch, double momentum, double epsilon, const std::optional<double>& least, const std::optional<double>& greatest,
+    bool pool) {
   const Images in = images_of(x, "input");
   if (residual.has_value()) check_like(*residual, "residual", ScalarType::Float, in);
   STD_TORCH_CHECK(!pool || !residual.has_value(), "residual: expected none with a pool");
+  STD_TORCH_CHECK(!pool || (least == 0.0 && !greatest.has_value()), "least, greatest: expected 0 and none, as ReLU, with a pool");
   STD_TORCH_CHECK(running_mean.has_value() == running_var.has_value(), "running_var: expected where there is a running_mean");
   STD_TORCH_CHECK(of_batch || running_mean.has_value(), "running_mean: expected one in evaluation mode");
   STD_TORCH_CHECK(!of_batch || in.count * in.pixels() > 1, "input: expected more than 1 value per channel when training");
@@ -95,6 +106,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu(
   a.images = as_computed(in);
   a.x = x.const_data_ptr<float>();
   a.residual = residual.has_value() ? residual->const_data_ptr<float>() : nullptr;
+  a.clamp = clamp(least, greatest);
   a.norm = {vector_data(weight, "weight", channels), vector_data(bias, "bias", channels), mean.mutable_data_ptr<float>(),
             inverse.mutable_data_ptr<float>(), of_batch};
   if (of_batch) {
@@ -112,15 +124,17 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu(
   a.epsilon = epsilon;
   a.out = output.mutable_data_ptr<float>();
   a.taken = pool ? taken.mutable_data_ptr<uint8_t>() : nullptr;
-  kernels().batch_norm_relu(a, in_fixed_shares);
+  kernels().batch_norm(a, in_fixed_shares);
   return {output, mean, inverse, taken};
 }
 
-/// The gradients of (x, weight, bias, residual). `out`: where a residual was added, whose gradient is else empty.
-std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward(
+/// The gradients of (x, weight, bias, residual). `out`: where a residual was added and the sum clamped; else the residual's
+/// gradient is empty here, and grad_out if there is a residual.
+std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_backward(
     const Tensor& grad_out, const Tensor& x, const std::optional<Tensor>& out, const std::optional<Tensor>& weight,
     const std::optional<Tensor>& bias, const Tensor& mean, const Tensor& inverse_deviation,
-    const std::optional<Tensor>& taken, bool of_batch) {
+    const std::optional<Tensor>& taken, bool of_batch, const std::optional<double>& least,
+    const std::optional<double>& greatest) {
   const Images in = images_of(x, "input");
   const int64_t channels = in.channels;
   const Images after = taken.has_value() ? pooled(in) : in;
@@ -138,13 +152,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> batch_norm_relu_backward(
   a.out = out.has_value() ? out->const_data_ptr<float>() : nullptr;
   a.grad_out = grad_out.const_data_ptr<float>();
   a.taken = taken.has_value() ? taken->const_data_ptr<uint8_t>() : nullptr;
+  a.clamp = clamp(least, greatest);
   a.norm = {vector_data(weight, "weight", channels), vector_data(bias, "bias", channels), mean.mutable_data_ptr<float>(),
             inverse_deviation.mutable_data_ptr<float>(), of_batch};
   a.grad_x = grad_x.mutable_data_ptr<float>();
   a.grad_residual = out.has_value() ? grad_residual.mutable_data_ptr<float>() : nullptr;
   a.grad_weight = grad_weight.mutable_data_ptr<float>();
   a.grad_bias = grad_bias.mutable_data_ptr<float>();
-  kernels().batch_norm_relu_backward(a, in_fixed_shares);
+  kernels().batch_norm_backward(a, in_fixed_shares);
   return {grad_x, grad_weight, grad_bias, grad_residual};
 }
 
@@ -175,18 +190,19 @@ Tensor relu_max_pool_backward(const Tensor& grad_out, const Tensor& taken, const
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {
   library.def(
-      "batch_norm_relu(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, "
-      "Tensor(b!)? running_var, bool of_batch, float momentum, float epsilon, bool pool) -> (Tensor, Tensor, Tensor, Tensor)");
+      "batch_norm(Tensor x, Tensor? residual, Tensor? weight, Tensor? bias, Tensor(a!)? running_mean, "
+      "Tensor(b!)? running_var, bool of_batch, float momentum, float epsilon, float? least, float? greatest, bool pool) -> "
+      "(Tensor, Tensor, Tensor, Tensor)");
   library.def(
-      "batch_norm_relu_backward(Tensor grad_out, Tensor x, Tensor? out, Tensor? weight, Tensor? bias, Tensor mean, "
-      "Tensor inverse_deviation, Tensor? taken, bool of_batch) -> (Tensor, Tensor, Tensor, Tensor)");
+      "batch_norm_backward(Tensor grad_out, Tensor x, Tensor? out, Tensor? weight, Tensor? bias, Tensor mean, "
+      "Tensor inverse_deviation, Tensor? taken, bool of_batch, float? least, float? greatest) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("relu_max_pool(Tensor x) -> (Tensor, Tensor)");
   library.def("relu_max_pool_backward(Tensor grad_out, Tensor taken, int[] input_shape, bool channels_last) -> Tensor");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CPU, library) {
-  library.impl("batch_norm_relu", TORCH_BOX(&batch_norm_relu));
-  library.impl("batch_norm_relu_backward", TORCH_BOX(&batch_norm_relu_backward));
+  library.impl("batch_norm", TORCH_BOX(&batch_norm));
+  library.impl("batch_norm_backward", TORCH_BOX(&batch_norm_backward));
   library.impl("relu_max_pool", TORCH_BOX(&relu_max_pool));
   library.impl("relu_max_pool_backward", TORCH_BOX(&relu_max_pool_backward));
 }

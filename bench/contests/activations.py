@@ -29,7 +29,7 @@ class _Module(nn.Module):
         for parameter in self.norm.parameters():
             parameter.data.copy_(torch.rand(parameter.shape, generator=generator) + 0.5)
         # In place, which PyTorch is faster by.
-        self.relu = nn.ReLU(inplace=case.norm)
+        self.clamp = getattr(nn, case.clamp)(inplace=case.norm) if case.clamp else nn.Identity()
         self.pool: nn.Module = nn.MaxPool2d(2) if case.pools else nn.Identity()
         self.adds = case.adds
 
@@ -37,7 +37,7 @@ class _Module(nn.Module):
         out = self.norm(images[0])
         if self.adds:
             out += images[1]
-        pooled: Tensor = self.pool(self.relu(out))
+        pooled: Tensor = self.pool(self.clamp(out))
         return pooled
 
 

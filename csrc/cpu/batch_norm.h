@@ -9,7 +9,7 @@
 namespace lth_sparse {
 
 /// Two sums over a channel: in the forward pass of x and x^2, in the backward pass of dz and dz (x - mean), where dz is the
-/// gradient that passes the ReLU.
+/// gradient that passes the clamp.
 struct ChannelSums {
   double first = 0, second = 0;
 };

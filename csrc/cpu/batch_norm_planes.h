@@ -1,4 +1,4 @@
-// BatchNorm (+ residual) + ReLU (+ max-pool) where each channel is a plane, for any vector type.
+// BatchNorm (+ residual) (+ clamp) (+ max-pool) where each channel is a plane, for any vector type.
 //
 // Include like engine.h. A task has a few channels of all images, for which it makes the sums, and then what follows from
 // them, going back over the images with what the caches still hold.
@@ -103,12 +103,13 @@ class BatchNormPlanes {
   static void normalise(const BatchNormForward a, int64_t begin, int64_t end) {
     const Images& images = a.images;
     const bool streamed = worth_streaming<V>(a.out, images.pixels(), images.count * images.image_step());
+    const Clamping<V> clamping(a.clamp);
     each_plane(images, begin, end, [&](int64_t plane, int64_t c) {
       const Vectors constants(affine(a.norm, c));
       each_vector<V>(images.pixels(), [&](int64_t at, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
         V z = constants.z(load<V>(a.x + plane + at, lanes));
         if constexpr (Residual) z = z + load<V>(a.residual + plane + at, lanes);
-        store(a.out + plane + at, z.rectified(), lanes, streamed);
+        store(a.out + plane + at, clamping.of(z), lanes, streamed);
       });
     });
   }
@@ -125,7 +126,7 @@ class BatchNormPlanes {
     });
   }
 
-  /// body(dz, x, offset, lanes) for each vector of a plane; dz is the gradient that passes the ReLU.
+  /// body(dz, x, offset, lanes) for each vector of a plane; dz is the gradient that passes the clamp.
   template <Kind kind, class Body>
   LTH_SPARSE_INLINE static void each_gradient(const BatchNormBackward& a, const Vectors& constants, int64_t plane,
                                               const Body& body) {
@@ -137,12 +138,13 @@ class BatchNormPlanes {
                                    body(dz, load<V>(a.x + plane + at, lanes), plane + at, lanes);
                                  });
     } else {
+      const Clamping<V> clamping(a.clamp);
       each_vector<V>(images.pixels(), [&](int64_t at, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
         const V x = load<V>(a.x + plane + at, lanes), dy = load<V>(a.grad_out + plane + at, lanes);
         V z;
         if constexpr (kind == Kind::kResidual) z = load<V>(a.out + plane + at, lanes);
         else z = constants.z(x);
-        body(dy.where_passes(z, V::zero()), x, plane + at, lanes);
+        body(clamping.passing(dy, z), x, plane + at, lanes);
       });
     }
   }

@@ -1,4 +1,4 @@
-// BatchNorm (+ residual) + ReLU (+ max-pool) where the channels of a pixel lie together, for any vector type.
+// BatchNorm (+ residual) (+ clamp) (+ max-pool) where the channels of a pixel lie together, for any vector type.
 //
 // Include like engine.h. Two passes over x: sums of its channels, then what follows from them. The second begins where the
 // first ended, with what the caches still hold, in parts that are read upwards: the prefetcher does not follow downwards (1.2
@@ -183,22 +183,23 @@ class BatchNormRows {
 
   template <bool Residual>
   static void normalise(const BatchNormForward& a, const Constants& constants, const Parallel& parallel) {
+    const Clamping<V> clamping(a.clamp);
     const int64_t channels = a.images.channels, rows = a.images.count * a.images.pixels();
     const bool streamed = worth_streaming<V>(a.out, channels, rows * channels);
     back_over(Parts(rows, channels), parallel, [&](int64_t begin, int64_t end) {
-      normalise_rows<Residual>(channels, begin, end, a.x, a.residual, constants, a.out, streamed);
+      normalise_rows<Residual>(channels, begin, end, a.x, a.residual, constants, clamping, a.out, streamed);
     });
   }
 
   template <bool Residual>
   static void normalise_rows(int64_t channels, int64_t begin, int64_t end, const float* x, const float* residual,
-                             Constants constants, float* out, bool streamed) {
+                             Constants constants, const Clamping<V> clamping, float* out, bool streamed) {
     for (int64_t row = begin; row < end; ++row)
       each_vector<V>(channels, [&](int64_t c, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
         const int64_t at = row * channels + c;
         V z = constants.z(load<V>(x + at, lanes), c);
         if constexpr (Residual) z = z + load<V>(residual + at, lanes);
-        store(out + at, z.rectified(), lanes, streamed);
+        store(out + at, clamping.of(z), lanes, streamed);
       });
   }
 
@@ -237,6 +238,7 @@ class BatchNormRows {
   static void add_gradients(const BatchNormBackward a, const Constants constants, int64_t begin, int64_t end,
                             double* first, double* second) {
     const int64_t channels = a.images.channels;
+    const Clamping<V> clamping(a.clamp);
     each_vectors(channels, [&](int64_t first_channel, auto lanes, auto vectors) LTH_SPARSE_INLINE_LAMBDA {
       constexpr int kVectors = decltype(vectors)::value;
       V sums[kVectors], products[kVectors];
@@ -245,7 +247,7 @@ class BatchNormRows {
         for (int k = 0; k < kVectors; ++k) {
           const int64_t c = first_channel + k * V::width, at = row * channels + c;
           const V x = load<V>(a.x + at, lanes);
-          const V dz = passing<Residual>(a, constants, x, at, c, lanes);
+          const V dz = passing<Residual>(a, constants, clamping, x, at, c, lanes);
           if constexpr (Residual) store(a.grad_residual + at, dz, lanes, false);
           sums[k] = sums[k] + dz;
           products[k] = products[k].plus_product(dz, x - constants.mean(c));
@@ -257,14 +259,14 @@ class BatchNormRows {
     });
   }
 
-  /// The gradient that passes the ReLU.
+  /// The gradient that passes the clamp.
   template <bool Residual, class Lanes>
-  LTH_SPARSE_INLINE static V passing(const BatchNormBackward& a, const Constants& constants, V x, int64_t at, int64_t c,
-                                     Lanes lanes) {
+  LTH_SPARSE_INLINE static V passing(const BatchNormBackward& a, const Constants& constants, const Clamping<V>& clamping, V x,
+                                     int64_t at, int64_t c, Lanes lanes) {
     V z;
     if constexpr (Residual) z = load<V>(a.out + at, lanes);
     else z = constants.z(x, c);
-    return load<V>(a.grad_out + at, lanes).where_passes(z, V::zero());
+    return clamping.passing(load<V>(a.grad_out + at, lanes), z);
   }
 
   template <bool Residual>
@@ -281,13 +283,14 @@ class BatchNormRows {
   static void differentiate_rows(const BatchNormBackward a, const Constants constants, const Terms terms, int64_t begin,
                                  int64_t end, bool streamed) {
     const int64_t channels = a.images.channels;
+    const Clamping<V> clamping(a.clamp);
     for (int64_t row = begin; row < end; ++row)
       each_vector<V>(channels, [&](int64_t c, auto lanes) LTH_SPARSE_INLINE_LAMBDA {
         const int64_t at = row * channels + c;
         const V x = load<V>(a.x + at, lanes);
         V dz;
         if constexpr (Residual) dz = load<V>(a.grad_residual + at, lanes);
-        else dz = passing<false>(a, constants, x, at, c, lanes);
+        else dz = passing<false>(a, constants, clamping, x, at, c, lanes);
         store(a.grad_x + at, terms.grad_x(dz, x, constants.mean(c), c), lanes, streamed);
       });
   }

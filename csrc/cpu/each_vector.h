@@ -39,6 +39,18 @@ LTH_SPARSE_INLINE void store_bytes(uint8_t* to, V value, int lanes) {
   for (int k = 0; k < lanes; ++k) to[k] = bytes[k];
 }
 
+/// A Clamp in vectors.
+template <class V>
+struct Clamping {
+  explicit Clamping(const Clamp& of)
+      : least(V::broadcast(of.least)), greatest(V::broadcast(of.greatest)), blocked_to(V::broadcast(of.blocked_to)),
+        blocked_from(V::broadcast(of.blocked_from)) {}
+  V least, greatest, blocked_to, blocked_from;
+  LTH_SPARSE_INLINE V of(V z) const { return z.clamped(least, greatest); }
+  /// What passes of a gradient, where z went in; or where it came out.
+  LTH_SPARSE_INLINE V passing(V gradient, V z) const { return gradient.where_between(z, blocked_to, blocked_from); }
+};
+
 /// Calls body(first element, lanes) for each vector of `count` elements.
 template <class V, class Body>
 LTH_SPARSE_INLINE void each_vector(int64_t count, const Body& body) {

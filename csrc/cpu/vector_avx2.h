@@ -44,6 +44,15 @@ struct Float8 {
   LTH_SPARSE_INLINE Float8 where_passes(Float8 z, Float8 otherwise) const {
     return {_mm256_blendv_ps(otherwise.lanes, lanes, _mm256_cmp_ps(z.lanes, _mm256_setzero_ps(), _CMP_NLE_UQ))};
   }
+  /// `least` where this is less, `greatest` where it is more; NaN stays.
+  LTH_SPARSE_INLINE Float8 clamped(Float8 least, Float8 greatest) const {
+    return {_mm256_min_ps(greatest.lanes, _mm256_max_ps(least.lanes, lanes))};
+  }
+  /// This but where z <= low or z >= high, and 0 there. What is compared with NaN is neither.
+  LTH_SPARSE_INLINE Float8 where_between(Float8 z, Float8 low, Float8 high) const {
+    const __m256 above = _mm256_cmp_ps(z.lanes, low.lanes, _CMP_NLE_UQ), below = _mm256_cmp_ps(z.lanes, high.lanes, _CMP_NGE_UQ);
+    return {_mm256_and_ps(_mm256_and_ps(above, below), lanes)};
+  }
   /// This where a == b, 0 elsewhere.
   LTH_SPARSE_INLINE Float8 where_equal(Float8 a, Float8 b) const {
     return {_mm256_and_ps(_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};

@@ -40,6 +40,15 @@ struct Float16 {
   LTH_SPARSE_INLINE Float16 where_passes(Float16 z, Float16 otherwise) const {
     return {_mm512_mask_mov_ps(otherwise.lanes, _mm512_cmp_ps_mask(z.lanes, _mm512_setzero_ps(), _CMP_NLE_UQ), lanes)};
   }
+  /// `least` where this is less, `greatest` where it is more; NaN stays.
+  LTH_SPARSE_INLINE Float16 clamped(Float16 least, Float16 greatest) const {
+    return {_mm512_min_ps(greatest.lanes, _mm512_max_ps(least.lanes, lanes))};
+  }
+  /// This but where z <= low or z >= high, and 0 there. What is compared with NaN is neither.
+  LTH_SPARSE_INLINE Float16 where_between(Float16 z, Float16 low, Float16 high) const {
+    const __mmask16 above = _mm512_cmp_ps_mask(z.lanes, low.lanes, _CMP_NLE_UQ);
+    return {_mm512_maskz_mov_ps(_mm512_mask_cmp_ps_mask(above, z.lanes, high.lanes, _CMP_NGE_UQ), lanes)};
+  }
   /// This where a == b, 0 elsewhere.
   LTH_SPARSE_INLINE Float16 where_equal(Float16 a, Float16 b) const {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};

@@ -74,6 +74,22 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = z.lanes[k] <= 0 ? otherwise.lanes[k] : lanes[k];
     return result;
   }
+  /// `least` where this is less, `greatest` where it is more; NaN stays.
+  LTH_SPARSE_INLINE Array clamped(Array least, Array greatest) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) {
+      const T raised = lanes[k] < least.lanes[k] ? least.lanes[k] : lanes[k];
+      result.lanes[k] = raised > greatest.lanes[k] ? greatest.lanes[k] : raised;
+    }
+    return result;
+  }
+  /// This but where z <= low or z >= high, and 0 there. What is compared with NaN is neither.
+  LTH_SPARSE_INLINE Array where_between(Array z, Array low, Array high) const {
+    Array result;
+    for (int k = 0; k < Width; ++k)
+      result.lanes[k] = z.lanes[k] <= low.lanes[k] || z.lanes[k] >= high.lanes[k] ? T(0) : lanes[k];
+    return result;
+  }
   /// This where a == b, 0 elsewhere.
   LTH_SPARSE_INLINE Array where_equal(Array a, Array b) const {
     Array result;

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import fx, nn
 
+from lth_sparse.nn import clamps
+from lth_sparse.nn.clamps import RELU, RELU6, Bounds
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
 from lth_sparse.nn.unfinished import is_two_by_two
 
@@ -73,13 +75,22 @@ def only_user(node: fx.Node) -> fx.Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
+def bounds_of(node: fx.Node, root: nn.Module) -> Bounds | None:
+    """What a node of `root`'s graph clamps its input to, as ReLU and ReLU6 do; None where it is another step."""
+    if node.op == "call_function":
+        clamp = clamps.of_call(node.target, *node.args[1:], **node.kwargs)
+        return clamp[0] if clamp else None
+    if node.op == "call_method":
+        return RELU if node.target in ("relu", "relu_") else None
+    module = module_of(node, root)
+    if type(module) is nn.Hardtanh:
+        return float(module.min_val), float(module.max_val)
+    return RELU if type(module) in RELUS else RELU6 if type(module) is nn.ReLU6 else None
+
+
 def is_relu(node: fx.Node, root: nn.Module) -> bool:
     """Whether a node of `root`'s graph is ReLU, in any of PyTorch's ways to write it."""
-    if node.op == "call_function":
-        return node.target in (F.relu, torch.relu, torch.relu_)
-    if node.op == "call_method":
-        return node.target in ("relu", "relu_")
-    return type(module_of(node, root)) in RELUS
+    return bounds_of(node, root) == RELU
 
 
 def is_pool(node: fx.Node, root: nn.Module) -> bool:

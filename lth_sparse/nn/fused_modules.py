@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.modules.module import _has_any_global_hook
 
+from lth_sparse.nn.clamps import RELU
 from lth_sparse.nn.fused_operators import takes
 from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.unfinished import Normalization, Unfinished
@@ -21,7 +22,7 @@ def hooked(module: nn.Module) -> bool:
 
 
 class _Fused(nn.Module):
-    """What both have: `followers`, the modules that come next, and which of them are expected."""
+    """What both have: `followers`, the modules that come next, and what is expected of them."""
 
     followers: tuple[nn.Module, ...]
     pools: bool
@@ -31,15 +32,16 @@ class _Fused(nn.Module):
 
 
 class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
-    """nn.BatchNorm2d before a ReLU, maybe with an addition before that or a max-pool after it.
+    """nn.BatchNorm2d, maybe before an addition, a ReLU or another clamp, or both; or before a ReLU and a max-pool.
 
     What the operators do not take is nn.BatchNorm2d's. Made by `lth_sparse.fuse`, of an nn.BatchNorm2d.
     """
 
     adds: bool
+    clamps: bool
 
     def forward(self, x: Tensor) -> Any:
-        """x [N, C, H, W]; the same shape, not yet computed where the operators will compute it."""
+        """x [N, C, H, W]; the same shape, not yet computed where what follows will be computed with it."""
         if torch.compiler.is_compiling():
             return super().forward(x)
         if isinstance(x, fx.Proxy):
@@ -52,7 +54,10 @@ class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        return Unfinished(x, Normalization(self, of_batch, momentum), adds=self.adds, pools=self.pools)
+        normalization = Normalization(self, of_batch, momentum)
+        if not self.adds and not self.clamps:
+            return normalization.apply(x)
+        return Unfinished(x, normalization, adds=self.adds, clamps=self.clamps, pools=self.pools)
 
     def _is_taken(self, x: Tensor, of_batch: bool) -> bool:
         tensors = (self.weight, self.bias, self.running_mean, self.running_var)
@@ -82,4 +87,4 @@ class FusedReLU(_Fused, nn.ReLU):
             return as_leaf(self, x)
         if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or self._is_watched():
             return super().forward(x)
-        return Unfinished(x, None, rectified=True, pools=True)
+        return Unfinished(x, None, bounds=RELU, pools=True)

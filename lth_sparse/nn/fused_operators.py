@@ -1,4 +1,4 @@
-"""BatchNorm (+ residual) + ReLU (+ 2x2 max-pool) and ReLU + 2x2 max-pool, each as one operator with its autograd.
+"""BatchNorm (+ residual) (+ clamp) (+ 2x2 max-pool) and ReLU + 2x2 max-pool, each as one operator with its autograd.
 
 The kernels are csrc/activation_ops.cpp's; images are float32 [N, C, H, W] on the CPU, contiguous or channels_last.
 """
@@ -13,6 +13,7 @@ from torch.autograd import Function, forward_ad
 
 from lth_sparse.backends import cpu_operators
 from lth_sparse.backends.base import memory_format
+from lth_sparse.nn.clamps import UNBOUNDED, Bounds
 from lth_sparse.system.differentiation import only_once
 
 _NO_SECOND = "fused layers have no second derivative: differentiate twice a model that lth_sparse.fuse did not fuse"
@@ -41,7 +42,7 @@ def takes(x: Tensor) -> bool:
     )
 
 
-def batch_norm_relu(
+def batch_norm(
     x: Tensor,
     residual: Tensor | None,
     weight: Tensor | None,
@@ -50,15 +51,16 @@ def batch_norm_relu(
     of_batch: bool,
     momentum: float,
     epsilon: float,
+    bounds: Bounds,
     pool: bool,
 ) -> Tensor:
-    """relu(batch_norm(x) + residual), max-pooled 2x2 if `pool`, which goes without a residual.
+    """batch_norm(x) + residual clamped to `bounds`, max-pooled 2x2 if `pool`, which goes with ReLU and no residual.
 
     weight, bias, running mean and variance: [C] or None, as torch.nn.functional.batch_norm takes them. of_batch: by the
     batch's statistics, which the running ones, if any, then move towards by `momentum`. Returns x's memory format.
     """
-    arguments = (x, weight, bias, residual, *running, of_batch, momentum, epsilon, pool)
-    output: Tensor = _BatchNormReLU.apply(*arguments) if torch.is_grad_enabled() else _batch_norm_relu(*arguments)[0]
+    arguments = (x, weight, bias, residual, *running, of_batch, momentum, epsilon, *bounds, pool)
+    output: Tensor = _BatchNorm.apply(*arguments) if torch.is_grad_enabled() else _batch_norm(*arguments)[0]
     return output
 
 
@@ -75,7 +77,7 @@ def _operators() -> Any:
     return torch.ops.lth_sparse_cpu
 
 
-def _batch_norm_relu(
+def _batch_norm(
     x: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
@@ -85,20 +87,21 @@ def _batch_norm_relu(
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """(output, mean, inverse deviation, which pixels the pool took)."""
-    found: tuple[Tensor, Tensor, Tensor, Tensor] = _operators().batch_norm_relu(
+    found: tuple[Tensor, Tensor, Tensor, Tensor] = _operators().batch_norm(
         x, residual, weight, bias, running_mean, running_var, *rest
     )
     return found
 
 
-class _BatchNormReLU(Function):
+class _BatchNorm(Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> Tensor:
-        x, weight, bias, residual, _, _, of_batch, _, _, pool = arguments
-        output, mean, inverse_deviation, taken = _batch_norm_relu(*arguments)
-        kept = output if residual is not None else None
+        x, weight, bias, residual, _, _, of_batch, _, _, *bounds, pool = arguments
+        output, mean, inverse_deviation, taken = _batch_norm(*arguments)
+        ctx.passes_on = residual is not None and tuple(bounds) == UNBOUNDED
+        kept = output if residual is not None and not ctx.passes_on else None
         ctx.save_for_backward(x, kept, weight, bias, mean, inverse_deviation, taken if pool else None)
-        ctx.of_batch = of_batch
+        ctx.rest = (of_batch, *bounds)
         return output
 
     @staticmethod
@@ -106,14 +109,16 @@ class _BatchNormReLU(Function):
         x, *saved = ctx.saved_tensors
         gradients = only_once(
             _NO_SECOND,
-            _operators().batch_norm_relu_backward,
+            _operators().batch_norm_backward,
             grad_out.contiguous(memory_format=memory_format(x)),
             x,
             *saved,
-            ctx.of_batch,
+            *ctx.rest,
         )
+        if ctx.passes_on:
+            gradients = (*gradients[:-1], grad_out)
         wanted = [g if needed else None for g, needed in zip(gradients, ctx.needs_input_grad, strict=False)]
-        return (*wanted, None, None, None, None, None, None)
+        return (*wanted, *(None,) * 8)
 
 
 class _ReLUMaxPool(Function):

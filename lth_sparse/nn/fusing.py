@@ -10,15 +10,16 @@ from dataclasses import dataclass
 import torch
 from torch import fx, nn
 
+from lth_sparse.nn.clamps import RELU
 from lth_sparse.nn.following import (
     ADDITIONS,
     NORMS,
     RELUS,
     CannotFollowError,
+    bounds_of,
     follow,
     holds,
     is_pool,
-    is_relu,
     module_of,
     only_user,
 )
@@ -31,12 +32,13 @@ _MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Let BatchNorm2d (+ addition) + ReLU (+ 2x2 max-pool) and ReLU + 2x2 max-pool run as one operator each, in place.
+    """Let BatchNorm2d with what follows it, and ReLU with a 2x2 max-pool, run as one operator each, in place.
 
-    They are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not;
-    everything else, and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay
-    as they are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what cannot be
-    followed, and a line on standard error names each. There is no second derivative.
+    What may follow a BatchNorm2d is an addition, ReLU, ReLU6 or Hardtanh, or both, or ReLU and a 2x2 max-pool. They
+    are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not; everything
+    else, and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay as they
+    are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what cannot be followed, and
+    a line on standard error names each. There is no second derivative.
 
     Returns `model`. It can be fused again after a change.
     """
@@ -68,12 +70,13 @@ class _Chain:
 
     followers: tuple[nn.Module, ...]
     adds: bool
+    clamps: bool
     pools: bool
     alone: bool
 
     @property
-    def kind(self) -> tuple[bool, bool]:
-        return self.adds, self.pools
+    def kind(self) -> tuple[bool, bool, bool]:
+        return self.adds, self.clamps, self.pools
 
 
 def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], alone: bool) -> None:
@@ -81,7 +84,7 @@ def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], 
     # for nn.Module takes a module for a part of this one.
     if isinstance(start, nn.BatchNorm2d):
         start.__class__ = FusedBatchNorm2d
-        start.__dict__.update(adds=chain.adds)
+        start.__dict__.update(adds=chain.adds, clamps=chain.clamps)
     else:
         start.__class__ = FusedReLU
         start.__dict__.update(alone=alone)
@@ -116,21 +119,21 @@ def _starts(graph: fx.Graph, root: nn.Module) -> Iterator[tuple[fx.Node, nn.Modu
 def _chain(start: fx.Node, root: nn.Module) -> _Chain | None:
     """What can be computed together with the module that `start` calls; None where nothing can."""
     norm = type(module_of(start, root)) in NORMS
-    relu: fx.Node | None = only_user(start) if norm else start
-    adds = norm and relu is not None and _adds_to(start, relu, root)
-    if adds and relu is not None:
-        relu = only_user(relu)
-    if relu is None or not is_relu(relu, root):
-        return None
-    pool = None if adds else only_user(relu)
+    clamp: fx.Node | None = only_user(start) if norm else start
+    adds = norm and clamp is not None and _adds_to(start, clamp, root)
+    if adds and clamp is not None:
+        clamp = only_user(clamp)
+    bounds = bounds_of(clamp, root) if clamp is not None else None
+    pool = only_user(clamp) if clamp is not None and bounds == RELU and not adds else None
     pools = pool is not None and is_pool(pool, root)
     if not norm and not pools:
         return None
-    steps = (relu if norm else None, pool if pools else None)
+    clamps = norm and bounds is not None
+    steps = (clamp if clamps else None, pool if pools else None)
     followers = tuple(module for node in steps if node is not None and (module := module_of(node, root)) is not None)
     (before,) = start.all_input_nodes[:1] or (None,)
     alone = before is not None and len(before.users) == 1 and isinstance(module_of(before, root), _MAKE_A_NEW_TENSOR)
-    return _Chain(followers, adds, pools, alone)
+    return _Chain(followers, adds, clamps, pools, alone)
 
 
 def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
@@ -142,8 +145,9 @@ def _adds_to(norm: fx.Node, node: fx.Node, root: nn.Module) -> bool:
     first, second = node.args
     if first is norm:
         return isinstance(second, fx.Node) and second is not norm
-    # identity += output changes the identity.
-    return isinstance(first, fx.Node) and node.target is not operator.iadd and type(module_of(first, root)) not in NORMS
+    if not isinstance(first, fx.Node) or node.target is operator.iadd:  # identity += output changes the identity.
+        return False
+    return type(module_of(first, root)) not in NORMS or only_user(first) is not node
 
 
 def _watched(name: str, graph: fx.Graph, root: nn.Module) -> Iterator[str]:

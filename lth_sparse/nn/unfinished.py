@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from lth_sparse.backends.base import memory_format
-from lth_sparse.nn.fused_operators import batch_norm_relu, relu_max_pool
+from lth_sparse.nn import clamps
+from lth_sparse.nn.clamps import RELU, UNBOUNDED, Bounds
+from lth_sparse.nn.fused_operators import batch_norm, relu_max_pool
 
 
 @dataclass
@@ -27,36 +29,32 @@ class Normalization:
         moves = not self.norm.training or self.norm.track_running_stats
         self._running = (self.norm.running_mean, self.norm.running_var) if moves else (None, None)
 
-    def _arguments(self) -> tuple[tuple[Tensor | None, Tensor | None], bool, float, float]:
-        running = self._running
+    def apply(
+        self, x: Tensor, residual: Tensor | None = None, bounds: Bounds = UNBOUNDED, pool: bool = False
+    ) -> Tensor:
+        """With what follows it: see `batch_norm`."""
+        running, norm = self._running, self.norm
         if self.of_batch:
             self._running = (None, None)
-        return running, self.of_batch, self.momentum, self.norm.eps
-
-    def fused(self, x: Tensor, residual: Tensor | None, pool: bool) -> Tensor:
-        """With ReLU."""
-        return batch_norm_relu(x, residual, self.norm.weight, self.norm.bias, *self._arguments(), pool)
-
-    def plain(self, x: Tensor) -> Tensor:
-        """Without, by PyTorch."""
-        (mean, var), of_batch, momentum, epsilon = self._arguments()
-        return F.batch_norm(x, mean, var, self.norm.weight, self.norm.bias, of_batch, momentum, epsilon)
+        constants = (self.of_batch, self.momentum, norm.eps)
+        return batch_norm(x, residual, norm.weight, norm.bias, running, *constants, bounds, pool)
 
 
 class Unfinished:
-    """The output of BatchNorm or of ReLU on x, which becomes a tensor as late as it can.
+    """The output of BatchNorm or of a clamp of it, or of ReLU, on x, which becomes a tensor as late as it can.
 
     A tensor-like type in PyTorch's sense (`__torch_function__`): what can be computed together with it is, and whatever
     else is done with it is done with the tensor that it stands for. So nothing depends on how it was found what comes
-    next. `adds`, `pools`: whether an addition or a max-pool is expected to.
+    next. `adds`, `clamps`, `pools`: whether an addition, ReLU or another clamp, or a max-pool is expected to come.
     """
 
     __slots__ = (
         "_adds",
+        "_bounds",
+        "_clamps",
         "_grad_enabled",
         "_normalization",
         "_pools",
-        "_rectified",
         "_residual",
         "_result",
         "_versions",
@@ -68,13 +66,14 @@ class Unfinished:
         x: Tensor,
         normalization: Normalization | None,
         *,
-        rectified: bool = False,
+        bounds: Bounds | None = None,
         residual: Tensor | None = None,
         adds: bool = False,
+        clamps: bool = False,
         pools: bool = False,
     ) -> None:
-        self._x, self._normalization, self._rectified, self._residual = x, normalization, rectified, residual
-        self._adds, self._pools = adds, pools
+        self._x, self._normalization, self._bounds, self._residual = x, normalization, bounds, residual
+        self._adds, self._clamps, self._pools = adds, clamps, pools
         self._result: Tensor | None = None
         self._grad_enabled = torch.is_grad_enabled()
         self._versions = self._current_versions()
@@ -91,10 +90,7 @@ class Unfinished:
         with torch.set_grad_enabled(self._grad_enabled):
             if self._normalization is None:
                 return relu_max_pool(self._x) if pool else F.relu(self._x)
-            if self._rectified:
-                return self._normalization.fused(self._x, self._residual, pool)
-            output = self._normalization.plain(self._x)
-            return output if self._residual is None else output + self._residual
+            return self._normalization.apply(self._x, self._residual, self._bounds or UNBOUNDED, pool)
 
     def finished(self) -> Tensor:
         """The tensor that it stands for, now computed."""
@@ -107,28 +103,36 @@ class Unfinished:
             setattr(self, name, getattr(other, name))
         return self
 
+    def _clamp(self, bounds: Bounds, inplace: bool) -> Any:
+        following = Unfinished(self._x, self._normalization, bounds=bounds, residual=self._residual, pools=self._pools)
+        waits = self._pools and self._residual is None and bounds == RELU
+        return self._then(following, waits, inplace)
+
+    def _then(self, following: Unfinished, waits: bool, inplace: bool) -> Any:
+        """What it is followed by; `inplace`: and is from now on."""
+        if not waits:
+            following.finished()
+        if inplace:
+            self._become(following)
+            following = self
+        return following if waits else following._result
+
     def relu(self) -> Any:
         """As torch.relu."""
-        if self._result is not None or self._rectified:
-            return F.relu(self.finished())
-        following = Unfinished(self._x, self._normalization, rectified=True, residual=self._residual, pools=self._pools)
-        return following if self._pools and self._residual is None else following.finished()
+        return torch.relu(self)  # type: ignore[arg-type]
 
     def relu_(self) -> Any:
         """As torch.relu_."""
-        if self._result is not None or self._rectified:
-            return F.relu_(self.finished())
-        after = self.relu()
-        if isinstance(after, Unfinished):
-            return self._become(after)
-        self._rectified, self._result = True, after
-        return after
+        return torch.relu_(self)  # type: ignore[arg-type]
 
     def add(self, other: Any) -> Any:
         """As torch.add."""
         if not self._can_add(other):
             return self.finished() + other
-        return Unfinished(self._x, self._normalization, residual=other)
+        return self._add(other, inplace=False)
+
+    def _add(self, other: Tensor, inplace: bool) -> Any:
+        return self._then(Unfinished(self._x, self._normalization, residual=other), self._clamps, inplace)
 
     def _can_add(self, other: Any) -> bool:
         return (
@@ -151,11 +155,11 @@ class Unfinished:
         other = other.finished() if isinstance(other, Unfinished) else other
         if not self._can_add(other):
             return self.finished().add_(other)
-        return self._become(self.add(other))
+        return self._add(other, inplace=True)
 
     def max_pool(self) -> Tensor:
         """The 2x2 max-pool of stride 2."""
-        if self._result is None and self._rectified and min(self._x.shape[2:]) >= 2 and self._residual is None:
+        if self._result is None and self._bounds == RELU and min(self._x.shape[2:]) >= 2 and self._residual is None:
             return self._compute(pool=True)
         return F.max_pool2d(self.finished(), 2)
 
@@ -166,10 +170,9 @@ class Unfinished:
         kwargs = kwargs or {}
         first, *others = args or (None,)
         if isinstance(first, Unfinished):
-            if func is F.relu and not others:
-                return first.relu_() if kwargs.get("inplace") else first.relu()
-            if func in (torch.relu, torch.relu_) and not others and not kwargs:
-                return first.relu() if func is torch.relu else first.relu_()
+            clamp = clamps.of_call(func, *others, **kwargs)
+            if clamp is not None and first._result is None and first._bounds is None:
+                return first._clamp(*clamp)
             if func in _ADDITIONS and len(others) == 1 and not kwargs:
                 return first + others[0]
             if func in (torch.max_pool2d, F.max_pool2d) and is_two_by_two(*others, **kwargs):

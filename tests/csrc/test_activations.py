@@ -30,6 +30,9 @@ SHAPES = [
 ]
 KINDS = ["plain", "residual", "pool"]
 EPSILON = 1e-5
+RELU = (0.0, None)
+# ReLU6, a Hardtanh, one that only bounds from above, and none.
+BOUNDS = [(0.0, 6.0), (-0.5, 0.25), (None, 1.0), (None, None)]
 
 
 def possible(shape, kind):
@@ -42,19 +45,24 @@ CASES = [(shape, kind) for shape in SHAPES for kind in KINDS if possible(shape, 
 class Case:
     """Inputs in float32; `torchs` is what PyTorch makes of them in a dtype."""
 
-    def __init__(self, shape, kind, *, offset=0.0, affine=True, of_batch=True, running=True):
+    def __init__(self, shape, kind, *, offset=0.0, affine=True, of_batch=True, running=True, bounds=RELU):
         generator = torch.Generator().manual_seed(0)
 
         def random(*size):
             return torch.randn(size, generator=generator)
 
         channels = shape[1]
-        self.kind, self.of_batch = kind, of_batch
+        self.kind, self.of_batch, self.bounds = kind, of_batch, bounds
         self.x, self.residual = random(*shape) * 2 + offset, random(*shape) if kind == "residual" else None
         self.weight, self.bias = (random(channels) + 0.5, random(channels) * 0.2) if affine else (None, None)
         self.running = (random(channels) * 0.1 + offset, random(channels).abs() + 0.5) if running else (None, None)
         pooled = (*shape[:2], shape[2] // 2, shape[3] // 2)
         self.grad_out = random(*(pooled if kind == "pool" else shape))
+
+    @property
+    def passes_on(self):
+        """Whether the gradient of the output is that of the residual."""
+        return self.bounds == (None, None)
 
     def torchs(self, dtype):
         def leaf(tensor):
@@ -63,7 +71,7 @@ class Case:
         x, residual, weight, bias = map(leaf, (self.x, self.residual, self.weight, self.bias))
         running = [None if t is None else t.to(dtype) * 1 for t in self.running]
         z = F.batch_norm(x, *running, weight, bias, self.of_batch, 0.1, EPSILON)
-        output = F.relu(z if residual is None else z + residual)
+        output = clamped(z if residual is None else z + residual, self.bounds)
         output = F.max_pool2d(output, 2) if self.kind == "pool" else output
         output.backward(self.grad_out.to(dtype))
         grads = [None if t is None else t.grad for t in (x, weight, bias, residual)]
@@ -77,25 +85,37 @@ class Case:
         running = [None if t is None else t.clone() for t in self.running]
         operators, pool = torch.ops.lth_sparse_cpu, self.kind == "pool"
         with poisoned_memory():
-            output, mean, inverse, taken = operators.batch_norm_relu(
-                x, residual, self.weight, self.bias, *running, self.of_batch, 0.1, EPSILON, pool
+            output, mean, inverse, taken = operators.batch_norm(
+                x, residual, self.weight, self.bias, *running, self.of_batch, 0.1, EPSILON, *self.bounds, pool
             )
-            grad_x, grad_weight, grad_bias, grad_residual = operators.batch_norm_relu_backward(
+            grad_x, grad_weight, grad_bias, grad_residual = operators.batch_norm_backward(
                 grad_out,
                 x,
-                None if residual is None else output,
+                None if residual is None or self.passes_on else output,
                 self.weight,
                 self.bias,
                 mean,
                 inverse,
                 taken if pool else None,
                 self.of_batch,
+                *self.bounds,
             )
+        if residual is not None and self.passes_on:
+            assert grad_residual.numel() == 0
+            grad_residual = grad_out
         assert output.is_contiguous(memory_format=layout)
         assert grad_x.is_contiguous(memory_format=layout)
         affine = [None, None] if self.weight is None else [grad_weight, grad_bias]
         grads = [grad_x, *affine, None if residual is None else grad_residual]
         return dict(zip(NAMES, (output, *grads, *running), strict=True))
+
+
+def clamped(z, bounds):
+    """By PyTorch's modules, whose gradients are 0 at the bounds themselves, where torch.clamp's are not."""
+    if bounds == RELU:
+        return F.relu(z)
+    least, greatest = (sign * 1e30 if bound is None else bound for sign, bound in zip((-1, 1), bounds, strict=True))
+    return z if bounds == (None, None) else F.hardtanh(z, least, greatest)
 
 
 NAMES = ("output", "x", "weight", "bias", "residual", "running_mean", "running_var")
@@ -116,13 +136,33 @@ def check(case):
 
 @pytest.mark.parametrize(("shape", "kind"), CASES, ids=str)
 @pytest.mark.parametrize("of_batch", [True, False], ids=["training", "evaluation"])
-def test_batch_norm_relu(shape, kind, of_batch):
+def test_batch_norm(shape, kind, of_batch):
     check(Case(shape, kind, of_batch=of_batch))
+
+
+@pytest.mark.parametrize(("shape", "kind"), [case for case in CASES if case[1] != "pool"], ids=str)
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+def test_batch_norm_with_another_clamp_or_none(shape, kind, bounds):
+    check(Case(shape, kind, bounds=bounds))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=str)
+@pytest.mark.parametrize("kind", ["plain", "residual"])
+def test_gradients_stop_at_the_bounds_themselves(kind, layout):
+    # In evaluation mode with these constants the output is x itself, whose numbers hit the bounds.
+    case = Case((2, 18, 5, 6), kind, of_batch=False, affine=False, bounds=(0.0, 6.0))
+    case.x, case.running = case.x.mul(4).round(), (torch.zeros(18), torch.full((18,), 1 - EPSILON))
+    case.residual = None if case.residual is None else torch.zeros_like(case.x)
+    expected = case.torchs(torch.float32)
+    assert (expected["output"] == 6).any()
+    for name, found in case.ours(layout).items():
+        if found is not None:
+            torch.testing.assert_close(found, expected[name], rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("changed", [{"affine": False}, {"running": False}, {"offset": 30.0}], ids=str)
-def test_batch_norm_relu_without_some_of_it_and_far_from_zero(kind, changed):
+def test_batch_norm_without_some_of_it_and_far_from_zero(kind, changed):
     check(Case((5, 17, 6, 5), kind, **changed))
 
 
@@ -146,9 +186,12 @@ def test_relu_max_pool_takes_what_pytorch_takes(shape, layout, nan):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("layout", LAYOUTS, ids=str)
-def test_nan_and_infinity_go_where_pytorchs_go(kind, layout):
+@pytest.mark.parametrize("bounds", [RELU, *BOUNDS], ids=str)
+def test_nan_and_infinity_go_where_pytorchs_go(kind, layout, bounds):
+    if kind == "pool" and bounds != RELU:
+        pytest.skip("a pool follows ReLU")
     for of_batch in (True, False):
-        case = Case((3, 20, 6, 6), kind, of_batch=of_batch)
+        case = Case((3, 20, 6, 6), kind, of_batch=of_batch, bounds=bounds)
         case.x[0, 3, 2, 2], case.x[1, 7, 0, 1] = float("nan"), float("inf")
         expected = case.torchs(torch.float32)
         for name, found in case.ours(layout).items():
@@ -169,8 +212,8 @@ def test_bits_do_not_depend_on_threads(kind, layout):
 def test_what_does_not_fit_is_refused():
     operators, x = torch.ops.lth_sparse_cpu, torch.randn(2, 3, 4, 4)
 
-    def forward(x, residual=None, weight=None, running=(None, None), of_batch=True, pool=False):
-        return operators.batch_norm_relu(x, residual, weight, None, *running, of_batch, 0.1, EPSILON, pool)
+    def forward(x, residual=None, weight=None, running=(None, None), of_batch=True, bounds=RELU, pool=False):
+        return operators.batch_norm(x, residual, weight, None, *running, of_batch, 0.1, EPSILON, *bounds, pool)
 
     for sentence, call in {
         "input: expected float32": lambda: forward(x.double()),
@@ -179,6 +222,8 @@ def test_what_does_not_fit_is_refused():
             x, torch.randn(2, 3, 4, 4).contiguous(memory_format=torch.channels_last)
         ),
         "residual: expected none with a pool": lambda: forward(x, x, pool=True),
+        "least, greatest: expected 0 and none": lambda: forward(x, bounds=(0.0, 6.0), pool=True),
+        "least: expected none, or at most greatest": lambda: forward(x, bounds=(1.0, 0.0)),
         "running_mean: expected one in evaluation mode": lambda: forward(x, of_batch=False),
         "more than 1 value per channel": lambda: forward(x[:1, :, :1, :1].contiguous()),
         "expected at least 2 x 2": lambda: forward(x[:, :, :1].contiguous(), pool=True),

@@ -78,7 +78,7 @@ def fused_in(model):
 @pytest.fixture
 def calls(monkeypatch):
     """How often each operator was called."""
-    counts = {"batch_norm_relu": 0, "relu_max_pool": 0}
+    counts = {"batch_norm": 0, "relu_max_pool": 0}
 
     def counted(name, operator):
         def call(*arguments):
@@ -115,7 +115,7 @@ def test_a_fused_model_does_what_it_did(build, layout, calls):
     assert [name for name, _ in fused.named_modules()] == [name for name, _ in plain.named_modules()]
     for _ in range(2):
         assert_same(step(fused, x), step(plain, x))
-    assert calls["batch_norm_relu"] == 2 * (3 if build is small else 2)
+    assert calls["batch_norm"] == 2 * (3 if build is small else 2)
     fused.eval(), plain.eval()
     assert_same(step(fused, x), step(plain, x))
     with torch.inference_mode():
@@ -133,7 +133,7 @@ def test_what_is_found():
 
 
 @pytest.mark.parametrize(
-    ("network", "norms", "relus"), [("vgg16", 13, 4), ("resnet20", 19, 0), ("conv4", 0, 2), ("lenet", 0, 0)]
+    ("network", "norms", "relus"), [("vgg16", 13, 4), ("resnet20", 21, 0), ("conv4", 0, 2), ("lenet", 0, 0)]
 )
 def test_runs_own_networks(network, norms, relus, capsys):
     name = {"lenet": "lenet-300-100"}.get(network, network)
@@ -147,11 +147,80 @@ def test_torchvisions_resnet18(calls, capsys):
     torchvision = pytest.importorskip("torchvision")
     plain = torchvision.models.resnet18(weights=None, num_classes=5).eval()
     fused = lth.fuse(copy.deepcopy(plain))
-    assert sum(isinstance(module, FusedBatchNorm2d) for module in fused.modules()) == 17  # Not the shortcuts' three.
+    assert sum(isinstance(module, FusedBatchNorm2d) for module in fused.modules()) == 20
     x = torch.randn(2, 3, 48, 48)
     assert_same(step(fused, x), step(plain, x))
-    assert calls["batch_norm_relu"] == 17
+    assert calls["batch_norm"] == 20
     assert capsys.readouterr().err == ""
+
+
+def test_torchvisions_mobilenet_v2(calls, capsys):
+    torchvision = pytest.importorskip("torchvision")
+    plain = torchvision.models.mobilenet_v2(weights=None, num_classes=5, dropout=0).eval()
+    fused = lth.fuse(copy.deepcopy(plain))
+    assert_same(step(fused, x := torch.randn(2, 3, 48, 48)), step(plain, x))
+    norms = [module for module in fused.modules() if isinstance(module, FusedBatchNorm2d)]
+    assert calls["batch_norm"] == len(norms) == 52
+    assert sum(norm.clamps for norm in norms) == 35
+    assert sum(norm.adds for norm in norms) == 10
+    assert capsys.readouterr().err == ""
+
+
+class Clamped(nn.Module):
+    """BatchNorm, maybe an addition, and a clamp that is written in some way."""
+
+    def __init__(self, clamp, adds):
+        super().__init__()
+        self.conv, self.norm, self.clamp, self.adds = nn.Conv2d(6, 6, 1), nn.BatchNorm2d(6), clamp, adds
+
+    def forward(self, x):
+        y = self.norm(self.conv(x))
+        return self.clamp(x + y if self.adds else y)
+
+
+@pytest.mark.parametrize("adds", [False, True], ids=["", "adds"])
+@pytest.mark.parametrize(
+    ("clamp", "clamps"),
+    [
+        (nn.ReLU6(), True),
+        (nn.ReLU6(inplace=True), True),
+        (nn.Hardtanh(-0.5, 0.25), True),
+        (F.relu6, True),
+        (lambda y: F.hardtanh(y, -1, 0.5), True),
+        (lambda y: F.hardtanh(y, max_val=0.5, inplace=True), True),
+        (lambda y: y.relu_(), True),
+        (nn.Identity(), False),
+        (torch.tanh, False),
+    ],
+)
+def test_every_clamp_and_none(clamp, clamps, adds, calls):
+    plain = Clamped(clamp, adds)
+    fused, x = lth.fuse(copy.deepcopy(plain)), torch.randn(3, 6, 5, 5)
+    assert_same(step(fused, x), step(plain, x))
+    assert_same(step(fused.eval(), x), step(plain.eval(), x))
+    assert calls["batch_norm"] == 2
+    assert (fused.norm.adds, fused.norm.clamps) == (adds, clamps)
+
+
+def test_a_clamp_that_was_not_expected_is_right():
+    class Twice(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.norm, self.clamps = nn.BatchNorm2d(6), (F.relu6,)
+
+        def forward(self, x):
+            y = self.norm(x)
+            for clamp in self.clamps:
+                y = clamp(y)
+            return y
+
+    plain, x = Twice(), torch.randn(3, 6, 5, 5) * 4
+    fused = lth.fuse(copy.deepcopy(plain))
+    for clamps in ((F.relu,), (F.relu6, F.relu), (torch.relu, F.relu6), (), (torch.tanh,)):
+        plain.clamps = fused.clamps = clamps
+        assert_same(step(fused, x), step(plain, x))
+    with pytest.raises(TypeError):
+        F.relu6(fused.norm(x), 1, 2, 3)
 
 
 def test_modules_with_hooks_are_named_and_not_fused(capsys, calls):
@@ -166,11 +235,11 @@ def test_modules_with_hooks_are_named_and_not_fused(capsys, calls):
     model(x)
     assert seen == [torch.Tensor]
     # One that comes later is seen when the module is called.
-    before = calls["batch_norm_relu"]
+    before = calls["batch_norm"]
     model[2].register_forward_pre_hook(lambda module, given: seen.append(type(given[0])))
     model(x)
     assert seen == [torch.Tensor] * 3
-    assert calls["batch_norm_relu"] == before + 1
+    assert calls["batch_norm"] == before + 1
 
 
 def test_what_cannot_be_followed_stays_and_is_named_once(capsys):
@@ -231,7 +300,7 @@ def test_every_kind_of_batch_norm(changed, calls):
     for mode in (True, True, False):
         fused.train(mode), plain.train(mode)
         assert_same(step(fused, x), step(plain, x))
-    assert calls["batch_norm_relu"] == 3
+    assert calls["batch_norm"] == 3
     x[0, 2] = float("nan")
     assert torch.equal(fused(x).isnan(), plain(x).isnan())
 
@@ -251,7 +320,7 @@ def test_other_dtypes_are_pytorchs(dtype, calls):
     plain, x = plain.to(dtype), x.to(dtype)
     fused = lth.fuse(copy.deepcopy(plain))
     found, expected = step(fused, x), step(plain, x)
-    assert calls == {"batch_norm_relu": 0, "relu_max_pool": 0}
+    assert calls == {"batch_norm": 0, "relu_max_pool": 0}
     assert_same(found, expected, 0, 0)
 
 
@@ -277,9 +346,9 @@ def test_copies_pickles_averages_and_traces(calls):
     torch.save(fused, buffer)
     buffer.seek(0)
     for other in (copy.deepcopy(fused), torch.load(buffer, weights_only=False), AveragedModel(fused)):
-        before = calls["batch_norm_relu"]
+        before = calls["batch_norm"]
         assert_same(other.eval()(x), expected)
-        assert calls["batch_norm_relu"] == before + 3
+        assert calls["batch_norm"] == before + 3
     assert copy.deepcopy(fused)[1].followers[0] is not fused[1].followers[0]
     plain.load_state_dict(fused.state_dict())
     fused.load_state_dict(plain.state_dict())
@@ -294,7 +363,7 @@ def test_compilers_see_pytorchs_modules(monkeypatch, calls):
     fused = lth.fuse(copy.deepcopy(plain))
     compiled = torch.compile(fused, backend="eager", fullgraph=True)
     assert_same(compiled(x), plain(x))
-    assert calls["batch_norm_relu"] == 0
+    assert calls["batch_norm"] == 0
     assert_same(torch.export.export(fused.eval(), (x,)).module()(x), plain.eval()(x))
 
 
@@ -328,7 +397,7 @@ def test_sparsify_before_and_after_and_densify(calls):
     expected = step(sparse, x)
     assert_same(step(before, x), expected)
     assert_same(step(after, x), expected)
-    assert calls["batch_norm_relu"] == 6
+    assert calls["batch_norm"] == 6
     dense = lth.densify(before)
     assert fused_in(dense) == fused_in(after)
     assert_same(dense.eval()(x), sparse.eval()(x))
