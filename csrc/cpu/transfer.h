@@ -52,6 +52,10 @@ class Transfer {
   }
 
  private:
+  /// Of planes from here to a page the next channel's pixels are asked for, which the processor does not foresee: 128 channels of
+  /// 16 x 16 at 98 %, 9 % of a pass, at 90 % 3 %. Smaller planes gained nothing; of larger ones it put out of L1 what is used next.
+  static constexpr int64_t kKilobyte = 1024;
+
   static void zero_padding(const Placement& place, int64_t groups, T* plane) {
     for (const int32_t at : place.padding)
       for (int64_t g = 0; g < groups; ++g) V::zero().store(plane + at + g * W);
@@ -61,6 +65,8 @@ class Transfer {
   static void load_contiguous(const Images& images, const T* from, int64_t count, int64_t channels, int64_t groups,
                               const Placement& place, T* scratch) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
+    const int64_t bytes = images.pixels() * static_cast<int64_t>(sizeof(T));
+    const bool fetched = bytes >= kKilobyte && bytes < 4 * kKilobyte;
     for (int64_t channel = 0; channel < channels; ++channel) {
       T* const plane = scratch + channel * place.channel_step;
       zero_padding(place, groups, plane);
@@ -71,6 +77,8 @@ class Transfer {
           V rows[W];
           const int run = static_cast<int>(std::min<int64_t>(W, pixels - p));
           load_rows(source + p, images.image_step(), here, run, rows);
+          if (fetched)
+            for (int k = 0; k < here; ++k) __builtin_prefetch(source + p + images.pixels() + k * images.image_step());
           V::transpose(rows);
           for (int k = 0; k < run; ++k)
             if (place.position[p + k] >= 0) rows[k].store(plane + place.position[p + k] + g * W);
