@@ -1,8 +1,7 @@
 // What the operators are given, checked: tensors and lists of integers into the structures that the kernels take.
 //
-// `layer` is a convolution as 11 integers: in_channels, out_channels, and (rows, columns) of kernel, stride, padding and
-// dilation, then groups. A linear layer is a 1 x 1 convolution whose input has two dimensions. Tensors must be
-// contiguous, or channels_last where that exists; outputs take the layout of the input.
+// Layers are read in layer.h. Tensors must be contiguous, or channels_last where that exists; outputs take the layout of
+// the input.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -15,32 +14,12 @@
 
 #include "cpu/correlation.h"
 #include "cpu/huge_pages.h"
+#include "layer.h"
 
 namespace lth_sparse {
 
 using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
-
-inline Convolution convolution(const std::vector<int64_t>& layer) {
-  STD_TORCH_CHECK(layer.size() == 11, "layer: got ", layer.size(), " integers, expected 11");
-  const Convolution c{layer[0],
-                      layer[1],
-                      {layer[2], layer[3]},
-                      {layer[4], layer[5]},
-                      {layer[6], layer[7]},
-                      {layer[8], layer[9]},
-                      layer[10]};
-  bool positive = c.in_channels > 0 && c.out_channels > 0 && c.groups > 0;
-  for (int d = 0; d < 2; ++d)
-    positive = positive && c.kernel[d] > 0 && c.stride[d] > 0 && c.padding[d] >= 0 && c.dilation[d] > 0;
-  STD_TORCH_CHECK(positive, "layer: expected positive integers, and a padding of at least 0");
-  STD_TORCH_CHECK(c.in_channels % c.groups == 0 && c.out_channels % c.groups == 0, "layer: got ", c.in_channels,
-                  " input and ", c.out_channels, " output channels, expected multiples of ", c.groups, " groups");
-  STD_TORCH_CHECK(c.in_channels * c.taps() <= INT32_MAX && c.out_channels * c.taps() <= INT32_MAX &&
-                      c.phases() * c.in_channels <= INT32_MAX,
-                  "layer: expected fewer than 2^31 columns");
-  return c;
-}
 
 inline std::vector<int64_t> sizes(const Tensor& tensor) {
   std::vector<int64_t> result;
@@ -48,14 +27,24 @@ inline std::vector<int64_t> sizes(const Tensor& tensor) {
   return result;
 }
 
-/// The strides that a dense layout of these sizes has, compared where a size is not 1.
+/// Whether the strides are those that a dense layout of these sizes has, compared where a size is not 1.
 inline bool has_layout(const Tensor& tensor, bool channels_last) {
-  const int64_t n = tensor.size(0), c = tensor.size(1), h = tensor.size(2), w = tensor.size(3);
-  const int64_t contiguous[] = {c * h * w, h * w, w, 1}, last[] = {h * w * c, 1, w * c, c};
-  if (n * c * h * w == 0) return true;
-  for (int d = 0; d < 4; ++d)
-    if (tensor.size(d) != 1 && tensor.stride(d) != (channels_last ? last : contiguous)[d]) return false;
+  if (tensor.numel() == 0) return true;
+  constexpr int kContiguous[] = {3, 2, 1, 0}, kLast[] = {1, 3, 2, 0};
+  int64_t stride = 1;  // Of what lies in memory, as far as it was seen to: no product of sizes that are only claimed.
+  for (const int d : channels_last ? kLast : kContiguous) {
+    if (tensor.size(d) != 1 && tensor.stride(d) != stride) return false;
+    stride *= tensor.size(d);
+  }
   return true;
+}
+
+/// Refuses sizes with which a product could overflow: an image's are multiplied even where a batch has none.
+inline void check_sizes(const Images& x, const char* name) {
+  bool small = x.channels <= INT32_MAX && x.height >= 0 && x.width >= 0 && x.height <= INT32_MAX && x.width <= INT32_MAX;
+  small = small && x.pixels() <= INT32_MAX && x.channels * x.pixels() <= INT32_MAX;
+  STD_TORCH_CHECK(small && x.count >= 0, name, ": got an image of ", x.channels, " x ", x.height, " x ", x.width,
+                  ", expected fewer than 2^31 elements");
 }
 
 inline Images images(const Tensor& tensor, const char* name, int64_t channels) {
@@ -69,7 +58,16 @@ inline Images images(const Tensor& tensor, const char* name, int64_t channels) {
   }
   const bool contiguous = has_layout(tensor, false);
   STD_TORCH_CHECK(contiguous || has_layout(tensor, true), name, ": expected a contiguous or channels_last tensor");
-  return {tensor.size(0), channels, tensor.size(2), tensor.size(3), !contiguous};
+  const Images result{tensor.size(0), channels, tensor.size(2), tensor.size(3), !contiguous};
+  check_sizes(result, name);
+  return result;
+}
+
+/// The input or output of a layer.
+inline Images images(const Tensor& tensor, const char* name, const Convolution& c, int64_t channels) {
+  const bool linear = c.taps() == 1 && c.phases() == 1 && c.padding[0] == 0 && c.padding[1] == 0;
+  STD_TORCH_CHECK(linear || tensor.dim() != 2, name, ": got 2 dimensions, expected 4: the layer is not linear");
+  return images(tensor, name, channels);
 }
 
 inline void check_vector(const Tensor& tensor, const char* name, ScalarType dtype, int64_t size) {
@@ -101,6 +99,7 @@ inline SparseRows forward_rows(const Convolution& c, const Tensor& row_offsets, 
 }
 
 inline Images output_images(const Convolution& c, const Images& x) {
+  STD_TORCH_CHECK(x.pixels() > 0 || x.count == 0, "input: got ", x.height, " x ", x.width, ", expected at least a pixel");
   Images output{x.count, c.out_channels, 0, 0, x.channels_last};
   const int64_t in[] = {x.height, x.width};
   int64_t* const out[] = {&output.height, &output.width};
@@ -120,12 +119,14 @@ inline void check_output(const Convolution& c, const Images& in, const Images& o
   STD_TORCH_CHECK(out.count == in.count && expected.height == out.height && expected.width == out.width, kNoGradient);
 }
 
-/// The input, of `input_shape`, that has an output like grad_out.
-inline Images input_images(const Convolution& c, const Images& grad_out, const std::vector<int64_t>& input_shape) {
-  STD_TORCH_CHECK(input_shape.size() == 2 || input_shape.size() == 4, "input_shape: expected 2 or 4 sizes");
+/// The input, of `input_shape`, that has an output like grad_out, a tensor of so many dimensions.
+inline Images input_images(const Convolution& c, const Images& grad_out, int64_t dimensions,
+                           const std::vector<int64_t>& input_shape) {
+  STD_TORCH_CHECK(static_cast<int64_t>(input_shape.size()) == dimensions, "input_shape: expected ", dimensions, " sizes");
   Images in{input_shape[0], input_shape[1], 1, 1, grad_out.channels_last};
-  if (input_shape.size() == 4) in.height = input_shape[2], in.width = input_shape[3];
+  if (dimensions == 4) in.height = input_shape[2], in.width = input_shape[3];
   STD_TORCH_CHECK(in.channels == c.in_channels, kNoGradient);
+  check_sizes(in, "input_shape");
   check_output(c, in, grad_out);
   return in;
 }

@@ -71,7 +71,7 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = convolution(layer);
   check_dtype(x, "input");
-  Images in = images(x, "input", c.in_channels);
+  Images in = images(x, "input", c, c.in_channels);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", x.scalar_type(), rows.nnz());
   if (bias.has_value()) check_vector(*bias, "bias", x.scalar_type(), c.out_channels);
@@ -86,10 +86,8 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
                   const Tensor& order, const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = convolution(layer);
   check_dtype(grad_out, "grad_out");
-  Images in = images(grad_out, "grad_out", c.out_channels);
-  STD_TORCH_CHECK(static_cast<int64_t>(input_shape.size()) == grad_out.dim(), "input_shape: expected ",
-                  grad_out.dim(), " sizes");
-  Images out = input_images(c, in, input_shape);
+  Images in = images(grad_out, "grad_out", c, c.out_channels);
+  Images out = input_images(c, in, grad_out.dim(), input_shape);
   const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
                                       c.phases() * c.in_channels, 0);
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
@@ -112,7 +110,7 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
   const Convolution c = convolution(layer);
   check_dtype(x, "input");
   STD_TORCH_CHECK(x.scalar_type() == grad_out.scalar_type(), "grad_out: expected the dtype of the input");
-  Images in = images(x, "input", c.in_channels), out = images(grad_out, "grad_out", c.out_channels);
+  Images in = images(x, "input", c, c.in_channels), out = images(grad_out, "grad_out", c, c.out_channels);
   STD_TORCH_CHECK(x.dim() == grad_out.dim(), kNoGradient);
   check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
@@ -194,6 +192,11 @@ Tensor gather_weight(const Tensor& weight, const Tensor& mask, const Tensor& row
   return values;
 }
 
+std::string refuses(const std::vector<int64_t>& layer) {
+  const char* const reason = refusal(any_convolution(layer));
+  return reason == nullptr ? "" : reason;
+}
+
 std::string instructions() { return instruction_set().name; }
 
 }  // namespace
@@ -211,6 +214,7 @@ STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
   library.def(
       "scatter_weight(Tensor values, Tensor mask, Tensor row_offsets, Tensor columns, bool channels_last) -> Tensor");
   library.def("gather_weight(Tensor weight, Tensor mask, Tensor row_offsets, Tensor columns) -> Tensor");
+  library.def("refuses(int[] layer) -> str");
   library.def("instruction_set() -> str");
 }
 
@@ -224,6 +228,7 @@ STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CPU, library) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CompositeExplicitAutograd, library) {
+  library.impl("refuses", TORCH_BOX(&refuses));
   library.impl("instruction_set", TORCH_BOX(&instructions));
 }
 

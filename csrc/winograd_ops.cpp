@@ -36,7 +36,7 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
                const Tensor& columns, const std::vector<int64_t>& layer, int64_t tile, bool relu) {
   const Convolution c = winograd_layer(layer, tile);
   check_float(x, "input");
-  const Images in = images(x, "input", c.in_channels);
+  const Images in = images(x, "input", c, c.in_channels);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   if (bias.has_value()) check_vector(*bias, "bias", ScalarType::Float, c.out_channels);
@@ -50,8 +50,8 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
                   const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape, int64_t tile) {
   const Convolution c = winograd_layer(layer, tile);
   check_float(grad_out, "grad_out");
-  const Images in = images(grad_out, "grad_out", c.out_channels);
-  const Images out = input_images(c, in, input_shape);
+  const Images in = images(grad_out, "grad_out", c, c.out_channels);
+  const Images out = input_images(c, in, grad_out.dim(), input_shape);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   Tensor grad = empty_images(out, grad_out);
@@ -64,7 +64,7 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
   const Convolution c = winograd_layer(layer, tile);
   check_float(x, "input");
   check_float(grad_out, "grad_out");
-  const Images in = images(x, "input", c.in_channels), out = images(grad_out, "grad_out", c.out_channels);
+  const Images in = images(x, "input", c, c.in_channels), out = images(grad_out, "grad_out", c, c.out_channels);
   check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, ScalarType::Float);

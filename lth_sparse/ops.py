@@ -75,6 +75,8 @@ def conv2d(
             f"input: got shape {tuple(x.shape)}, {height} x {width} before zero padding of {spec.padding}, "
             f"expected no less than the kernel of {spec.kernel_size} with dilation {spec.dilation}"
         )
+    if not height * width and images.shape[0]:
+        raise ValueError(f"input: got shape {tuple(x.shape)}, images without a pixel, expected at least one")
     output = _run(images, values, bias, plan, backend, relu)
     return output if x.dim() == 4 else output.squeeze(0)
 

@@ -33,6 +33,7 @@ class Engine {
   static void correlate(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
                         const T* in, const T* values, const T* bias, bool relu, T* out, const Parallel& parallel) {
     const Scratch scratch(correlation, blocking);
+    if (scratch.wasteful(sizeof(T))) return correlate_plainly(correlation, matrix, in, values, bias, relu, out, parallel);
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
       const Unlisted<T> entries(matrix, offsets, values, parallel);
@@ -47,6 +48,7 @@ class Engine {
   static void grad_weight(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
                           const T* in, const T* grad_out, T* grad_values, const Parallel& parallel) {
     const Scratch scratch(correlation, blocking);
+    if (scratch.wasteful(sizeof(T))) return grad_weight_plainly(correlation, matrix, in, grad_out, grad_values, parallel);
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
       const Unlisted<int32_t> entries(matrix, offsets, nullptr, parallel);
@@ -225,20 +227,7 @@ class Engine {
   static T exact(const Correlation& c, const SparseRows& matrix, const T* in, const T* grad_out, int32_t place) {
     const int64_t row = std::upper_bound(matrix.row_offsets, matrix.row_offsets + matrix.rows + 1, place) -
                         matrix.row_offsets - 1;
-    const int64_t column = matrix.columns_before(row) + matrix.columns[place];
-    const auto& shift = c.shifts[column % c.taps()];
-    const T* const x = in + column / c.taps() * c.in.channel_step();
-    const T* const gradient = grad_out + row * c.out.channel_step();
-    T sum = 0;
-    for (int64_t n = 0; n < c.in.count; ++n)
-      for (int64_t j = 0; j < c.out.height; ++j)
-        for (int64_t i = 0; i < c.out.width; ++i) {
-          const int64_t y = j * c.in_stride[0] + shift[0], z = i * c.in_stride[1] + shift[1];
-          if (y >= 0 && y < c.in.height && z >= 0 && z < c.in.width)
-            sum += x[n * c.in.image_step() + (y * c.in.width + z) * c.in.pixel_step()] *
-                   gradient[n * c.out.image_step() + (j * c.out.width + i) * c.out.pixel_step()];
-        }
-    return sum;
+    return gradient_of_value(c, matrix, row, place, in, grad_out);
   }
 };
 

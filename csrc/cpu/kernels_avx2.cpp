@@ -9,6 +9,7 @@
 
 #include "entries.h"
 #include "inline.h"
+#include "plain.h"
 #include "target.h"
 
 LTH_SPARSE_PUSH_AVX2

@@ -4,6 +4,7 @@
 
 #include "entries.h"
 #include "kernels.h"
+#include "plain.h"
 #include "vector_portable.h"
 
 namespace lth_sparse::portable {

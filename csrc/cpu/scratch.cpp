@@ -68,6 +68,16 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
   in_size_ = plane_ * b.channel_block;
 }
 
+bool Scratch::wasteful(int64_t element_size) const {
+  // Strips are cut to stay in the caches, so that neither is reached where an image is larger than what a tap reaches over.
+  constexpr int64_t kSmall = int64_t{16} << 20, kTensors = 4;
+  if (blocking_.in_place) return false;
+  if (std::max(in_size_, out_size_) > INT32_MAX) return true;
+  const Images &in = correlation_.in, &out = correlation_.out;
+  const int64_t tensors = in.count * in.image_step() + out.count * out.image_step();
+  return (in_size_ + out_size_) * element_size > std::max(kSmall, kTensors * tensors * element_size);
+}
+
 std::vector<Tile> Scratch::tiles_of_images(int64_t rows, int64_t across, int64_t padded_width) const {
   std::vector<Tile> tiles;
   for (int64_t row = 0; row < rows; row += blocking_.tile_rows)

@@ -83,6 +83,8 @@ class Scratch {
  public:
   Scratch(const Correlation& correlation, const Blocking& blocking);
 
+  /// Whether they would be large beside the tensors, or larger than their offsets can say: see plain.h.
+  bool wasteful(int64_t element_size) const;
   int64_t strips() const { return strips_; }
   /// Elements of the input scratch, of the output scratch.
   int64_t in_size() const { return in_size_; }

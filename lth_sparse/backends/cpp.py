@@ -30,7 +30,7 @@ class CppBackend:
         return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
-        """Every layer in float32 and float64 on the CPU."""
+        """What the sparse kernels do, which compute all that Winograd's do."""
         return _SPARSE.supports(spec, dtype, device)
 
     def kernels(self, operation: str, plan: Plan, dtype: torch.dtype, input_shape: Sequence[int]) -> Backend:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -46,12 +47,13 @@ class SparseKernels:
         return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
-        """Every layer in float32 and float64 on the CPU."""
+        """Layers in float32 and float64 on the CPU, but for such as csrc/layer.h refuses."""
         if reason := self.refuses(device):
             return False, reason
         if dtype not in (torch.float32, torch.float64):
             return False, f"dtype is {dtype}, and the C++ kernels compute in float32 and float64"
-        return True, ""
+        reason = _refused(spec)
+        return not reason, reason
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> SparsePlan:
         """Transposes the pattern."""
@@ -95,6 +97,12 @@ class SparseKernels:
             plan.spec.to_ints()[1:],
         )
         return gradient
+
+
+@cache
+def _refused(spec: LayerSpec) -> str:
+    reason: str = torch.ops.lth_sparse_cpu.refuses(spec.to_ints()[1:])
+    return reason
 
 
 def _forward(x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None, relu: bool) -> Tensor:
