@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune sanitize clang unchanged clean
+.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -93,19 +93,31 @@ gpu:
 tune:
 	$(PYTHON) -m bench.tune $(ARGS)
 
-KERNEL_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py tests/backends/test_backends.py
+KERNEL_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py tests/csrc/test_layers.py \
+  tests/backends/test_backends.py tests/hostile/test_operators.py
 
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
-# instrumented: its leaks are not ours to report, and the runtime has to be there before it.
+# instrumented: its leaks are not ours to report, and the runtime has to be there before it. setuptools compiles C++ with
+# CXXFLAGS, and did with CFLAGS; planted faults, in this build alone, prove that the flags arrived.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
+SANITIZED := LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
+  ASAN_OPTIONS=detect_leaks=0 LTH_SPARSE_SANITIZED=1 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider
 
-sanitize: $(VENV)/ready
-	rm -rf build/sanitized && mkdir -p build/sanitized
-	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t build/sanitized
-	cd build/sanitized && CFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" \
+build/sanitized: $(VENV)/ready
+	rm -rf $@ && mkdir -p $@
+	git ls-files -z --cached --others --exclude-standard | xargs -0 cp --parents -t $@
+	cp tests/csrc/planted_faults.cpp $@/csrc
+	cd $@ && CFLAGS="$(SANITIZE)" CXXFLAGS="$(SANITIZE)" LDFLAGS="$(SANITIZE)" LTH_SPARSE_CUDA=0 \
 	  $(abspath $(VENV))/bin/python setup.py --quiet build_ext --inplace
-	cd build/sanitized && LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
-	  ASAN_OPTIONS=detect_leaks=0 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider $(KERNEL_TESTS) $(ARGS)
+
+sanitize: build/sanitized
+	cd build/sanitized && $(SANITIZED) tests/csrc/test_sanitizers.py $(KERNEL_TESTS) $(ARGS)
+
+# Hostile arguments and files, EXAMPLES of each kind, under the sanitizers: hours. The short form is part of `make test`.
+EXAMPLES ?= 100000
+
+fuzz: build/sanitized
+	cd build/sanitized && LTH_SPARSE_EXAMPLES=$(EXAMPLES) $(SANITIZED) tests/csrc/test_sanitizers.py tests/hostile $(ARGS)
 
 # The C++ kernels as clang builds them, in a copy of the tree too. CLANG=clang++-19 for another one.
 CLANG ?= clang++
