@@ -153,7 +153,7 @@ class Lottery:
             self._info |= {"rewind": before["rewind"]}
         elif self._temporary is None:
             store.refuse_if_taken()
-        with store.held():
+        with store.held(new=not going_on and self._temporary is None):
             if going_on and not store.has_states():
                 record = store.read_record()
                 if len(record.rounds) > self._trainer.rounds:

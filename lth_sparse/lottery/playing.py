@@ -98,7 +98,9 @@ def _play_settled(
         notice(info["dataset"]["notice"])
     if store is None:
         store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
-    with store.held():
+    with store.held(new=before is None):
+        if before is not None:
+            info = store.read_info()  # Another process may have gone on with the run since.
         record = _finished_record(store, settings) if before is not None else None
         if record is None:
             if before is not None and store.choices_path.exists():

@@ -22,6 +22,8 @@ from lth_sparse.storage.ticket import read_ticket
 from lth_sparse.system.errors import InputError
 
 GENERATIONS = 2
+LOCK = ".lock"
+"""The file that the process which writes a run holds locked."""
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")
 WRITTEN = ("config.json", "choices.json", *TABLES, "record.json", "report.html", "tickets", "plots", "state")
 
@@ -59,27 +61,48 @@ class RunDirectory:
             raise InputError(f"--out {self.path} cannot be written: no permission for {existing}")
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def held(self, new: bool) -> Iterator[None]:
         """Holds the directory, made if need be, for this process alone; removes it again if it stays empty.
 
-        Raises InputError when it cannot be made, or when another process holds it.
+        `new`: a run is to begin here, and nothing may be in its way; asked again, for another may have run since.
+        Raises InputError as `refuse_if_taken` does, when it cannot be made, or when another process holds it.
         """
+        with self._locked():
+            try:
+                if new:
+                    self.refuse_if_taken()
+                for part in self.path.rglob(".*.part"):  # Of a process that was killed: nobody else writes here.
+                    part.unlink()
+                yield
+            finally:
+                (self.path / LOCK).unlink(missing_ok=True)
+                if not any(self.path.iterdir()):
+                    self.path.rmdir()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise InputError(f"--out {self.path} cannot be made: {error.strerror}") from error
-        handle = os.open(self.path, os.O_RDONLY)
         try:
+            # Of a file that is open for writing: so it is a lock on NFS, too.
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
+            # Who held it before has removed the file that was opened here, perhaps.
+            mine = os.path.exists(self.path / LOCK) and os.path.samestat(os.fstat(handle), os.stat(self.path / LOCK))
+        except BlockingIOError:
+            mine = False
+        except OSError as error:
+            self._say(f"{self.path} cannot be locked ({error.strerror}): see that no other process writes there")
+            mine = True
+        if not mine:
             os.close(handle)
-            raise InputError(f"--out {self.path}: another process is writing there; wait for it") from error
+            raise InputError(f"--out {self.path}: another process is writing there; wait for it")
         try:
             yield
         finally:
             os.close(handle)
-            if not any(self.path.iterdir()):
-                self.path.rmdir()
 
     def write_info(self, info: dict[str, Any]) -> None:
         """Writes `config.json`."""

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -402,10 +403,30 @@ def test_a_run_does_not_go_on_as_another_one(
 def test_two_processes_do_not_write_one_run(tmp_path: Path, lottery: Lottery) -> None:
     from lth_sparse.storage.run_directory import RunDirectory
 
-    with RunDirectory(tmp_path / "run", print).held():
+    with RunDirectory(tmp_path / "run", print).held(new=False):
         status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 2
     assert "another process is writing there" in error_line(error)
+
+
+def test_a_run_that_ends_while_another_loads_its_images_is_not_replaced(
+    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lth_sparse import data
+
+    load = data.load
+
+    def slowly(*arguments: Any) -> Any:
+        shutil.copytree(finished, tmp_path / "run")
+        return load(*arguments)
+
+    monkeypatch.setattr("lth_sparse.data.load", slowly)
+    status, error = lottery(*SHORT, "--out", tmp_path / "run")
+    assert status == 2
+    assert "holds another run; add --resume" in error_line(error)
+    for path in finished.rglob("*"):
+        there = tmp_path / "run" / path.relative_to(finished)
+        assert path.is_dir() or there.read_bytes() == path.read_bytes()
 
 
 def test_a_run_that_lost_its_states_is_not_taken_for_finished(
