@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from lth_sparse.nn.masks import kinds
+from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
 
 WRAPPERS = ("state_dict", "model", "model_state_dict")
@@ -31,7 +32,7 @@ def read(path: Path) -> tuple[dict[str, Tensor], str]:
     Raises InputError for a file that cannot be read, or has no state dict.
     """
     try:
-        content = path.read_bytes()
+        content = regular_files.read_bytes(path)
     except OSError as error:
         raise InputError(f"--checkpoint {path}: {error.strerror}") from error
     return _state_dict(path, _loaded(path, content)), hashlib.sha256(content).hexdigest()

@@ -17,10 +17,17 @@ import torch
 from torch import Tensor
 
 from lth_sparse.storage.files import write_atomically
+from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError
 
 ENTRY = "lth_sparse"
 """The one entry of the metadata: safetensors writes several in an order that changes from call to call."""
+
+
+_NOT_SEALED = (
+    safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError, RuntimeError
+)  # fmt: skip
+"""What a file raises that anybody may have written: RuntimeError for dtypes that PyTorch can do little with."""
 
 
 class DamagedFile(InputError):
@@ -59,14 +66,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
     Raises DamagedFile when the content is not what was written, OSError when there is nothing to read.
     """
-    content = path.read_bytes()
+    content = regular_files.read_bytes(path)
     try:
         tensors = safetensors.torch.load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
         data = json.loads(header["__metadata__"][ENTRY])
         sealed = data.pop("sha256")
         found = _seal(tensors, data)
-    except (safetensors.SafetensorError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _NOT_SEALED as error:
         raise DamagedFile(f"{path} is damaged: it is cut short, or not a file of this project ({error})") from error
     if found != sealed:
         raise DamagedFile(f"{path} is damaged: its content does not match the SHA-256 written in it")

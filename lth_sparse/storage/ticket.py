@@ -111,31 +111,46 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     network, shapes = read_network(path, metadata), read_shapes(path, metadata)
     masks: Masks = {}
     weights = {name[5:]: value for name, value in tensors.items() if name.startswith("rest/")}
-    for layer, shape in shapes.items():
-        try:
+    try:
+        for layer, shape in shapes.items():
             if weight_name(layer) in weights:
-                raise ValueError("its weight is there with its mask and without")
-            masks[layer] = unpack(tensors[f"mask/{layer}"], shape)
-            values = tensors[f"values/{layer}"]
-            if values.shape != (live := int(masks[layer].sum()),):
-                raise ValueError(f"its mask has {live} live weights, its values have shape {tuple(values.shape)}")
-            weight = torch.zeros(shape, dtype=values.dtype)
-            weight[masks[layer]] = values
-        except (KeyError, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path} is not a whole ticket: layer {layer!r}: {error}") from error
-        weights[weight_name(layer)] = weight
+                raise ValueError(f"layer {layer!r}: its weight is there with its mask and without")
+            masks[layer], weights[weight_name(layer)] = _masked(layer, shape, tensors)
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise InputError(f"{path} is not a whole ticket: {error}") from error
+    packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
     for name in tensors:
-        if name.startswith("mask/") and name[5:] not in shapes:
+        if name.startswith(("mask/", "values/")) and name.partition("/")[2] not in shapes:
             raise InputError(f"{path} is not a whole ticket: {name} has no shape in the metadata")
+    if metadata.get("mask_sha256", sealed.digest(packed)) != sealed.digest(packed):
+        raise InputError(f"{path} is not a whole ticket: its masks are not those of mask_sha256")
     return Ticket(masks, weights, network, metadata)
+
+
+def _masked(layer: str, shape: tuple[int, ...], tensors: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
+    """The mask and the weight of a layer. Nothing is made before the bits and the values are known to be as many."""
+    bits, values = (tensors.get(f"{kind}/{layer}") for kind in ("mask", "values"))
+    if bits is None or values is None:
+        raise ValueError(f"layer {layer!r} has no {'mask' if bits is None else 'values'}")
+    if bits.dim() != 1 or not (values.is_floating_point() or values.is_complex()):
+        raise ValueError(f"layer {layer!r}: got a mask {tuple(bits.shape)} and values of {values.dtype}")
+    try:
+        mask = unpack(bits, shape)
+        if values.shape != (live := int(mask.sum()),):
+            raise ValueError(f"its mask has {live} live weights, its values have shape {tuple(values.shape)}")
+        weight = torch.zeros(shape, dtype=values.dtype)
+        weight[mask] = values
+    except (ValueError, RuntimeError) as error:  # NotImplementedError among them, of dtypes that cannot be moved.
+        raise ValueError(f"layer {layer!r}: {error}") from error
+    return mask, weight
 
 
 def load_ticket(path: str | PathLike[str] | Ticket, model: nn.Module | None = None) -> nn.Module:
     """The ticket's network, rewound: its live weights are the saved ones bit for bit, its pruned weights exactly 0.
 
     `path`: a file, or a `Ticket` that is read already, such as `read_open_lth` gives.
-    `model` (default: a new one of the network that the ticket names; it may be wrapped as for `save_ticket`) receives
-    the weights and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
+    `model` (default: a new one of the network that the ticket names, in the ticket's dtypes; it may be wrapped as for
+    `save_ticket`) receives the weights, in its own dtypes, and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
     `model` has masks of its own, in sparse layers or of `torch.nn.utils.prune`, it gets the ticket's; its parameters
     stay the same objects, but an optimizer's state for `values` no longer fits when their number changes. A dense layer
     gets zeros.
@@ -144,7 +159,7 @@ def load_ticket(path: str | PathLike[str] | Ticket, model: nn.Module | None = No
     imported already and its function has a parameter `classes` or `num_classes`.
 
     Raises InputError when the file is damaged or names no network and no `model` is given, or when it does not fit
-    `model`; OSError when it cannot be read.
+    `model`, which then stays as it was; OSError when it cannot be read.
     """
     ticket = path if isinstance(path, Ticket) else read_ticket(path)
     path = "the ticket" if isinstance(path, Ticket) else path
@@ -173,4 +188,9 @@ def _build(path: str | PathLike[str], network: models.Network, weights: Mapping[
             f"{path} does not fit the network that it names: {network.name} for images of shape "
             f"{list(network.input_shape)} and {network.classes} classes has {size} numbers, the ticket {held}"
         )
-    return models.build(network, seed=0)
+    model = models.build(network, seed=0)
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        given = weights.get(name)
+        if given is not None and given.is_floating_point() and tensor.is_floating_point():
+            tensor.data = tensor.data.to(given.dtype)
+    return model

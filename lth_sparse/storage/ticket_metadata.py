@@ -19,6 +19,9 @@ OWN_KEYS = ("ticket_version", "network", "shapes", "mask_sha256", "sha256")
 LARGEST_ARRAY = 1000
 """Numbers of a tensor or an array in the metadata: it is JSON text, which every reader has to parse."""
 
+MOST_BITS = 2**12
+"""Of a whole number in the metadata: Python reads no text of more than 4300 digits as one."""
+
 LARGEST_SIDE = 2**16
 """Channels, height and width of a network's input."""
 
@@ -43,6 +46,8 @@ def described(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(value: Any, name: str) -> Any:
+    if isinstance(value, int) and value.bit_length() > MOST_BITS:
+        _refuse(name, f"a whole number of {value.bit_length()} bits", f", with numbers of at most {MOST_BITS} bits")
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, Mapping):

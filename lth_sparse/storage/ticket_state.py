@@ -186,12 +186,30 @@ def put_into(model: nn.Module, masks: Masks, weights: Mapping[str, Tensor]) -> t
     state = _state_for(network, masks, held)
     if any(isinstance(module, DistributedDataParallel) for module in model.modules()):
         _check_sizes(network, state)
-    network.load_state_dict(state)
+    _load_whole(network, state)
     for module in network.modules():
         for key, (original, mask) in forms.pruned(module).items():
             # The product that prune's hook would make only before the next forward pass.
             setattr(module, key, mask.to(original.dtype) * original)
     return masks, held
+
+
+def _load_whole(network: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """load_state_dict, which leaves behind what fits where something does not: here all of it or nothing."""
+    before = {name: value.detach().clone() for name, value in network.state_dict().items() if isinstance(value, Tensor)}
+    for name, value in state.items():
+        # What load_state_dict would round, or drop the imaginary part of.
+        if name in before and _kind(value) != _kind(before[name]):
+            raise InputError(f"its {name!r} is {before[name].dtype}, the ticket's {value.dtype}")
+    try:
+        network.load_state_dict(state)
+    except BaseException:
+        network.load_state_dict(before, strict=False)
+        raise
+
+
+def _kind(value: Tensor) -> str:
+    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "whole"
 
 
 def _masks_of_ties(network: nn.Module, masks: Masks, ties: list[list[str]], differ: str) -> Masks:
