@@ -24,7 +24,7 @@ from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
-from lth_sparse.operators import flops, vmapping
+from lth_sparse.operators import arguments, flops, vmapping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
@@ -292,6 +292,7 @@ _GRAD_WEIGHT = torch.ops.lth_sparse.grad_weight.default
 
 def _forward_kernel(x: Tensor, values: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
     way = _Straight.unpack(*plan)
+    arguments.check_forward(way.plan, x, values, bias)
     refuse_written(way.plan.pattern)
     return way.forward(x, values, bias)
 
@@ -309,7 +310,9 @@ def _forward_fake(
 
 
 def _grad_input_kernel(grad_out: Tensor, values: Tensor, input_shape: Sequence[int], *plan: Any) -> Tensor:
-    return _Straight.unpack(*plan).grad_input(grad_out, values, input_shape)
+    way = _Straight.unpack(*plan)
+    arguments.check_grad_input(way.plan, grad_out, values, input_shape)
+    return way.grad_input(grad_out, values, input_shape)
 
 
 def _grad_input_autograd(grad_out: Tensor, values: Tensor, input_shape: Sequence[int], *plan: Any) -> Tensor:
@@ -321,7 +324,9 @@ def _grad_input_fake(grad_out: Tensor, values: Tensor, input_shape: Sequence[int
 
 
 def _grad_weight_kernel(x: Tensor, grad_out: Tensor, *plan: Any) -> Tensor:
-    return _Straight.unpack(*plan).grad_weight(x, grad_out)
+    way = _Straight.unpack(*plan)
+    arguments.check_grad_weight(way.plan, x, grad_out)
+    return way.grad_weight(x, grad_out)
 
 
 def _grad_weight_autograd(x: Tensor, grad_out: Tensor, *plan: Any) -> Tensor:

@@ -309,3 +309,33 @@ def test_plans_of_subclasses_carry_their_own_tensors_last(monkeypatch):
     base = Plan.from_tensors(plan.pattern.tensors(), LINEAR)
     assert base.tensors() == plan.pattern.tensors()
     assert torch.equal(base.pattern.flat_positions, plan.flat_positions)
+
+
+@EVERY
+@pytest.mark.parametrize(
+    "shape", [(3, 4, 9000, 9000), (3, 4000, 8, 7), (0, 4, 8, 7), (3, 4, 8), (3, 4, 0, 7), (-1, 4, 8, 7), ()]
+)
+def test_the_dispatcher_refuses_shapes_that_do_not_fit(name, shape):
+    plan = pack(name, CONV)
+    x, values, _, grad_out = samples(CONV, plan)
+    operators, last = torch.ops.lth_sparse, last_arguments(plan, name)
+    with pytest.raises((ValueError, RuntimeError), match=r"got shape|negative|at least a pixel"):
+        operators.grad_input(grad_out, values, shape, *last)
+    if min(shape, default=0) >= 0 and np.prod(shape) < 1e6:
+        with pytest.raises(ValueError, match="got shape"):
+            operators.grad_weight(torch.ones(shape), grad_out, *last)
+    for change, sentence in (
+        ({"x": x[:, :3]}, "input: got shape"),
+        ({"x": x.double()}, "values: got dtype torch.float32, expected torch.float64"),
+        ({"values": values[1:]}, r"values: got shape"),
+        ({"bias": torch.ones(7)}, r"bias: got shape \(7,\), expected \(6,\)"),
+        (
+            {"plan": [torch.ones(6, 2, 3, 3, dtype=torch.bool), *last[0][1:]]},
+            r"plan: got a mask torch.bool of shape \(6, 2, 3, 3\)",
+        ),
+        ({"plan": [last[0][0], last[0][1].long(), *last[0][2:]]}, "plan: got row_offsets of torch.int64"),
+        ({"spec": [*last[1][:-1], 3]}, "expected positive numbers, and channels that the groups divide"),
+    ):
+        given = {"x": x, "values": values, "bias": None, "plan": last[0], "spec": last[1], "backend": name}
+        with pytest.raises(ValueError, match=sentence):
+            operators.forward(*(given | change).values())

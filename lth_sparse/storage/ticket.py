@@ -150,10 +150,10 @@ def load_ticket(path: str | PathLike[str] | Ticket, model: nn.Module | None = No
 
     `path`: a file, or a `Ticket` that is read already, such as `read_open_lth` gives.
     `model` (default: a new one of the network that the ticket names, in the ticket's dtypes; it may be wrapped as for
-    `save_ticket`) receives the weights, in its own dtypes, and is returned; its attribute `ticket` is the `Ticket`, whose `masks` `lth.sparsify` takes. Where
-    `model` has masks of its own, in sparse layers or of `torch.nn.utils.prune`, it gets the ticket's; its parameters
-    stay the same objects, but an optimizer's state for `values` no longer fits when their number changes. A dense layer
-    gets zeros.
+    `save_ticket`) receives the weights, in its own dtypes, and is returned; its attribute `ticket` is the `Ticket`,
+    whose `masks` `lth.sparsify` takes. Where `model` has masks of its own, in sparse layers or of
+    `torch.nn.utils.prune`, it gets the ticket's; its parameters stay the same objects, but an optimizer's state for
+    `values` no longer fits when their number changes. A dense layer gets zeros.
 
     A file does not decide which code runs: a ticket that names `module:function` needs `model`, unless that module is
     imported already and its function has a parameter `classes` or `num_classes`.
