@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -78,9 +79,17 @@ def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
     return resumed
 
 
-def refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
-    """Raises InputError when what an interrupted run began with is not what it would go on with; says it where that
-    may only change the last bits."""
+def taken_up(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The description of an interrupted run, and what it lacks of that which the run would have now.
+
+    Raises InputError when what the run began with is not what it would go on with; says it where that may only change
+    the last bits.
+    """
+    now = json.loads(json.dumps(now))
+    rewind = before.get("rewind")
+    if rewind is not None and not (isinstance(rewind, dict) and isinstance(rewind.get("sha256"), str)):
+        raise InputError(f"config.json of this run was changed: rewind is {rewind!r}; start another run")
+    before = _completed({**before, "rewind": None}, now, "") | {"rewind": rewind}
     for section, key, what in (
         ("dataset", "sha256", "the images (their SHA-256)"),
         ("network", "weights", "the number of weights"),
@@ -99,3 +108,19 @@ def refuse_if_changed(before: dict[str, Any], now: dict[str, Any]) -> None:
                 f"{key} was {before['environment'].get(key)} when the run began and is {now['environment'][key]} now: "
                 "results may differ in their last bits"
             )
+    return before
+
+
+def _completed(before: dict[str, Any], now: dict[str, Any], where: str) -> dict[str, Any]:
+    """`before` with what is only in `now`, where a run of an older version has less. No value is of another kind."""
+    completed = {**now, **{name: value for name, value in before.items() if value is not None}}
+    for name, value in now.items():
+        found = completed[name]
+        plain = value is None and isinstance(found, str | int | float | None)
+        if not plain and not isinstance(found, type(value)):
+            raise InputError(
+                f"config.json of this run was changed: {where}{name} is {found!r}; this run cannot go on, start another"
+            )
+        if isinstance(value, dict):
+            completed[name] = _completed(found, value, f"{name}.")
+    return completed

@@ -27,6 +27,7 @@ from lth_sparse.nn import set_masks
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage.record import CurvePoint, Record, Round
+from lth_sparse.system.checked_json import is_of
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import clock, say
 
@@ -52,6 +53,8 @@ class FunctionTraining:
         """Takes over what `state` gave: such a training is over."""
         weights = {name.removeprefix("model/"): value for name, value in tensors.items() if name.startswith("model/")}
         self.model.load_state_dict(weights)
+        if not is_of(data["seconds"], float):
+            raise ValueError(f"training.seconds is {data['seconds']!r}, expected a time")
         self.seconds, self.over = data["seconds"], True
 
 

@@ -17,7 +17,7 @@ from lth_sparse.backends.choices import Choices
 from lth_sparse.backends.registry import get, resolve
 from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.choosing import Chooser, choices_of
-from lth_sparse.lottery.description import describe, refuse_if_changed, settings_of
+from lth_sparse.lottery.description import describe, settings_of, taken_up
 from lth_sparse.lottery.events import Listener
 from lth_sparse.lottery.progress import notice
 from lth_sparse.lottery.rounds import Callbacks, Rounds
@@ -92,15 +92,15 @@ def _play_settled(
     info = describe(settings, request.command, backend, dataset, model, checkpoint_sha256, device)
     settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
     if before is not None:
-        refuse_if_changed(before, info)
-        info = before
+        info = taken_up(before, info)
     if info["dataset"]["notice"]:
         notice(info["dataset"]["notice"])
     if store is None:
         store = RunDirectory(numbered(Path("runs"), settings.preset.replace("/", "-")), say)
     with store.held(new=before is None):
         if before is not None:
-            info = store.read_info()  # Another process may have gone on with the run since.
+            # Another process may have gone on with the run since.
+            info["rewind"] = store.read_info().get("rewind")
         record = _finished_record(store, settings) if before is not None else None
         if record is None:
             if before is not None and store.choices_path.exists():

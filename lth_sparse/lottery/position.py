@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import Tensor
 
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.nn.masks import Masks
-from lth_sparse.storage.record import Record
+from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.ticket import pack, unpack
+from lth_sparse.system import checked_json as read
+
+_COLUMNS = get_type_hints(Round)
 
 TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
 """(tensors, JSON-ready data): what a training gives to be written, and takes to go on."""
@@ -53,7 +56,10 @@ class Position:
         }
 
     def at(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Position:
-        """The position that `to_state` wrote; its masks have the shapes and the devices of those here."""
+        """The position that `to_state` wrote; its masks have the shapes and the devices of those here.
+
+        Raises KeyError or ValueError where it is not one.
+        """
         masks = {
             name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(mask.device)
             for name, mask in self.masks.items()
@@ -61,9 +67,27 @@ class Position:
         trained = {
             name.removeprefix("trained/"): value for name, value in tensors.items() if name.startswith("trained/")
         }
-        record = Record.from_json(state["record"])
-        # States of version 0.1.0 have no format: there was one for each network.
-        memory_format = state.get("memory_format", self.memory_format)
+        where = "the state"
+        found = read.mapping(state.get("found"), f"{where}.found")
+        if wrong := [name for name in found if not read.is_of(found[name], _COLUMNS.get(name))]:
+            raise ValueError(f"{where}.found has {wrong[0]!r}: {found[wrong[0]]!r}, which is not of a round's row")
         return Position(
-            masks, memory_format, record, state["round"], state["arm"], state["found"], trained, state["trained_by"]
+            masks,
+            # States of version 0.1.0 have no format: there was one for each network.
+            read.text({"memory_format": self.memory_format} | state, "memory_format", where),
+            Record.from_json(state["record"]),
+            read.count(state, "round", where),
+            read.text(state, "arm", where),
+            dict(found),
+            trained,
+            read.text(state, "trained_by", where),
         )
+
+
+def refuse_others(given: Weights, expected: Weights, where: str) -> None:
+    """Raise ValueError where weights of a state are there, and are not those of the model."""
+    if given and given.keys() != expected.keys():
+        raise ValueError(f"{where}/ has not the names of the model")
+    for name, value in given.items():
+        if value.shape != expected[name].shape:
+            raise ValueError(f"{where}/{name} has shape {tuple(value.shape)}, expected {tuple(expected[name].shape)}")

@@ -6,14 +6,15 @@ the saved weights, proves that it did, and trains them again; its other arms go 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass, fields
 
 from torch import nn
 
 from lth_sparse.lottery import proof
 from lth_sparse.lottery.arms import CONTROLS, TICKET, Arm
-from lth_sparse.lottery.position import Position, TrainingState
+from lth_sparse.lottery.position import Position, TrainingState, refuse_others
 from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.lottery.trainer import Trainer
 from lth_sparse.nn import masks as masking
@@ -22,7 +23,10 @@ from lth_sparse.storage import sealed
 from lth_sparse.storage.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.ticket import save_ticket
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.errors import BackendError, InputError, because
+
+_COLUMNS = {column.name for column in fields(Round)}
+_COLUMNS_OF_PRUNING = {"accuracy_before_prune", "accuracy_after_prune"}
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,8 @@ class Rounds:
         rewound = position.round > 0 or trainer.rewinds_to_start
         if rewound:
             proof.rewind(trainer.model, arm.start(self._saved.weights), masks)
-        training = trainer.begin(arm, masks, position, state)
+        with self._state_refused() if state is not None else nullcontext():
+            training = trainer.begin(arm, masks, position, state)
         if rewound and state is None:
             start = arm.start(self._saved.weights)
             self._prove(arm, proof.before_training(training.model, masks, self._saved, start, training.optimizer))
@@ -193,14 +198,38 @@ class Rounds:
         if found is None:
             return None
         tensors, state = found
-        if not self._trainer.is_of(state["config"]):
-            raise InputError(
-                f"config.json of {self._store.path} is not what the run began with; this run cannot go on, "
-                "start another"
-            )
-        self._restore_rewind_weights(state["saved_sha256"])
-        self.position = self.position.at(tensors, state)
+        with self._state_refused():
+            if not self._trainer.is_of(state["config"]):
+                raise InputError(
+                    f"config.json of {self._store.path} is not what the run began with; this run cannot go on, "
+                    "start another"
+                )
+            self._restore_rewind_weights(state["saved_sha256"])
+            position = self.position.at(tensors, state)
+            refuse_others(position.trained, self._trainer.model.state_dict(), "trained")
+            rounds, arms = self._trainer.rounds, [arm.name for arm in self._trainer.arms(position.round)]
+            if position.round > rounds or position.arm not in arms or len(position.record.rounds) != position.round:
+                raise ValueError(f"it is of round {position.round} of {rounds}, {position.arm!r}")
+            if not position.trained and (position.arm != TICKET.name or (self._trainer.one_shot and position.round)):
+                raise ValueError("it has no trained weights")
+            needed = _COLUMNS if position.arm != TICKET.name else _COLUMNS_OF_PRUNING if position.round else set()
+            if missing := needed - position.found.keys():
+                raise ValueError(f"its row lacks {', '.join(sorted(missing))}")
+        self.position = position
         return tensors, state["training"]
+
+    @contextmanager
+    def _state_refused(self) -> Iterator[None]:
+        """A state that is whole and says what no run would: somebody has written it."""
+        try:
+            yield
+        except (InputError, BackendError):
+            raise
+        except (ValueError, KeyError, TypeError, AttributeError, IndexError, RuntimeError, RecursionError) as error:
+            raise InputError(
+                f"the newest state under {self._store.path} is none of this run ({because(error)}); remove it to go on "
+                "from the one before it, or start another run"
+            ) from error
 
     def _restore_rewind_weights(self, recorded_sha256: str) -> None:
         if not recorded_sha256:

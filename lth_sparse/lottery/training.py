@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -18,10 +18,12 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery.evaluation import evaluate
 from lth_sparse.lottery.optimizer import optimizer_of, recordable_optimizer
+from lth_sparse.lottery.position import refuse_others
 from lth_sparse.lottery.step_graph import StepGraph, recordable
 from lth_sparse.nn.masks import Masks, prunable
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.record import CurvePoint
+from lth_sparse.system import checked_json as read
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.seeding import derive
 
@@ -211,9 +213,13 @@ class Training:
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
+        found = read.row(_Progress, data, "training")
+        if not 0 <= found.iteration <= self.total:
+            raise ValueError(f"training.iteration is {found.iteration}, of {self.total}")
         self.model.load_state_dict(under("model/"))
         device = self._loss_sum.device
         self.best_weights = {name: value.to(device) for name, value in under("best/").items()}
+        refuse_others(self.best_weights, self.model.state_dict(), "best")
         self._loss_sum.copy_(tensors["loss_sum"])
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
@@ -223,13 +229,31 @@ class Training:
             if value.shape == parameter.shape:
                 # In the parameter's memory layout, as the optimizer made it; a file knows only one layout.
                 value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+            elif value.dim():
+                raise ValueError(f"optimizer/{name} has shape {tuple(value.shape)}, not the parameter's")
             entries.setdefault(int(index), {})[key] = value
+        expected = _STATE_OF[type(self.optimizer)]
+        if wrong := [index for index, entry in entries.items() if entry.keys() != expected]:
+            raise ValueError(f"optimizer/{wrong[0]} has {sorted(entries[wrong[0]])}, expected {sorted(expected)}")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.iteration = data["iteration"]
-        self._loss_count = data["loss_count"]
-        self.best_loss = data["best_loss"]
-        self.early_stop = data["early_stop"]
-        self.images_seen = data["images_seen"]
-        self.seconds = data["seconds"]
-        self.curve = [CurvePoint(**point) for point in data["curve"]]
+        self.iteration, self._loss_count = found.iteration, found.loss_count
+        self.best_loss, self.early_stop = found.best_loss, found.early_stop
+        self.images_seen, self.seconds = found.images_seen, found.seconds
+        self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
+
+
+_STATE_OF = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}}
+
+
+@dataclass(frozen=True)
+class _Progress:
+    """What a state says of a training, beside its tensors."""
+
+    iteration: int
+    loss_count: int
+    best_loss: float
+    early_stop: int
+    images_seen: int
+    seconds: float
+    curve: list[dict[str, Any]]

@@ -56,12 +56,12 @@ def _output_shape(plan: Plan, input_shape: Sequence[int]) -> tuple[int, ...]:
         raise ValueError(f"input: got shape {tuple(input_shape)}, expected {expected}")
     if linear:
         return input_shape[0], spec.out_channels
-    size = spec.output_size(input_shape[2], input_shape[3])
-    if min(size) < 1 or (input_shape[0] and not input_shape[2] * input_shape[3]):
+    height, width = spec.output_size(input_shape[2], input_shape[3])
+    if min(height, width) < 1 or (input_shape[0] and not input_shape[2] * input_shape[3]):
         raise ValueError(
             f"input: got shape {tuple(input_shape)}, expected at least a pixel, and no less than the kernel"
         )
-    return input_shape[0], spec.out_channels, *size
+    return input_shape[0], spec.out_channels, height, width
 
 
 @cache
@@ -73,11 +73,11 @@ def _check_layer(spec: LayerSpec) -> None:
         raise ValueError(f"spec: got {spec}, expected a linear layer without kernel, stride, padding and groups")
 
 
-def _check(plan: Plan, tensor: Tensor, name: str, shape: Sequence[int], like: Tensor | None = None) -> None:
+def _check(plan: Plan, tensor: Tensor, name: str, shape: tuple[int, ...], like: Tensor | None = None) -> None:
     if tensor.layout is not torch.strided or tensor.is_nested:
         raise ValueError(f"{name}: got layout {tensor.layout}, expected a dense tensor")
-    if tensor.shape != tuple(shape):
-        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {tuple(shape)}")
+    if tensor.shape != shape:
+        raise ValueError(f"{name}: got shape {tuple(tensor.shape)}, expected {shape}")
     if tensor.device != plan.pattern.mask.device:
         raise ValueError(f"{name}: got a tensor on {tensor.device}, expected {plan.pattern.mask.device}, as the plan")
     if like is not None and tensor.dtype != like.dtype:

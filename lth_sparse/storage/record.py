@@ -8,7 +8,11 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
+
+from lth_sparse.system import checked_json as read
+
+_Row = TypeVar("_Row")
 
 TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "seconds")
 """Columns of `rounds.csv` that differ between two runs of the same command; all others are equal."""
@@ -141,16 +145,25 @@ class Record:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Record:
-        """The record that `to_json` wrote."""
+    def from_json(cls, data: Any) -> Record:
+        """The record that `to_json` wrote. Raises ValueError, in one sentence, when this is none."""
+        found = read.mapping(data, "the record")
+
+        def rows(name: str, kind: type[_Row]) -> list[_Row]:
+            # Finished runs of the version before this one have no `chosen`.
+            listed = read.listed({"chosen": []} | dict(found), name, "the record")
+            return [read.row(kind, row, f"{name}[{number}]") for number, row in enumerate(listed)]
+
+        confusion = read.listed(found, "confusion", "the record")
+        if not read.is_of(confusion, list[list[list[int]]]):
+            raise ValueError('"confusion" of the record is no list of matrices')
         return cls(
-            rounds=[Round(**row) for row in data["rounds"]],
-            curves=[CurvePoint(**row) for row in data["curves"]],
-            layers=[LayerCount(**row) for row in data["layers"]],
-            proofs=[Proof(**row) for row in data["proofs"]],
-            confusion=data["confusion"],
-            # Finished runs of the version before this one have none.
-            chosen=[Chosen(**row) for row in data.get("chosen", [])],
+            rounds=rows("rounds", Round),
+            curves=rows("curves", CurvePoint),
+            layers=rows("layers", LayerCount),
+            proofs=rows("proofs", Proof),
+            confusion=confusion,
+            chosen=rows("chosen", Chosen),
         )
 
     def best_ticket(self) -> Round:

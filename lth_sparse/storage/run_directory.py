@@ -19,6 +19,7 @@ from lth_sparse.storage import sealed
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, table
 from lth_sparse.storage.ticket import read_ticket
+from lth_sparse.system import checked_json, regular_files
 from lth_sparse.system.errors import InputError
 
 GENERATIONS = 2
@@ -112,10 +113,9 @@ class RunDirectory:
         """What `write_info` wrote. Raises InputError when it is not that any more."""
         path = self.path / "config.json"
         try:
-            info: dict[str, Any] = json.loads(path.read_text())
-        except ValueError as error:
+            return dict(checked_json.mapping(json.loads(regular_files.read_text(path)), "the file"))
+        except (OSError, ValueError, RecursionError) as error:
             raise InputError(f"{path} is damaged ({error}); this run cannot go on, start another") from error
-        return info
 
     @property
     def choices_path(self) -> Path:
@@ -141,14 +141,17 @@ class RunDirectory:
         if not path.exists():
             return Record()
         try:
-            read = json.loads(path.read_text())
+            read = json.loads(regular_files.read_text(path))
             record = read["record"]
             whole = hashlib.sha256(json.dumps(record).encode()).hexdigest() == read["sha256"]
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             whole = False
         if not whole:
             raise InputError(f"{path} is damaged; the tables and tickets beside it are as they were")
-        return Record.from_json(record)
+        try:
+            return Record.from_json(record)
+        except ValueError as error:
+            raise InputError(f"{path} holds no record of a run: {error}") from error
 
     def ticket_path(self, round: int) -> Path:
         """Where the ticket of `round` lies."""
@@ -210,10 +213,10 @@ class RunDirectory:
 def read_choices(path: Path) -> Choices:
     """The choices that a run left at `path`. Raises InputError when they are missing or damaged."""
     try:
-        return Choices.from_json(json.loads(path.read_text()))
+        return Choices.from_json(json.loads(regular_files.read_text(path)))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); expected the choices.json of a run") from error
-    except ValueError as error:  # UnicodeDecodeError and JSONDecodeError among them.
+    except (ValueError, RecursionError) as error:  # UnicodeDecodeError and JSONDecodeError among them.
         raise InputError(f"{path} holds no choices of a run, or damaged ones ({error})") from error
 
 

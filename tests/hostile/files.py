@@ -43,7 +43,7 @@ def changed_bytes(draw: st.DrawFn, content: bytes) -> bytes:
     if kind == "length":
         changed[:8] = draw(st.sampled_from([0, 1, len(content), 2**31, 2**63, 2**64 - 1])).to_bytes(8, "little")
         return bytes(changed)
-    header = int.from_bytes(content[:8], "little") + 8
+    header = min(int.from_bytes(content[:8], "little") + 8, len(content))
     for _ in range(draw(st.integers(1, 4))):
         reach = draw(st.sampled_from([header, len(content)]))
         changed[draw(st.integers(0, reach - 1))] = draw(st.integers(0, 255))
