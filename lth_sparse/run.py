@@ -7,7 +7,6 @@ import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import Field
-from pathlib import Path
 from typing import Any
 
 from lth_sparse import data, models
@@ -16,7 +15,7 @@ from lth_sparse.lottery import tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.settings import config, file
-from lth_sparse.system import allocator, home
+from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, exit_status
 from lth_sparse.system.errors import InputError
 
@@ -127,7 +126,7 @@ def _listeners(options: dict[str, Any], open_until_over: ExitStack) -> list[List
     if (name := options.pop("callback", None)) is not None:
         listeners.append(users_listener(name))
     if (directory := options.pop("tensorboard", None)) is not None:
-        listeners.append(open_until_over.enter_context(tensorboard.writing(Path(directory))))
+        listeners.append(open_until_over.enter_context(tensorboard.writing(command_line.path(directory))))
     return listeners
 
 
@@ -143,10 +142,10 @@ def _request(options: dict[str, Any], command: str, listeners: Sequence[Listener
     return Request(
         options,
         command,
-        Path(out) if out is not None else None,
+        command_line.path(out) if out is not None else None,
         resume,
-        Path(choices) if choices is not None else None,
-        file.read(Path(given_file)) if given_file is not None else {},
+        command_line.path(choices) if choices is not None else None,
+        file.read(command_line.path(given_file)) if given_file is not None else {},
         listeners,
     )
 

@@ -6,7 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 
@@ -103,11 +102,13 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     for name, least in (("batch_size", 1), ("steps", 0)):
         if getattr(options, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least {least}")
+    if not -(2**63) <= options.seed < 2**63:
+        raise InputError(f"--seed {options.seed}: expected a number of less than 2^63")
     if options.dtype not in DTYPES:
         raise InputError(f"--dtype {options.dtype}: expected {', '.join(DTYPES)}")
     for name in ("plot", "json"):
         path = getattr(options, name)
-        if path is not None and (not path or Path(path).is_dir()):
+        if path is not None and (not path or command_line.path(path).is_dir()):
             raise InputError(f"--{name} {path or repr(path)}: expected the name of a file to write")
     device = command_line.device(options.device)
     chosen, left_out = contenders(options.backend, device)
@@ -138,9 +139,9 @@ def _verify(options: argparse.Namespace, command: str) -> int:
             "not_verified": left_out,
             "stays_dense": found[0].left_dense,
         }
-        write_entries(Path(options.json), about, {"rows": [row.to_json() for row in rows]})
+        write_entries(command_line.path(options.json), about, {"rows": [row.to_json() for row in rows]})
     if options.plot is not None:
-        write_atomically(Path(options.plot), png(picture(rows, found[0].name)))
+        write_atomically(command_line.path(options.plot), png(picture(rows, found[0].name)))
     return 0 if all(row.holds for row in rows) else OUT_OF_BOUNDS
 
 

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torchvision.datasets import ImageFolder
-from torchvision.datasets.folder import default_loader
 from torchvision.transforms import functional
 
 from lth_sparse.data.dataset import Source, Split
@@ -32,10 +33,24 @@ def _listing(directory: Path) -> ImageFolder:
         raise InputError(f"data folder {directory} has a class without images, or none: {error}") from error
 
 
+def _in_8_bits(image: Image.Image, path: str) -> Image.Image:
+    """16 bits of grey as their upper 8: Pillow would make 255 of all that is more. Refuses what has no known range."""
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PNG"):
+        grey = np.asarray(image).astype(np.int64)
+        return Image.fromarray((grey >> 8).astype(np.uint8))
+    if image.mode in ("I", "F"):
+        what = "32-bit whole numbers" if image.mode == "I" else "floating-point numbers"
+        raise InputError(f"image {path} has pixels that are {what}, of no known range; give 8 or 16 bits a channel")
+    return image
+
+
 def _decoded(path: str, image_size: int | None) -> Tensor:
     """The image at `path`, uint8 [3, H, W], as `sized` gives it."""
     try:
-        pixels = np.array(default_loader(path))
+        with Image.open(path) as image:
+            pixels = np.array(_in_8_bits(image, path).convert("RGB"))
+    except InputError:
+        raise
     except Exception as error:  # Pillow raises half a dozen unrelated types for images that it cannot decode.
         reason = " ".join(str(error).split())
         raise InputError(f"image {path} is broken: {reason}; mend it or take it out") from error
@@ -64,11 +79,13 @@ def _read(listing: ImageFolder, image_size: int | None) -> Split:
 
 def _fingerprint(listings: list[ImageFolder], image_size: int | None) -> str:
     """SHA-256 over every file's path, size and time of change: a folder that changed is read anew."""
-    sha = hashlib.sha256(repr(image_size).encode())
+    sha = hashlib.sha256(f"{image_size} 16 bits of grey".encode())
     for listing in listings:
         for path, label in listing.samples:
             status = os.stat(path)
-            sha.update(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n".encode())
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"image {path} is no regular file; take it out")
+            sha.update(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
     return sha.hexdigest()
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, get_type_hints
 
 from torch import Tensor
 
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.nn.masks import Masks
+from lth_sparse.storage import confusion
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.ticket import pack, unpack
 from lth_sparse.system import checked_json as read
@@ -43,13 +44,15 @@ class Position:
         tensors, progress = training
         tensors |= {f"mask/{name}": pack(mask) for name, mask in self.masks.items()}
         tensors |= {f"trained/{name}": value for name, value in self.trained.items()}
+        matrices = self.record.confusion
+        tensors |= {f"confusion/{number}": confusion.pack(matrix) for number, matrix in enumerate(matrices)}
         return tensors, {
             "round": self.round,
             "arm": self.arm,
             "trained_by": self.trained_by,
             "memory_format": self.memory_format,
             "found": self.found,
-            "record": self.record.to_json(),
+            "record": replace(self.record, confusion=[]).to_json(),
             "training": progress,
             "saved_sha256": saved_sha256,
             "config": settings,
@@ -67,7 +70,10 @@ class Position:
         trained = {
             name.removeprefix("trained/"): value for name, value in tensors.items() if name.startswith("trained/")
         }
-        where = "the state"
+        where, record = "the state", Record.from_json(state["record"])
+        # States of before have them in the record.
+        matrices = [name for name in tensors if name.startswith("confusion/")]
+        record.confusion += [confusion.unpack(tensors[f"confusion/{number}"]) for number in range(len(matrices))]
         found = read.mapping(state.get("found"), f"{where}.found")
         if wrong := [name for name in found if not read.is_of(found[name], _COLUMNS.get(name))]:
             raise ValueError(f"{where}.found has {wrong[0]!r}: {found[wrong[0]]!r}, which is not of a round's row")
@@ -75,7 +81,7 @@ class Position:
             masks,
             # States of version 0.1.0 have no format: there was one for each network.
             read.text({"memory_format": self.memory_format} | state, "memory_format", where),
-            Record.from_json(state["record"]),
+            record,
             read.count(state, "round", where),
             read.text(state, "arm", where),
             dict(found),

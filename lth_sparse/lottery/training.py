@@ -214,12 +214,14 @@ class Training:
             return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
 
         found = read.row(_Progress, data, "training")
-        if not 0 <= found.iteration <= self.total:
-            raise ValueError(f"training.iteration is {found.iteration}, of {self.total}")
+        if not 0 <= found.iteration <= self.total or (found.iteration == self.total and not found.curve):
+            raise ValueError(f"training.iteration is {found.iteration}, of {self.total}, after {found.curve[-1:]}")
         self.model.load_state_dict(under("model/"))
         device = self._loss_sum.device
         self.best_weights = {name: value.to(device) for name, value in under("best/").items()}
         refuse_others(self.best_weights, self.model.state_dict(), "best")
+        if found.curve and not self.best_weights:
+            raise ValueError("best/ is empty after an evaluation")
         self._loss_sum.copy_(tensors["loss_sum"])
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}

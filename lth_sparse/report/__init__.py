@@ -20,4 +20,4 @@ def write(out: Path, info: dict[str, Any], record: Record) -> None:
     for picture in gallery:
         if picture.png is not None:
             write_atomically(out / "plots" / f"{picture.name}.png", picture.png)
-    write_atomically(out / "report.html", page(info, record, gallery).encode())
+    write_atomically(out / "report.html", page(info, record, gallery).encode(errors="replace"))

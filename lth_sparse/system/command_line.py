@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import shutil
+import sys
 import tempfile
 import textwrap
 import traceback
@@ -65,9 +67,14 @@ def sizes(text: str) -> tuple[int, ...]:
         found = tuple(int(part) for part in text.split(","))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected sizes such as 3,32,32, given {text}") from error
-    if min(found) < 1:
-        raise argparse.ArgumentTypeError(f"expected sizes of at least 1, given {text}")
+    if min(found) < 1 or max(found) >= 2**31:
+        raise argparse.ArgumentTypeError(f"expected sizes of at least 1, and less than 2^31, given {text}")
     return found
+
+
+def path(text: str) -> Path:
+    """From a name in which ~ is the home directory, as it is for a shell that no quotes or = keep from saying so."""
+    return Path(os.path.expanduser(text))
 
 
 def names(text: str) -> tuple[str, ...]:
@@ -97,6 +104,7 @@ def exit_status(
 
     `on_disk`: added after an OSError; `smaller`: what to do when memory runs out; `interrupted`: the line after Ctrl-C.
     """
+    _printable()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
@@ -115,6 +123,15 @@ def exit_status(
     except KeyboardInterrupt:
         say(interrupted)
         return INTERRUPTED
+
+
+def _printable() -> None:
+    """Lets every line out, whatever the streams are: closed ones, ASCII alone, names that are no UTF-8."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def out_of_memory(error: Exception) -> bool:

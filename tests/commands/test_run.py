@@ -609,6 +609,23 @@ def test_without_out_runs_are_numbered(tmp_path: Path, lottery: Lottery, monkeyp
     assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["quick-01", "quick-02"]
 
 
+def test_names_that_a_terminal_cannot_show_and_a_home_in_quotes(tmp_path: Path) -> None:
+    short = ("--dataset", "digits", "--rounds", "0", "--iterations", "2", "--backend", "dense", "--out")
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "HOME": str(tmp_path)}
+    out = os.fsencode("~/r\u00e9sultats") + b"\xff"
+    arguments = [sys.executable, "-m", "lth_sparse.run", *short, out]
+    done = subprocess.run(arguments, env=environment, capture_output=True, cwd=Path(__file__).parents[2])
+    assert done.returncode == 0, done.stderr
+    assert b"r\\xe9sultats\\udcff" in done.stdout
+    assert (tmp_path / os.fsdecode("r\u00e9sultats".encode() + b"\xff") / "report.html").is_file()
+
+
+def test_a_closed_standard_error(tmp_path: Path) -> None:
+    program = f"exec 2>&-; exec {sys.executable} -m lth_sparse.run --nonsense"
+    done = subprocess.run(["sh", "-c", program], capture_output=True, cwd=Path(__file__).parents[2])
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     from lth_sparse import run
     from lth_sparse.settings import config

@@ -438,3 +438,17 @@ def test_what_is_not_a_number_never_holds() -> None:
 def test_the_picture_takes_rows_without_times_and_errors() -> None:
     row = verify.Row("x", 0.9, "cpp", "fc", "layer")
     assert len(picture([row, verify.Row("x", 0.9, "cpp", "out", "layer", failed="no")], "x").axes) == 2
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (("--seed", 2**63), "expected a number of less than 2^63"),
+        (("--input-shape", f"{2**31},8,8"), "expected sizes of at least 1, and less than 2^31"),
+    ],
+)
+def test_numbers_that_no_machine_has_are_refused(given, sentence, capsys):
+    from lth_sparse import verify as command
+
+    assert command.main([*map(str, given), "--steps", "0"]) == 2
+    assert sentence in capsys.readouterr().err
