@@ -109,7 +109,7 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
     taken = torch.zeros_like(pooled, dtype=torch.uint8)
     last = x.is_contiguous(memory_format=torch.channels_last)
     return {
-        "lth_sparse_cpu::batch_norm_relu": (
+        "lth_sparse_cpu::batch_norm": (
             x,
             x,
             channels,
@@ -119,9 +119,11 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
             True,
             0.1,
             1e-5,
+            0.0,
+            None,
             False,
         ),
-        "lth_sparse_cpu::batch_norm_relu_backward": (
+        "lth_sparse_cpu::batch_norm_backward": (
             pooled,
             x,
             None,
@@ -131,6 +133,8 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
             channels,
             taken,
             True,
+            0.0,
+            None,
         ),
         "lth_sparse_cpu::relu_max_pool": (x,),
         "lth_sparse_cpu::relu_max_pool_backward": (pooled, taken, list(x.shape), last),
