@@ -198,8 +198,8 @@ def _load_whole(network: nn.Module, state: Mapping[str, Tensor]) -> None:
     """load_state_dict, which leaves behind what fits where something does not: here all of it or nothing."""
     before = {name: value.detach().clone() for name, value in network.state_dict().items() if isinstance(value, Tensor)}
     for name, value in state.items():
-        # What load_state_dict would round, or drop the imaginary part of.
-        if name in before and _kind(value) != _kind(before[name]):
+        # What load_state_dict would round, or drop the imaginary part of. torch.nn.utils.prune's masks are floating.
+        if name in before and value.dtype != torch.bool and _kind(value) != _kind(before[name]):
             raise InputError(f"its {name!r} is {before[name].dtype}, the ticket's {value.dtype}")
     try:
         network.load_state_dict(state)
