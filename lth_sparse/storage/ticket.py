@@ -119,7 +119,7 @@ def read_ticket(path: str | PathLike[str]) -> Ticket:
     except (KeyError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} is not a whole ticket: {error}") from error
     packed = {name: value for name, value in tensors.items() if name.startswith("mask/")}
-    for name in tensors:
+    for name in sorted(tensors):
         if name.startswith(("mask/", "values/")) and name.partition("/")[2] not in shapes:
             raise InputError(f"{path} is not a whole ticket: {name} has no shape in the metadata")
     if metadata.get("mask_sha256", sealed.digest(packed)) != sealed.digest(packed):
