@@ -83,11 +83,6 @@ CUTS = (
     ),
     Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
     Cut(
-        r"^make lottery\b",
-        ((r"$", f' ARGS="{_PLAYED} --iterations 2 --rounds 0 --results build/lottery"'),),
-        "an hour, and a data set, so 2 steps of each network on digits",
-    ),
-    Cut(
         r"^make bench(-full)? ARGS=",
         ((r"\"$", ' --collect-only -q"'),),
         "minutes, so pytest chooses the cases, and they are not measured",
@@ -115,7 +110,7 @@ CUTS = (
     Cut(r"^pytest docs/", ((r"$", " --collect-only -q"),), "the page's tests run by themselves, so they are listed"),
     Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
     Cut(
-        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard)\b",
+        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard|lottery)\b",
         _RECIPE,
         "a minute or more, and .ci/run or a test does it, so make says what it would do",
     ),
