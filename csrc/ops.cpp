@@ -20,11 +20,9 @@ namespace lth_sparse {
 namespace {
 
 /// A 1 x 1 convolution with neither stride nor padding does not know which pixels are neighbours. When channels_last it is
-/// a linear layer of its pixels; when contiguous its images are single rows, if vectors divide them.
+/// a linear layer of its pixels; when contiguous its images are single rows.
 void flatten_pixels(const Convolution& c, Images& x, Images& output) {
-  constexpr int64_t kWidestVector = 16;
   if (x.channels_last != output.channels_last || x.pixels() != output.pixels() || c.taps() > 1 || c.phases() > 1) return;
-  if (!x.channels_last && x.pixels() % kWidestVector != 0) return;
   for (Images* const images : {&x, &output}) {
     const int64_t pixels = images->pixels();
     images->height = 1;

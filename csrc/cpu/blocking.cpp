@@ -26,6 +26,8 @@ constexpr double kLeastClipped = 0.2;
 constexpr int64_t kFewUses = 4;
 /// Output positions of a strip when lanes are pixels.
 constexpr int64_t kStripPixels = 256;
+/// Fewer would be of unequal size: 25 vectors, of 8 images of 7 x 7, took a sixth less time as 13 and 12 than as 16 and 9.
+constexpr int64_t kFewPanels = 4;
 /// Of the gradient of the weights, in all parts together, unless these are the fewest. Each part sums every value, and threads
 /// read what others have summed; more threads than parts take chunks of the channels, and load the images once for each.
 /// Measured with two threads.
@@ -40,10 +42,10 @@ int64_t equal_parts(int64_t value, int64_t most) { return ceil_div(value, ceil_d
 bool leaves_too_many_lanes_empty(int64_t lanes, int64_t lanes_of_half) { return lanes * 9 > lanes_of_half * 10; }
 
 /// A 1 x 1 convolution whose images are rows of pixels that vectors divide: see flatten_pixels in ops.cpp.
-bool is_pointwise(const Correlation& c, int width) {
-  return c.taps() == 1 && c.phases() == 1 && c.in_stride == std::array<int64_t, 2>{1, 1} &&
-         c.shifts[0] == std::array<int64_t, 2>{0, 0} && c.in.height == 1 && c.out.height == 1 &&
-         c.in.width == c.out.width && c.out.width % width == 0;
+bool is_in_place(const Correlation& c, int width) {
+  return c.pointwise() && c.phases() == 1 && c.in_stride == std::array<int64_t, 2>{1, 1} && !c.in.channels_last &&
+         !c.out.channels_last && c.in.height == 1 && c.out.height == 1 && c.in.width == c.out.width &&
+         c.out.width % width == 0;
 }
 
 void tile_of_pixels(const Correlation& c, const Machine& machine, Blocking& b) {
@@ -55,6 +57,13 @@ void tile_of_pixels(const Correlation& c, const Machine& machine, Blocking& b) {
     half.width = 8;
     if (leaves_too_many_lanes_empty(Scratch(c, b).out_row_step(), Scratch(c, half).out_row_step())) b = half;
   }
+}
+
+/// A panel is what the registers hold; fewer than kFewPanels are of a size, for the threads to share them.
+void tile_of_panels(const Correlation& c, const Machine& machine, Blocking& b) {
+  const int64_t vectors = ceil_div(all_positions(c), b.width), most = machine.registers >= 32 ? 16 : 8;
+  b.tile_columns = static_cast<int>(vectors < most ? 8 : most);
+  b.strip = (vectors < kFewPanels * most ? equal_parts(vectors, most) : most) * b.width;
 }
 
 /// What a live weight costs an image's tiles, in products: those beyond the image's right edge too; at least eight a tile, for
@@ -113,14 +122,17 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
   const bool contiguous = !c.in.channels_last && !c.out.channels_last;
   Blocking b{};
   b.width = machine.widest;
-  b.in_place = contiguous && is_pointwise(c, b.width);
+  b.in_place = is_in_place(c, b.width);
   // Images of one pixel have none to make lanes of.
-  const bool has_pixels = contiguous || c.in.pixels() > 1 || c.out.pixels() > 1;
-  b.lanes_are_pixels = b.in_place || (c.in.count < kFewestImages && has_pixels);
+  const bool has_pixels = c.in.pixels() > 1 || c.out.pixels() > 1;
+  b.panels = !b.in_place && c.pointwise() && has_pixels;
+  b.lanes_are_pixels = b.in_place || b.panels || (c.in.count < kFewestImages && (contiguous || has_pixels));
   b.groups = 1;
   b.tile_rows = 1;
   b.channel_block = b.channel_chunk = 1;
-  if (b.lanes_are_pixels)
+  if (b.panels)
+    tile_of_panels(c, machine, b);
+  else if (b.lanes_are_pixels)
     tile_of_pixels(c, machine, b);
   else
     tile_of_images(c, element_size, machine, b);
@@ -137,14 +149,14 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size
     if (b.by_clip)
       b.channel_block = std::clamp<int64_t>(kLongerRuns * run, 64, std::max<int64_t>(64, limit));
     else
-      b.channel_block = b.lanes_are_pixels ? limit : std::clamp<int64_t>(run, 8, limit);
+      b.channel_block = b.lanes_are_pixels && !b.panels ? limit : std::clamp<int64_t>(run, 8, limit);
     b.channel_block = equal_parts(c.in.channels, b.channel_block);
     b.unlisted = !b.by_clip && b.channel_block == c.in.channels &&
-                 c.in.count * one_channel.strips() * static_cast<int64_t>(one_channel.tiles().size()) <= kFewUses &&
+                 one_channel.tasks() * static_cast<int64_t>(one_channel.tiles().size()) <= kFewUses &&
                  b.lanes_are_pixels;
   }
 
-  const int64_t tasks = ceil_div(c.in.count, b.images()) * ceil_div(c.positions(0), b.strip);
+  const int64_t tasks = Scratch(c, b).tasks();
   // By the shapes alone, never by the number of threads: the same bits with any.
   const int64_t sums = std::clamp(kPartialSums / std::max<int64_t>(nnz, 1), kFewestParts, kMostParts);
   b.parts = summed ? std::min(tasks, sums) : tasks;

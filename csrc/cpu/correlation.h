@@ -55,6 +55,8 @@ struct Correlation {
     const int64_t size = dimension == 0 ? out.height : out.width;
     return ceil_div(size, out_stride[dimension]);
   }
+  /// Of a 1 x 1 kernel without padding: each position of the output sees one pixel of the input, and at most one sees it.
+  bool pointwise() const { return taps() == 1 && shifts[0] == std::array<int64_t, 2>{0, 0}; }
 };
 
 /// The sparse matrix of a correlation, row by row. A column is channel * taps + tap, ascending within a row.

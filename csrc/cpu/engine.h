@@ -21,6 +21,11 @@
 // 150. Tiles of more than 16 cost in L1 what they gain here: 4 x 7 is no faster than 2 x 7, 4 x 4 than either where it fits. The
 // kernels reach 90 to 135 at 90 %, 50 to 90 at 98 %, where dense PyTorch sustains 200 to 230.
 //
+// 1 x 1 layers do one product where a 3 x 3 layer does nine, so what they read and write bounds them sooner. There (two cores, 8
+// images, 90 %, ResNet-50's layers): in panels of 14 x 14 images the products run at 175 GFLOP/s, which is what L2 delivers, and
+// whole passes at 110 to 135. In place at 56 x 56 memory is the bound: 256 to 64 channels move 32 MB a pass, at 32 to 43 GB/s.
+// With stride 2 half of a pass is pixels in and out: 65 to 105 GFLOP/s, where whole planes in scratch left 42 to 57.
+//
 // What cores take from each other's caches counts too: a virtual machine's may lie where they share none. So threads share
 // the list of entries as entries.h and stream.h say, and grad_weight has few parts to add up.
 
@@ -70,6 +75,8 @@ class Engine {
                              T* out, const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
+    // A 1 x 1 kernel without padding reaches the first phase of its stride alone; panels leave the others 0.
+    const int64_t phases = blocking.panels ? 1 : c.phases();
     const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
     // Then a tile of the accumulators, transposed, is one vector of each image: see Rows::image.
     const bool tiles_are_pixels = Tiles<V>::stores_images(blocking.tile_rows * blocking.tile_columns) &&
@@ -103,11 +110,12 @@ class Engine {
         for (int64_t block = 0; block < blocks; ++block) {
           const int64_t first = block * blocking.channel_block;
           if (!in_place)
-            Transfer<V>::load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
+            load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
                  in_placement, const_cast<T*>(in_scratch));
           const std::vector<Tile>& tiles = scratch.tiles(strip);
+          const bool store_image = direct && block == blocks - 1;
           for (const Tile& tile : tiles)
-            for (int64_t phase = 0; phase < c.phases(); ++phase) {
+            for (int64_t phase = 0; phase < phases; ++phase) {
               const int64_t first_row = phase * c.out.channels + first_channel;
               const typename Tiles<V>::template Rows<Listed> rows = {entries,
                                          first_row,
@@ -120,10 +128,10 @@ class Engine {
                                     scratch.out_row_step(),
                                     block == 0,
                                     bias == nullptr ? nullptr : bias + first_channel,
-                                    direct && block == blocks - 1 ? image + (&tile - tiles.data()) * W : nullptr,
+                                    store_image ? image + (&tile - tiles.data()) * W : nullptr,
                                     c.out.channel_step(),
                                     c.out.image_step(),
-                                    stream,
+                                    stream && (in_place ? !relu : store_image),
                                     relu};
               Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
                 if constexpr (G == 0)
@@ -135,7 +143,7 @@ class Engine {
         }
         if (relu && !direct) Tiles<V>::rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
         if (!in_place && !direct)
-          Transfer<V>::store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
+          store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }
       if (stream) stream_fence();
     });
@@ -147,7 +155,7 @@ class Engine {
                                T* grad_values, const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
-    const int64_t tasks = ceil_div(c.in.count, blocking.images()) * scratch.strips();
+    const int64_t tasks = scratch.tasks();
     const int64_t nnz = matrix.nnz(), parts = blocking.parts;
     static thread_local Arena parts_arena;
     T* const partial = parts_arena.take<T>(parts * nnz);
@@ -179,13 +187,13 @@ class Engine {
               out_placement = scratch.out(strip);
               placed = strip;
             }
-            Transfer<V>::load(c.out, grad_out, first_image, first_channel, channels, blocking, out_placement,
+            load(c.out, grad_out, first_image, first_channel, channels, blocking, out_placement,
                  const_cast<T*>(out_scratch));
           }
           for (int64_t block = 0; block < blocks; ++block) {
             const int64_t first = block * blocking.channel_block;
             if (!in_place)
-              Transfer<V>::load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
+              load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
                    in_placement, const_cast<T*>(in_scratch));
             for (const Tile& tile : scratch.tiles(strip)) {
               const typename Tiles<V>::template Products<Listed> rows = {entries,
@@ -221,6 +229,22 @@ class Engine {
         grad_values[place] = ragged && !std::isfinite(sum) ? exact(c, matrix, in, grad_out, place) : sum;
       }
     });
+  }
+
+  static void load(const Images& images, const T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
+                   const Blocking& blocking, const Placement& place, T* scratch) {
+    if (blocking.panels)
+      PanelTransfer<V>::load(images, tensor, first_channel, channels, place, scratch);
+    else
+      Transfer<V>::load(images, tensor, first_image, first_channel, channels, blocking, place, scratch);
+  }
+
+  static void store(const Images& images, T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
+                    const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
+    if (blocking.panels)
+      PanelTransfer<V>::store(images, tensor, first_channel, channels, place, scratch, stream);
+    else
+      Transfer<V>::store(images, tensor, first_image, first_channel, channels, blocking, place, scratch, stream);
   }
 
   /// The gradient of one value, position by position.

@@ -16,6 +16,7 @@ LTH_SPARSE_PUSH_AVX2
 #define VECTOR_NAMESPACE avx2
 #include "vector_avx2.h"
 namespace lth_sparse::avx2 {
+#include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
 #include "engine.h"

@@ -22,6 +22,7 @@ LTH_SPARSE_PUSH_AVX512
 #include "vector_avx2.h"
 #include "vector_avx512.h"
 namespace lth_sparse::avx512 {
+#include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
 #include "engine.h"

@@ -8,6 +8,7 @@
 #include "vector_portable.h"
 
 namespace lth_sparse::portable {
+#include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
 #include "engine.h"

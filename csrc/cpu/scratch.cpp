@@ -7,6 +7,10 @@ namespace lth_sparse {
 Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     : correlation_(correlation), blocking_(blocking) {
   const Blocking& b = blocking;
+  if (b.panels) {
+    lay_out_panels();
+    return;
+  }
   unit_ = b.lanes_are_pixels ? 1 : b.groups * b.width;
   strips_ = ceil_div(correlation.positions(0), b.strip);
   local_rows_ = correlation.phases() * b.channel_chunk;
@@ -42,15 +46,7 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     const int64_t vectors = ceil_div((b.strip - 1) * columns_ + width, b.width);
     out_row_step_ = vectors * b.width;  // when in place: all pixels of a plane, which vectors divide
     tile_step_ = 0;
-    for (int64_t vector = 0; vector < vectors;) {
-      // What is left is one tile if it can: to go through the entries once more costs more than an odd width.
-      const int64_t left = vectors - vector;
-      int64_t count = b.tile_columns;
-      while (count > left) count = left <= 8 ? left : count / 2;
-      tiles_.push_back({vector * b.width, vector * b.width, 1, static_cast<int>(count)});
-      vector += count;
-    }
-    last_tiles_ = tiles_;
+    last_tiles_ = tiles_ = tiles_of_pixels(vectors);
     // The last tile reads up to a vector beyond the plane: into zeros of its own channel, not into the next one.
     plane_ = b.in_place ? grid : ceil_div(grid + b.width, 16) * 16;
     out_size_ = local_rows_ * out_row_step_;
@@ -76,6 +72,34 @@ bool Scratch::wasteful(int64_t element_size) const {
   const Images &in = correlation_.in, &out = correlation_.out;
   const int64_t tensors = in.count * in.image_step() + out.count * out.image_step();
   return (in_size_ + out_size_) * element_size > std::max(kSmall, kTensors * tensors * element_size);
+}
+
+void Scratch::lay_out_panels() {
+  const Blocking& b = blocking_;
+  const int64_t positions = all_positions(correlation_);
+  unit_ = 1;
+  first_[0] = first_[1] = in_rows_ = rows_ = columns_ = tile_step_ = 0;
+  ragged_ = false;
+  local_rows_ = b.channel_chunk;
+  strips_ = ceil_div(positions, b.strip);
+  plane_ = out_row_step_ = b.strip;
+  in_size_ = plane_ * b.channel_block;
+  out_size_ = local_rows_ * out_row_step_;
+  tiles_ = tiles_of_pixels(b.strip / b.width);
+  last_tiles_ = tiles_of_pixels(ceil_div(positions - (strips_ - 1) * b.strip, b.width));
+}
+
+std::vector<Tile> Scratch::tiles_of_pixels(int64_t vectors) const {
+  std::vector<Tile> tiles;
+  for (int64_t vector = 0; vector < vectors;) {
+    // What is left is one tile if it can: to go through the entries once more costs more than an odd width.
+    const int64_t left = vectors - vector;
+    int64_t count = blocking_.tile_columns;
+    while (count > left) count = left <= 8 ? left : count / 2;
+    tiles.push_back({vector * blocking_.width, vector * blocking_.width, 1, static_cast<int>(count)});
+    vector += count;
+  }
+  return tiles;
 }
 
 std::vector<Tile> Scratch::tiles_of_images(int64_t rows, int64_t across, int64_t padded_width) const {
@@ -132,7 +156,16 @@ std::vector<int32_t> Scratch::column_offsets() const {
   return offsets;
 }
 
+Placement Scratch::panel(int64_t strip, const std::array<int64_t, 2>& stride) const {
+  Placement result{};
+  result.channel_step = blocking_.strip;
+  result.rows = panel_rows(correlation_, strip * blocking_.strip, blocking_.strip);
+  result.stride = stride;
+  return result;
+}
+
 Placement Scratch::in(int64_t strip) const {
+  if (blocking_.panels) return panel(strip, correlation_.in_stride);
   const Images& in = correlation_.in;
   const int64_t origin = strip * blocking_.strip * correlation_.in_stride[0] + first_[0];
   const int64_t begin = std::clamp<int64_t>(origin, 0, in.height);
@@ -176,6 +209,7 @@ Placement Scratch::in(int64_t strip) const {
 }
 
 Placement Scratch::out(int64_t strip) const {
+  if (blocking_.panels) return panel(strip, correlation_.out_stride);
   const Images& out = correlation_.out;
   const Blocking& b = blocking_;
   const int64_t sy = correlation_.out_stride[0], sx = correlation_.out_stride[1];

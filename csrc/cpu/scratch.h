@@ -16,26 +16,29 @@
 //   in a flat plane and a tile is a run of it. Loads are unaligned, and the columns between two rows are computed for
 //   nothing, but one image is enough and nothing is transposed.
 //
-// Between two contiguous tensors a 1 x 1 convolution with neither stride nor padding needs no scratch at all: with
-// pixels for lanes the planes of the tensors themselves have the layout above. That is `in_place`.
+// A 1 x 1 convolution without padding does without neighbours: its lanes are the pixels of all images, in `panels` (panels.h).
+// Where it has no stride either, and vectors divide the planes of contiguous tensors, it needs no scratch at all: these planes
+// have the layout above themselves. That is `in_place`.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
 #include "correlation.h"
+#include "panels.h"
 
 namespace lth_sparse {
 
 /// How a correlation is cut into tasks and tiles.
 struct Blocking {
   bool lanes_are_pixels;
+  bool panels;             // lanes are the pixels of all images: see panels.h
   bool in_place;           // the scratch areas are the tensors themselves: see below
   int width;               // lanes of a vector
   int64_t groups;          // vectors of images at each position; 1 when lanes are pixels
   int tile_rows;           // of output positions in a tile, the last ones may have fewer; 1 when lanes are pixels
   int tile_columns;        // vectors in a row of a tile, a multiple of groups; the last ones of pixels may have fewer
-  int64_t strip;           // output rows of a task
+  int64_t strip;           // output rows of a task; positions of a panel
   int64_t channel_block;   // input channels in scratch at a time
   int64_t channel_chunk;   // output channels of a task
   int64_t parts;           // of the images and strips: a task each or, for the gradient of the weights, several tasks that
@@ -77,6 +80,11 @@ struct Placement {
   // Lanes are pixels.
   std::vector<Run> runs;
   std::vector<Run> gaps;  // tensor fields unused: the zeros
+
+  // Panels.
+  std::vector<PanelRow> rows;
+  std::array<int64_t, 2> stride;  // pixels from one position to the next: rows, columns
+  int64_t end() const { return rows.back().at + rows.back().count; }
 };
 
 class Scratch {
@@ -86,6 +94,8 @@ class Scratch {
   /// Whether they would be large beside the tensors, or larger than their offsets can say: see plain.h.
   bool wasteful(int64_t element_size) const;
   int64_t strips() const { return strips_; }
+  /// Strips of all images.
+  int64_t tasks() const { return blocking_.panels ? strips_ : ceil_div(correlation_.in.count, blocking_.images()) * strips_; }
   /// Elements of the input scratch, of the output scratch.
   int64_t in_size() const { return in_size_; }
   int64_t out_size() const { return out_size_; }
@@ -109,6 +119,10 @@ class Scratch {
   Placement out(int64_t strip) const;
 
  private:
+  void lay_out_panels();
+  /// Of so many vectors next to each other.
+  std::vector<Tile> tiles_of_pixels(int64_t vectors) const;
+  Placement panel(int64_t strip, const std::array<int64_t, 2>& stride) const;
   int64_t position(int64_t row, int64_t column) const;
   /// Of a strip of so many output rows. No tile computes a row beyond them, except where clips leave out padding.
   std::vector<Tile> tiles_of_images(int64_t rows, int64_t across, int64_t padded_width) const;

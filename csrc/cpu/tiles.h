@@ -78,7 +78,7 @@ class Tiles {
     // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
     T* image;
     int64_t image_channel_step, image_step;
-    bool stream;
+    bool stream;           // past the caches: `image`, or `out` where that is the tensor
     bool relu;             // no pixel of `image` is less than 0
   };
 
@@ -125,6 +125,13 @@ class Tiles {
       }
     }
     T* const out = rows.out + row * rows.out_row_step;
+    if constexpr (R == 1) {
+      if (rows.stream && reinterpret_cast<uintptr_t>(out) % (W * sizeof(T)) == 0) {
+        LTH_SPARSE_UNROLL
+        for (int q = 0; q < Q; ++q) sum[0][q].stream(out + q * W);
+        return;
+      }
+    }
     LTH_SPARSE_UNROLL
     for (int r = 0; r < R; ++r)
       LTH_SPARSE_UNROLL

@@ -54,7 +54,8 @@ class Transfer {
  private:
   /// Of planes from here to a page the next channel's pixels are asked for, which the processor does not foresee: 128 channels of
   /// 16 x 16 at 98 %, 9 % of a pass, at 90 % 3 %. Smaller planes gained nothing; of larger ones it put out of L1 what is used next.
-  /// Where channels lie together, the next pixel's of half a kilobyte and more: of 128 channels at 98 % an eighth of a pass.
+  /// Where channels lie together, the next pixel's of half a kilobyte and more: of 128 channels at 98 % an eighth of a pass. Of
+  /// images of one pixel, those of the next W images: 1 x 1, 256 to 64 channels of 56 x 56, an eighth too.
   static constexpr int64_t kKilobyte = 1024;
 
   static void zero_padding(const Placement& place, int64_t groups, T* plane) {
@@ -93,6 +94,7 @@ class Transfer {
                                  int64_t groups, const Placement& place, T* scratch) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
     const bool fetched = images.channels * static_cast<int64_t>(sizeof(T)) >= kKilobyte / 2;
+    const int64_t next = images.channels * (images.pixels() == 1 ? W : 1);
     for (int64_t channel = 0; channel < channels; ++channel)
       zero_padding(place, groups, scratch + channel * place.channel_step);
     for (int64_t g = 0; g < groups; ++g) {
@@ -106,7 +108,7 @@ class Transfer {
           const int run = static_cast<int>(std::min<int64_t>(W, channels - channel));
           load_rows(source + channel, images.image_step(), here, run, rows);
           if (fetched)
-            for (int k = 0; k < here; ++k) __builtin_prefetch(source + channel + images.channels + k * images.image_step());
+            for (int k = 0; k < here; ++k) __builtin_prefetch(source + channel + next + k * images.image_step());
           V::transpose(rows);
           T* const to = scratch + channel * place.channel_step + place.position[p] + g * W;
           for (int k = 0; k < run; ++k) rows[k].store(to + k * place.channel_step);

@@ -68,6 +68,18 @@ SHAPES = {
     "depthwise": (conv2d(20, 20, groups=20), (16, 20, 9, 9)),
     "in place": (conv2d(20, 30, 1), (4, 20, 8, 8)),
     "1 x 1 with odd images": (conv2d(20, 30, 1), (17, 20, 5, 3)),
+    "panels of pixels, all of a size": (conv2d(20, 30, 1), (8, 20, 7, 7)),
+    "panels of pixels, the last one of two tiles": (conv2d(20, 30, 1), (9, 20, 14, 14)),
+    "panels of pixels, several blocks of channels": (conv2d(600, 30, 1), (9, 600, 7, 7)),
+    "panels of pixels, less than a vector": (conv2d(20, 30, 1), (1, 20, 3, 2)),
+    "panels of pixels, groups": (conv2d(20, 30, 1, groups=5), (9, 20, 7, 7)),
+    "panels of every other pixel": (conv2d(20, 30, 1, stride=(2, 2)), (9, 20, 14, 14)),
+    "panels of every other pixel, an odd image": (conv2d(40, 30, 1, stride=(2, 2)), (9, 40, 13, 15)),
+    "panels of every other pixel, rows longer than a panel": (conv2d(3, 5, 1, stride=(2, 2)), (2, 3, 3, 603)),
+    "panels of every other row": (conv2d(20, 30, 1, stride=(2, 1)), (9, 20, 14, 8)),
+    "panels of every other column": (conv2d(20, 30, 1, stride=(1, 2)), (9, 20, 7, 8)),
+    "panels of a few pixels of an image": (conv2d(20, 30, 1, stride=(5, 4)), (33, 20, 6, 2)),
+    "one row of pixels, stride between rows": (conv2d(20, 30, 1, stride=(2, 1)), (9, 20, 1, 32)),
     "1 x 1 with padding": (conv2d(20, 30, 1, padding=(1, 1)), (17, 20, 4, 4)),
     "linear": (LayerSpec("linear", 300, 41), (133, 300)),
     "linear, one row": (LayerSpec("linear", 41, 300), (1, 41)),
@@ -176,6 +188,31 @@ def test_an_infinity_reaches_the_weights_that_see_it_and_no_others(input_shape, 
     torch.testing.assert_close(ours[~expected], finite[~expected], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("size", "stride"), [((7, 7), 1), ((8, 8), 1), ((7, 9), 2), ((8, 6), 2), ((7, 8), 3)])
+def test_an_infinity_reaches_what_sees_its_pixel_and_no_more(size, stride, layout):
+    backend, spec = registry.get("cpp/sparse"), conv2d(3, 4, 1, stride=(stride, stride))
+    plan = backend.pack(Pattern.from_mask(torch.ones(spec.weight_shape, dtype=torch.bool)), spec)
+    x, values = torch.randn(9, 3, *size), torch.rand(12) + 1
+    x[4, 1, 0, 0] = torch.inf
+    if stride > 1:
+        x[:, :, 1::stride] = x[:, :, :, 1::stride] = torch.nan
+    grad_out = torch.rand(9, 4, *spec.output_size(*size)) + 1
+    x, grad_out = (images.contiguous(memory_format=LAYOUTS[layout]) for images in (x, grad_out))
+    with poisoned_memory():
+        output = backend.forward(x, values, plan, None)
+        grad_x = backend.grad_input(grad_out, values, plan, tuple(x.shape))
+        grad_values = backend.grad_weight(x, grad_out, plan).view(4, 3)
+    expected = torch.zeros(output.shape, dtype=torch.bool)
+    expected[4, :, 0, 0] = True
+    assert torch.equal(~torch.isfinite(output), expected)
+    assert torch.isfinite(grad_values[:, [0, 2]]).all()
+    assert not torch.isfinite(grad_values[:, 1]).any()
+    seen = torch.zeros(size, dtype=torch.bool)
+    seen[::stride, ::stride] = True
+    assert torch.equal(grad_x != 0, seen.expand(grad_x.shape))
+
+
 def test_a_pruned_weight_keeps_an_infinity_out():
     backend, spec = registry.get("cpp/sparse"), LayerSpec("linear", 2, 1)
     plan = backend.pack(Pattern.from_mask(torch.tensor([[True, False]])), spec)
@@ -205,6 +242,36 @@ def test_an_output_that_is_streamed():
     output = backend.forward(x, values, plan, None)
     assert output.numel() * output.element_size() >= 16 << 20
     torch.testing.assert_close(output, reference.forward(x, values, None, mask, spec), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("size", [56, 55])
+def test_an_output_of_a_1x1_layer_that_is_streamed(size, layout):
+    backend, spec = registry.get("cpp/sparse"), conv2d(2, 300, 1)
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    plan = backend.pack(Pattern.from_mask(mask), spec)
+    x, values, bias = torch.randn(5, 2, size, size), torch.randn(plan.pattern.nnz), torch.randn(300)
+    x = x.contiguous(memory_format=LAYOUTS[layout])
+    with poisoned_memory():
+        output = backend.forward(x, values, plan, bias)
+        rectified = backend.forward_relu(x, values, plan, bias)
+    assert output.numel() * output.element_size() >= 16 << 20
+    torch.testing.assert_close(output, reference.forward(x, values, bias, mask, spec), rtol=1e-4, atol=1e-4)
+    assert torch.equal(rectified, output.relu())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_gradient_of_a_strided_1x1_layer_that_is_streamed(layout):
+    backend, spec = registry.get("cpp/sparse"), conv2d(90, 2, 1, stride=(2, 2))
+    mask = torch.rand(spec.weight_shape, generator=torch.Generator().manual_seed(0)) < 0.3
+    plan, input_shape = backend.pack(Pattern.from_mask(mask), spec), (5, 90, 112, 111)
+    grad_out = torch.randn(5, 2, 56, 56).contiguous(memory_format=LAYOUTS[layout])
+    values = torch.randn(plan.pattern.nnz)
+    with poisoned_memory():
+        grad_x = backend.grad_input(grad_out, values, plan, input_shape)
+    assert grad_x.numel() * grad_x.element_size() >= 16 << 20
+    expected = reference.grad_input(grad_out, values, mask, spec, input_shape)
+    torch.testing.assert_close(grad_x, expected, rtol=1e-4, atol=1e-4)
 
 
 LAYER = [2, 3, 3, 3, 1, 1, 1, 1, 1, 1, 1]
