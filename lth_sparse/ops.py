@@ -256,6 +256,8 @@ def node(plan: Plan, backend: str) -> Any:
 
     def batched(tensor: Tensor) -> Tensor:
         # As the layer was given it, x may be without N, or have several dimensions in its place.
+        if tensor.dim() == dims + 1:
+            return tensor
         return tensor.unsqueeze(0) if tensor.dim() == dims else tensor.flatten(0, -1 - dims)
 
     def gradients(
@@ -267,7 +269,7 @@ def node(plan: Plan, backend: str) -> Any:
     ) -> tuple[Tensor | None, ...]:
         shape = (math.prod(input_shape[:-dims]), *input_shape[-dims:])
         grad_x, *others = _gradients(way, batched(grad_out), None if x is None else batched(x), values, shape, needed)
-        return (None if grad_x is None else grad_x.view(input_shape), *others)
+        return (grad_x if grad_x is None or shape == input_shape else grad_x.view(input_shape), *others)
 
     return autograd_node.node(way.backend, plan, gradients)
 

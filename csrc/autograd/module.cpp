@@ -78,7 +78,7 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (out.height < 1 || out.width < 1) Py_RETURN_NONE;
   const std::optional<Passes> passes =
       plan.passes({{images.count, images.channels, images.height, images.width}, at::get_num_threads(),
-                   values.scalar_type() == at::kDouble, images.channels_last, grad_x, grad_values});
+                   values.scalar_type() == at::kDouble, !plan.linear && images.channels_last, grad_x, grad_values});
   if (!passes || passes->in_python()) Py_RETURN_NONE;
   Tensor output;
   {

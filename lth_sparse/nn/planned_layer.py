@@ -66,6 +66,7 @@ class PlannedLayer(nn.Module):
                 mask = self._buffers["mask"] = mask.clone()
         self._mask_version = -1 if mask.is_meta else mask._version
         self._pattern = Pattern.from_mask(mask)
+        self._node = None
         return self._pattern
 
     @property
