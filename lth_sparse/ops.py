@@ -249,8 +249,8 @@ def _gradients(
     return grad_x, grad_values, grad_bias
 
 
-def node(plan: Plan, backend: str) -> Any:
-    """What `lth_sparse.backends.autograd_library.call` takes for a layer with this plan, or None where there is none."""
+def node(plan: Plan, backend: str) -> autograd_node.Node | None:
+    """The way of a layer with this plan past Python, if there is one: `lth_sparse.backends.autograd_library.call`."""
     way = _Straight(registry.get(backend), plan)
     dims = 1 if plan.spec.kind == "linear" else 3
 

@@ -1,6 +1,7 @@
-"""The library of csrc/autograd: the layers' node of autograd's graph in C++, loaded by the PyTorch that it was built for.
+"""The library of csrc/autograd: the layers' node of autograd's graph in C++.
 
-It needs PyTorch's full ABI, which changes from version to version: by any other it is not even opened.
+It needs PyTorch's full ABI, which changes from version to version: by another PyTorch than the one that it was built for
+it is not even opened.
 """
 
 from __future__ import annotations
@@ -60,16 +61,19 @@ _module, UNUSABLE = load()
 """UNUSABLE: why the library is not used here; "" when it is."""
 
 plan: Callable[..., Any] = _module.plan if _module else _nothing
-"""(tensors of a SparsePlan, the layer as 11 integers, whether it is linear, choose, gradients): what `call` takes first.
+"""(tensors of a SparsePlan, the layer as 11 integers, whether it is linear, choose, gradients): what `call` takes
+first.
 
-choose (shape of x, whether float64, whether channels_last, whether x needs a gradient, whether the values do): the kernels of
-each pass as csrc/autograd/layer_plan.h numbers them, or None when they are not known yet. gradients: `autograd_node.node`'s.
+choose (shape of x, whether float64, whether channels_last, whether x needs a gradient, whether values do): the kernels of
+each pass, as csrc/autograd/layer_plan.h numbers them, or None when they are not known yet. gradients: as
+`lth_sparse.backends.autograd_node` says.
 """
 
 call: Callable[..., Tensor | None] = _module.call if _module else _nothing
-"""(plan, x, values, bias or None, mask, its version when it was indexed, relu): the layer's output, in autograd's graph.
+"""(plan, x, values, bias or None, mask, its version when it was indexed, relu): the layer's output, in autograd's
+graph.
 
-None when the call is not plain, and the other way is to be gone: a mode, a transform of torch.func, autocast, a tracer or
-forward-mode AD is active, a tensor is of a subclass or not dense memory, the mask was written to, the kernels are not known
-yet or not those of C++, or the input does not fit, which that way says in a sentence.
+None when the call is not plain, and has to go through Python: a mode, a transform of torch.func, autocast, a tracer or
+forward-mode AD is active, a tensor is of a subclass or not dense memory, the mask was written to, the kernels are not
+known yet or not those of C++, or the input does not fit, which Python says in a sentence.
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -19,8 +20,8 @@ _PYTHON, _SPARSE = 0, 1
 Gradients = Callable[
     [Tensor, Tensor | None, Tensor | None, tuple[int, ...], tuple[bool, bool, bool]], tuple[Tensor | None, ...]
 ]
-"""The backward pass in Python, for what is not plain: (grad_out, x, values, shape of x, which of x, values and bias need a
-gradient); x and values are None where no needed one depends on them."""
+"""The backward pass in Python, for what is not plain: (grad_out, x, values, shape of x, which of x, values and bias need
+a gradient); x and values are None where no needed one depends on them."""
 
 
 class NodeBackend(Backend, Protocol):
@@ -40,8 +41,18 @@ class NodeBackend(Backend, Protocol):
         ...
 
 
-def node(backend: Backend, plan: Plan, gradients: Gradients) -> Any:
-    """What `autograd_library.call` takes for a layer with this plan; None where the node is not for it."""
+@dataclass(frozen=True)
+class Node:
+    """What `autograd_library.call` takes first, for the mask of one layer."""
+
+    plan: Any
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> None:
+        """None: whoever copies a layer gives it a mask of its own, and finds a node when it is packed anew."""
+
+
+def node(backend: Backend, plan: Plan, gradients: Gradients) -> Node | None:
+    """That of a layer with this plan; None where it is not for it."""
     if autograd_library.UNUSABLE or not hasattr(backend, "chosen"):
         return None
     asked: NodeBackend = backend  # type: ignore[assignment]
@@ -61,7 +72,8 @@ def node(backend: Backend, plan: Plan, gradients: Gradients) -> Any:
         numbers = {each: _number(name, spec, shape) for each, name in zip(needed, names, strict=True)}
         return tuple(numbers.get(each, _SPARSE) for each in _PASSES)
 
-    return autograd_library.plan(list(matrices.tensors()), spec.to_ints()[1:], spec.kind == "linear", choose, gradients)
+    tensors, linear = list(matrices.tensors()), spec.kind == "linear"
+    return Node(autograd_library.plan(tensors, spec.to_ints()[1:], linear, choose, gradients))
 
 
 def _number(kernels: str, spec: LayerSpec, input_shape: Sequence[int]) -> int:

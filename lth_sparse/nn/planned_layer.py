@@ -12,6 +12,7 @@ from typing_extensions import Self
 
 from lth_sparse import ops
 from lth_sparse.backends import registry
+from lth_sparse.backends.autograd_node import Node
 from lth_sparse.backends.base import Plan
 from lth_sparse.nn.traced_masks import is_fake, seen, unwrapped
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -31,8 +32,8 @@ class PlannedLayer(nn.Module):
         super().__init__()
         self._pattern: Pattern | None = None
         self._plan: Plan | None = None
-        # What the node in C++ is called with, which belongs to the plan; None where it is not for this layer.
-        self._node: Any = None
+        # Belongs to the plan; None where there is none for it.
+        self._node: Node | None = None
         self._backend: str
         self._computed_by: str
         # What PyTorch counts up at each write to the mask, as it was when `_pattern` was last known to be the mask's.

@@ -129,14 +129,14 @@ class SparseLayer(PlannedLayer):
 
         `relu`: of the output.
         """
-        if _is_compiling() or self._node is None:
+        if _is_compiling() or (node := self._node) is None:
             return None
         parameters = self._parameters
         try:
             values, bias = parameters["values"], parameters["bias"]
         except KeyError:  # Made by a parametrization, by torch.nn.utils.prune or for a replica.
             return None
-        return _call(self._node, input, values, bias, self._buffers["mask"], self._mask_version, relu)
+        return _call(node.plan, input, values, bias, self._buffers["mask"], self._mask_version, relu)
 
     def _gradient(self) -> Tensor | None:
         gradient = self.values.grad
