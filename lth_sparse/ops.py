@@ -252,6 +252,7 @@ def _gradients(
 def node(plan: Plan, backend: str) -> autograd_node.Node | None:
     """The way of a layer with this plan past Python, if there is one: `lth_sparse.backends.autograd_library.call`."""
     way = _Straight(registry.get(backend), plan)
+    watched = _Dispatched(plan.tensors(), plan.spec.to_ints(), backend)
     dims = 1 if plan.spec.kind == "linear" else 3
 
     def batched(tensor: Tensor) -> Tensor:
@@ -268,7 +269,9 @@ def node(plan: Plan, backend: str) -> autograd_node.Node | None:
         needed: tuple[bool, bool, bool],
     ) -> tuple[Tensor | None, ...]:
         shape = (math.prod(input_shape[:-dims]), *input_shape[-dims:])
-        grad_x, *others = _gradients(way, batched(grad_out), None if x is None else batched(x), values, shape, needed)
+        # Whoever traces or looks on must see an operator.
+        by = watched if type(grad_out) is not Tensor or _modes() else way
+        grad_x, *others = _gradients(by, batched(grad_out), None if x is None else batched(x), values, shape, needed)
         return (grad_x if grad_x is None or shape == input_shape else grad_x.view(input_shape), *others)
 
     return autograd_node.node(way.backend, plan, gradients)

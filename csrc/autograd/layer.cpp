@@ -1,6 +1,5 @@
 #include "layer.h"
 
-#include <ATen/EmptyTensor.h>
 #include <ATen/record_function.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
@@ -23,7 +22,7 @@ namespace {
 
 Tensor empty(at::IntArrayRef sizes, const Tensor& like, bool channels_last) {
   const auto format = channels_last && sizes.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-  Tensor result = at::detail::empty_cpu(sizes, like.scalar_type(), /*pin_memory=*/false, format);
+  Tensor result = at::empty(sizes, like.options().memory_format(format));
   // As empty_images of ../arguments.h.
   advise_huge_pages(result.mutable_data_ptr(), result.nbytes(), 2);
   return result;

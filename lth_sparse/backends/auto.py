@@ -107,14 +107,20 @@ class AutoBackend:
         autograd_library.forget()
 
     def chosen(
-        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: Sequence[int], layout: str
+        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: tuple[int, ...], layout: str
     ) -> list[str] | None:
         """What is remembered for each of `passes`; None when one is not known yet."""
         assert isinstance(plan, AutoPlan)
-        device = plan.pattern.mask.device
-        found = [self._known(_key(each, plan, tuple(input_shape), layout, dtype, device), plan) for each in passes]
-        names = [choice.backend for choice in found if choice is not None]
-        return names if len(names) == len(passes) else None
+        device, names = plan.pattern.mask.device, []
+        for each in passes:
+            # The node copies what lies otherwise, as it was when the choice was made.
+            keys = [_key(each, plan, input_shape, given, dtype, device) for given in (layout, "strided", "mixed")]
+            choices = (self._known(key, plan) for key in keys)
+            choice = next((choice for choice in choices if choice is not None), None)
+            if choice is None:
+                return None
+            names.append(choice.backend)
+        return names
 
     def matrices(self, plan: Plan) -> Plan | None:
         """The plan of the sparse C++ kernels, if it is among the candidates'."""

@@ -1,7 +1,7 @@
 """The library of csrc/autograd: the layers' node of autograd's graph in C++.
 
-It needs PyTorch's full ABI, which changes from version to version: by another PyTorch than the one that it was built for
-it is not even opened.
+It needs PyTorch's full ABI, which changes from version to version: by another PyTorch than the one that it was built
+for it is not even opened.
 """
 
 from __future__ import annotations
@@ -64,8 +64,8 @@ plan: Callable[..., Any] = _module.plan if _module else _nothing
 """(tensors of a SparsePlan, the layer as 11 integers, whether it is linear, choose, gradients): what `call` takes
 first.
 
-choose (shape of x, whether float64, whether channels_last, whether x needs a gradient, whether values do): the kernels of
-each pass, as csrc/autograd/layer_plan.h numbers them, or None when they are not known yet. gradients: as
+choose (shape of x, whether float64, whether channels_last, whether x needs a gradient, whether values do): the kernels
+of each pass, as csrc/autograd/layer_plan.h numbers them, or None when they are not known yet. gradients: as
 `lth_sparse.backends.autograd_node` says.
 """
 

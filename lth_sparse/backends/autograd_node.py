@@ -20,8 +20,8 @@ _PYTHON, _SPARSE = 0, 1
 Gradients = Callable[
     [Tensor, Tensor | None, Tensor | None, tuple[int, ...], tuple[bool, bool, bool]], tuple[Tensor | None, ...]
 ]
-"""The backward pass in Python, for what is not plain: (grad_out, x, values, shape of x, which of x, values and bias need
-a gradient); x and values are None where no needed one depends on them."""
+"""The backward pass in Python, for what is not plain: (grad_out, x, values, shape of x, which of x, values and bias
+need a gradient); x and values are None where no needed one depends on them."""
 
 
 class NodeBackend(Backend, Protocol):

@@ -40,8 +40,8 @@ class CppBackend:
         return _SPARSE
 
     def chosen(
-        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: Sequence[int], layout: str
-    ) -> list[str] | None:
+        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: tuple[int, ...], layout: str
+    ) -> list[str]:
         """By the rule."""
         return [self.kernels(each, plan, dtype, input_shape).name for each in passes]
 

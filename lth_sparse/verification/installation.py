@@ -139,8 +139,8 @@ def _built(name: str) -> list[str]:
 def _autograd_node() -> str:
     """Whether layers have their node of autograd's graph in C++."""
     if reason := autograd_library.UNUSABLE:
-        return f"layers called from Python, which costs small ones time, for the autograd node in C++ is not used: {reason}"
-    return "layers called past Python, by the autograd node in C++"
+        return f"without the autograd node in C++, so that small layers spend their time in Python: {reason}"
+    return "with the autograd node in C++"
 
 
 def _winograd() -> str:
