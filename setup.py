@@ -47,9 +47,9 @@ def cuda_home() -> str | None:
 
 def sources_flag() -> str:
     """Of which sources the libraries are that call each other past the stable ABI: kernel_table.h."""
-    digest = hashlib.sha256()
-    for name in ("kernel_table.h", "passes.h", "cpu/correlation.h"):
-        digest.update((ROOT / "csrc" / name).read_bytes())
+    csrc, digest = ROOT / "csrc", hashlib.sha256()
+    for path in sorted([*csrc.glob("*.h"), *csrc.glob("cpu/correlation.h")]):
+        digest.update(path.read_bytes())
     return f'-DLTH_SPARSE_SOURCES="{digest.hexdigest()[:16]}"'
 
 

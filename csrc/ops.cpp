@@ -43,7 +43,7 @@ struct Chosen {
 };
 
 /// Products up to which one thread is done before another would have woken.
-constexpr int64_t kFewProducts = int64_t{1} << 17;
+constexpr int64_t kFewProducts = int64_t{1} << 16;
 
 bool has_few_products(const Correlation& c, int64_t nnz) {
   return nnz * c.in.count * c.positions(0) * c.positions(1) <= kFewProducts;

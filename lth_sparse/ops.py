@@ -148,13 +148,16 @@ def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: st
     # Whoever traces must see an operator: compilers, modes and tensors that are more than numbers. All others are
     # spared the dispatcher, which takes every list apart and puts it together again, three times a training
     # step: 65 microseconds a layer, as much as a small batch takes.
-    if torch.compiler.is_compiling() or type(x) is not Tensor or _modes() or _transforms() or _is_tracing():
-        output: Tensor
+    output: Tensor
+    if torch.compiler.is_compiling() or type(x) is not Tensor or _transforms() or _is_tracing():
         if torch.onnx.is_in_onnx_export():
             # Which knows PyTorch's operators alone.
             output = reference.forward(x, values, bias, plan.pattern.mask, plan.spec)
         else:
             output = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
+    elif _modes():
+        # They see what lies below autograd, so that the operator need not be called to come to its autograd kernel.
+        output = _differentiable(_Dispatched(plan.tensors(), plan.spec.to_ints(), backend), x, values, bias)
     else:
         way = _Straight(registry.get(backend), plan)
         if relu and not (torch.is_grad_enabled() or forward_ad._current_level >= 0):

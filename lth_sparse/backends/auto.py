@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
@@ -51,6 +51,10 @@ class AutoPlan(Plan):
 
     def slices(self) -> dict[str, tuple[int, int] | str]:
         """Name of each candidate -> where in `own` its tensors are, or why it could not pack."""
+        return self._named
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[int, int] | str]:
         return _slices(bytes(self.contents.tolist()))
 
     def of(self, name: str) -> Plan:
