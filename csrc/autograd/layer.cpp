@@ -170,6 +170,7 @@ Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, con
   if (torch::autograd::compute_requires_grad(given, values, bias)) {
     const auto node = c10::make_intrusive<SparseLayerBackward>(plan, passes, given, x, values, bias);
     torch::autograd::set_history(output, node);
+    torch::autograd::fire_node_creation_hooks(node);
   }
   return output;
 }

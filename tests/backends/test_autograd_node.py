@@ -344,6 +344,15 @@ def test_hooks() -> None:
     assert torch.equal(layer.bias.grad, torch.full((7,), 10.0))
 
 
+def test_hooks_on_the_creation_of_nodes() -> None:
+    layer, x = linear(), torch.randn(5, 9, requires_grad=True)
+    made: list[str] = []
+    with torch.autograd.graph.node_creation_hook(lambda node: made.append(node.name())):
+        layer(x)
+    assert made[-1] == NODE
+    assert made.count(NODE) == 1
+
+
 @pytest.mark.filterwarnings("ignore:Anomaly Detection", "ignore:Error detected in SparseLayerBackward")
 def test_anomaly_mode_names_the_node() -> None:
     layer, x = linear(), torch.randn(5, 9, requires_grad=True)
