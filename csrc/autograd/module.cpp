@@ -75,7 +75,7 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   }
   const Images& images = given.images;
   const Images out = output_of(plan.convolution, images);
-  if (out.height < 1 || out.width < 1) Py_RETURN_NONE;
+  if (out.height < 1 || out.width < 1 || (images.count > 0 && images.pixels() == 0)) Py_RETURN_NONE;
   const std::optional<Passes> passes =
       plan.passes({{images.count, images.channels, images.height, images.width}, at::get_num_threads(),
                    values.scalar_type() == at::kDouble, !plan.linear && images.channels_last, grad_x, grad_values});
