@@ -4,6 +4,7 @@ kernels/ is installed as `lth_sparse.kernels`: PyPI has a package called `kernel
 may lie at the top level.
 """
 
+import hashlib
 import os
 import re
 import shlex
@@ -44,6 +45,30 @@ def cuda_home() -> str | None:
     return str(Path(found[1]).resolve()) if found else None
 
 
+def sources_flag() -> str:
+    """Of which sources the libraries are that call each other past the stable ABI: kernel_table.h."""
+    csrc, digest = ROOT / "csrc", hashlib.sha256()
+    for path in sorted([*csrc.glob("*.h"), *csrc.glob("cpu/correlation.h")]):
+        digest.update(path.read_bytes())
+    return f'-DLTH_SPARSE_SOURCES="{digest.hexdigest()[:16]}"'
+
+
+def autograd_extension() -> Any:
+    """csrc/autograd, by PyTorch's full ABI: for the torch and the Python that it is built with, and no other."""
+    import torch
+    from torch.utils.cpp_extension import CppExtension
+
+    return CppExtension(
+        "lth_sparse._autograd",
+        [str(path.relative_to(ROOT)) for path in sorted((ROOT / "csrc" / "autograd").glob("*.cpp"))],
+        extra_compile_args={
+            "cxx": ["-O2", "-std=c++20", "-g0", sources_flag(), f'-DLTH_SPARSE_TORCH="{torch.__version__}"']
+        },
+        # Without it the same is done in Python.
+        optional=True,
+    )
+
+
 def cpp_extension() -> Any:
     """csrc/cpu and its operators."""
     from torch.utils.cpp_extension import CppExtension
@@ -52,7 +77,7 @@ def cpp_extension() -> Any:
     return CppExtension(
         "lth_sparse._cpu",
         [str(path.relative_to(ROOT)) for path in sources],
-        extra_compile_args={"cxx": ["-O3", "-std=c++20", STABLE_ABI]},
+        extra_compile_args={"cxx": ["-O3", "-std=c++20", sources_flag(), STABLE_ABI]},
         py_limited_api=True,
     )
 
@@ -111,7 +136,7 @@ def extensions() -> dict[str, Any]:
             sys.exit(f"lth_sparse: {CUDA_SWITCH}=1 asks for the CUDA kernels: {reason}")
         say(f"installed without the CUDA kernels: {reason}")
     return {
-        "ext_modules": [cpp_extension(), *([cuda] if cuda else [])],
+        "ext_modules": [cpp_extension(), autograd_extension(), *([cuda] if cuda else [])],
         "cmdclass": {"build_ext": BuildExtension.with_options(use_ninja=False)},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }

@@ -100,14 +100,9 @@ inline SparseRows forward_rows(const Convolution& c, const Tensor& row_offsets, 
 
 inline Images output_images(const Convolution& c, const Images& x) {
   STD_TORCH_CHECK(x.pixels() > 0 || x.count == 0, "input: got ", x.height, " x ", x.width, ", expected at least a pixel");
-  Images output{x.count, c.out_channels, 0, 0, x.channels_last};
-  const int64_t in[] = {x.height, x.width};
-  int64_t* const out[] = {&output.height, &output.width};
-  for (int d = 0; d < 2; ++d) {
-    const int64_t room = in[d] + 2 * c.padding[d] - c.dilation[d] * (c.kernel[d] - 1) - 1;
-    STD_TORCH_CHECK(room >= 0, "input: got ", x.height, " x ", x.width, ", expected no less than the kernel");
-    *out[d] = room / c.stride[d] + 1;
-  }
+  const Images output = output_of(c, x);
+  STD_TORCH_CHECK(output.height > 0 && output.width > 0, "input: got ", x.height, " x ", x.width,
+                  ", expected no less than the kernel");
   return output;
 }
 

@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <cstring>
 #include <optional>
 #include <string>
 #include <tuple>
@@ -14,6 +15,7 @@
 #include "cpu/blocking.h"
 #include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
+#include "passes.h"
 #include "torch_threads.h"
 
 namespace lth_sparse {
@@ -35,48 +37,66 @@ template <typename T>
 struct Chosen {
   Blocking blocking;
   const Kernels<T>* kernels;
+  const Parallel& threads;
 };
+
+/// Products up to which one thread is done before another would have woken.
+constexpr int64_t kFewProducts = int64_t{1} << 16;
+
+bool has_few_products(const Correlation& c, int64_t nnz) {
+  return nnz * c.in.count * c.positions(0) * c.positions(1) <= kFewProducts;
+}
 
 template <typename T>
 Chosen<T> choose(const Correlation& correlation, int64_t nnz, bool summed) {
   Machine machine{8, 16};
   if constexpr (std::is_same_v<T, float>) machine = instruction_set().machine;
-  const Blocking blocking =
-      choose_blocking(correlation, nnz, sizeof(T), machine, torch::stable::get_num_threads(), summed);
-  if constexpr (std::is_same_v<T, float>) return {blocking, instruction_set().kernels(blocking.width)};
-  else return {blocking, double_kernels(blocking.width)};
+  const bool few = has_few_products(correlation, nnz);
+  const int64_t threads = few ? 1 : torch::stable::get_num_threads();
+  const Blocking blocking = choose_blocking(correlation, nnz, sizeof(T), machine, threads, summed);
+  if constexpr (std::is_same_v<T, float>) return {blocking, instruction_set().kernels(blocking.width), few ? one_thread : parallel};
+  else return {blocking, double_kernels(blocking.width), few ? one_thread : parallel};
 }
 
 template <typename T>
-void correlate(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
-               const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
+void correlate(const Correlation& correlation, const SparseRows& rows, const void* in, const void* values, const void* bias,
+               bool relu, void* out) {
   const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), false);
-  chosen.kernels->correlate(correlation, rows, chosen.blocking, in.const_data_ptr<T>(), values.const_data_ptr<T>(),
-                            bias.has_value() ? bias->const_data_ptr<T>() : nullptr, relu, out.mutable_data_ptr<T>(),
-                            parallel);
+  chosen.kernels->correlate(correlation, rows, chosen.blocking, static_cast<const T*>(in), static_cast<const T*>(values),
+                            static_cast<const T*>(bias), relu, static_cast<T*>(out), chosen.threads);
 }
 
-void correlate_any(const Correlation& correlation, const SparseRows& rows, const Tensor& in, const Tensor& values,
-                   const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
-  if (out.numel() == 0) return;
-  if (in.scalar_type() == ScalarType::Float)
-    correlate<float>(correlation, rows, in, values, bias, relu, out);
-  else
+void correlate_any(const Correlation& correlation, const SparseRows& rows, bool doubles, const void* in, const void* values,
+                   const void* bias, bool relu, void* out) {
+  if (correlation.out.count * correlation.out.image_step() == 0) return;
+  if (doubles)
     correlate<double>(correlation, rows, in, values, bias, relu, out);
+  else
+    correlate<float>(correlation, rows, in, values, bias, relu, out);
 }
+
+template <typename T>
+void grad_weight_of(const Correlation& correlation, const SparseRows& rows, const void* x, const void* grad_out,
+                    void* grad) {
+  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), true);
+  chosen.kernels->grad_weight(correlation, rows, chosen.blocking, static_cast<const T*>(x), static_cast<const T*>(grad_out),
+                              static_cast<T*>(grad), chosen.threads);
+}
+
+bool of_doubles(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
 
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = convolution(layer);
   check_dtype(x, "input");
-  Images in = images(x, "input", c, c.in_channels);
+  const Images in = images(x, "input", c, c.in_channels);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", x.scalar_type(), rows.nnz());
   if (bias.has_value()) check_vector(*bias, "bias", x.scalar_type(), c.out_channels);
-  Images out = output_images(c, in);
+  const Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
-  flatten_pixels(c, in, out);
-  correlate_any(forward_correlation(c, in, out), rows, x, values, bias, relu, output);
+  sparse_forward(c, rows, in, out, of_doubles(x), x.const_data_ptr(), values.const_data_ptr(),
+                 bias.has_value() ? bias->const_data_ptr() : nullptr, relu, output.mutable_data_ptr());
   return output;
 }
 
@@ -84,23 +104,15 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
                   const Tensor& order, const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = convolution(layer);
   check_dtype(grad_out, "grad_out");
-  Images in = images(grad_out, "grad_out", c, c.out_channels);
-  Images out = input_images(c, in, grad_out.dim(), input_shape);
+  const Images in = images(grad_out, "grad_out", c, c.out_channels);
+  const Images out = input_images(c, in, grad_out.dim(), input_shape);
   const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
                                       c.phases() * c.in_channels, 0);
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
   Tensor grad = empty_images(out, grad_out);
-  flatten_pixels(c, out, in);
-  correlate_any(grad_input_correlation(c, in, out), rows, grad_out, values, std::nullopt, false, grad);
+  sparse_grad_input(c, rows, in, out, of_doubles(grad_out), grad_out.const_data_ptr(), values.const_data_ptr(),
+                    grad.mutable_data_ptr());
   return grad;
-}
-
-template <typename T>
-void grad_weight_of(const Correlation& correlation, const SparseRows& rows, const Tensor& x, const Tensor& grad_out,
-                    const Tensor& grad) {
-  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), true);
-  chosen.kernels->grad_weight(correlation, rows, chosen.blocking, x.const_data_ptr<T>(),
-                              grad_out.const_data_ptr<T>(), grad.mutable_data_ptr<T>(), parallel);
 }
 
 Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_offsets, const Tensor& columns,
@@ -108,19 +120,13 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
   const Convolution c = convolution(layer);
   check_dtype(x, "input");
   STD_TORCH_CHECK(x.scalar_type() == grad_out.scalar_type(), "grad_out: expected the dtype of the input");
-  Images in = images(x, "input", c, c.in_channels), out = images(grad_out, "grad_out", c, c.out_channels);
+  const Images in = images(x, "input", c, c.in_channels), out = images(grad_out, "grad_out", c, c.out_channels);
   STD_TORCH_CHECK(x.dim() == grad_out.dim(), kNoGradient);
   check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, x.scalar_type());
-  if (rows.nnz() == 0) return grad;
-  if (in.count == 0) return torch::stable::zero_(grad);
-  flatten_pixels(c, in, out);
-  const Correlation correlation = forward_correlation(c, in, out);
-  if (x.scalar_type() == ScalarType::Float)
-    grad_weight_of<float>(correlation, rows, x, grad_out, grad);
-  else
-    grad_weight_of<double>(correlation, rows, x, grad_out, grad);
+  sparse_grad_weight(c, rows, in, out, of_doubles(x), x.const_data_ptr(), grad_out.const_data_ptr(),
+                     grad.mutable_data_ptr());
   return grad;
 }
 
@@ -198,6 +204,35 @@ std::string refuses(const std::vector<int64_t>& layer) {
 std::string instructions() { return instruction_set().name; }
 
 }  // namespace
+
+void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+                    const void* x, const void* values, const void* bias, bool relu, void* out) {
+  flatten_pixels(layer, x_images, out_images);
+  correlate_any(forward_correlation(layer, x_images, out_images), rows, doubles, x, values, bias, relu, out);
+}
+
+void sparse_grad_input(const Convolution& layer, const SparseRows& transposed, Images out_images, Images x_images,
+                       bool doubles, const void* grad_out, const void* values, void* grad_x) {
+  flatten_pixels(layer, x_images, out_images);
+  correlate_any(grad_input_correlation(layer, out_images, x_images), transposed, doubles, grad_out, values, nullptr, false,
+                grad_x);
+}
+
+void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+                        const void* x, const void* grad_out, void* grad_values) {
+  const int64_t nnz = rows.nnz();
+  if (nnz == 0) return;
+  if (x_images.count == 0) {
+    std::memset(grad_values, 0, nnz * (doubles ? sizeof(double) : sizeof(float)));
+    return;
+  }
+  flatten_pixels(layer, x_images, out_images);
+  const Correlation correlation = forward_correlation(layer, x_images, out_images);
+  if (doubles)
+    grad_weight_of<double>(correlation, rows, x, grad_out, grad_values);
+  else
+    grad_weight_of<float>(correlation, rows, x, grad_out, grad_values);
+}
 
 STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
   library.def("pack(Tensor row_offsets, Tensor columns, int[] layer) -> (Tensor, Tensor, Tensor)");

@@ -40,5 +40,9 @@ inline void on_torch_threads(int64_t count, const std::function<void(int64_t beg
 }
 
 inline const Parallel parallel = on_torch_threads;
+/// The thread that asks does it all.
+inline const Parallel one_thread = [](int64_t count, const std::function<void(int64_t, int64_t)>& body) {
+  if (count > 0) body(0, count);
+};
 
 }  // namespace lth_sparse

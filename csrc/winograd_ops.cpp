@@ -1,11 +1,13 @@
 // The operators of Winograd's algorithm: schemas, shape checks and nothing else. What they are given: arguments.h.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "arguments.h"
 #include "cpu/dispatch.h"
+#include "passes.h"
 #include "torch_threads.h"
 
 namespace lth_sparse {
@@ -22,16 +24,6 @@ void check_float(const Tensor& tensor, const char* name) {
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, name, ": expected float32");
 }
 
-void correlate(const Correlation& correlation, const SparseRows& rows, bool transposed, int64_t tile, const Tensor& in,
-               const Tensor& values, const std::optional<Tensor>& bias, bool relu, const Tensor& out) {
-  if (out.numel() == 0) return;
-  instruction_set().winograd()->correlate(correlation, rows, transposed, static_cast<int>(tile),
-                                          static_cast<int>(torch::stable::get_num_threads()), in.const_data_ptr<float>(),
-                                          values.const_data_ptr<float>(),
-                                          bias.has_value() ? bias->const_data_ptr<float>() : nullptr, relu,
-                                          out.mutable_data_ptr<float>(), parallel);
-}
-
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, int64_t tile, bool relu) {
   const Convolution c = winograd_layer(layer, tile);
@@ -42,7 +34,8 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
   if (bias.has_value()) check_vector(*bias, "bias", ScalarType::Float, c.out_channels);
   const Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
-  correlate(forward_correlation(c, in, out), rows, false, tile, x, values, bias, relu, output);
+  winograd_forward(c, rows, in, out, static_cast<int>(tile), x.const_data_ptr<float>(), values.const_data_ptr<float>(),
+                   bias.has_value() ? bias->const_data_ptr<float>() : nullptr, relu, output.mutable_data_ptr<float>());
   return output;
 }
 
@@ -55,7 +48,8 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   Tensor grad = empty_images(out, grad_out);
-  correlate(grad_input_correlation(c, in, out), rows, true, tile, grad_out, values, std::nullopt, false, grad);
+  winograd_grad_input(c, rows, in, out, static_cast<int>(tile), grad_out.const_data_ptr<float>(),
+                      values.const_data_ptr<float>(), grad.mutable_data_ptr<float>());
   return grad;
 }
 
@@ -68,15 +62,41 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
   check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, ScalarType::Float);
-  if (rows.nnz() == 0) return grad;
-  if (in.count == 0) return torch::stable::zero_(grad);
-  instruction_set().winograd()->grad_weight(forward_correlation(c, in, out), rows, static_cast<int>(tile),
-                                            x.const_data_ptr<float>(), grad_out.const_data_ptr<float>(),
-                                            grad.mutable_data_ptr<float>(), parallel);
+  winograd_grad_weight(c, rows, in, out, static_cast<int>(tile), x.const_data_ptr<float>(), grad_out.const_data_ptr<float>(),
+                       grad.mutable_data_ptr<float>());
   return grad;
 }
 
+void correlate(const Correlation& correlation, const SparseRows& rows, bool transposed, int tile, const float* in,
+               const float* values, const float* bias, bool relu, float* out) {
+  if (correlation.out.count * correlation.out.image_step() == 0) return;
+  instruction_set().winograd()->correlate(correlation, rows, transposed, tile,
+                                          static_cast<int>(torch::stable::get_num_threads()), in, values, bias, relu, out,
+                                          parallel);
+}
+
 }  // namespace
+
+void winograd_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, int tile,
+                      const float* x, const float* values, const float* bias, bool relu, float* out) {
+  correlate(forward_correlation(layer, x_images, out_images), rows, false, tile, x, values, bias, relu, out);
+}
+
+void winograd_grad_input(const Convolution& layer, const SparseRows& rows, Images out_images, Images x_images, int tile,
+                         const float* grad_out, const float* values, float* grad_x) {
+  correlate(grad_input_correlation(layer, out_images, x_images), rows, true, tile, grad_out, values, nullptr, false, grad_x);
+}
+
+void winograd_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, int tile,
+                          const float* x, const float* grad_out, float* grad_values) {
+  if (rows.nnz() == 0) return;
+  if (x_images.count == 0) {
+    std::fill_n(grad_values, rows.nnz(), 0.0f);
+    return;
+  }
+  instruction_set().winograd()->grad_weight(forward_correlation(layer, x_images, out_images), rows, tile, x, grad_out,
+                                            grad_values, parallel);
+}
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {
   library.def(

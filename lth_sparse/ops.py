@@ -11,6 +11,7 @@ Memory formats are settled here for all backends: an output has the format of x,
 grad_out (`lth_sparse.backends.base.memory_format`); a linear layer's are contiguous.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from torch.autograd import Function, forward_ad
 from typing_extensions import Self
 
 from lth_sparse import reference
-from lth_sparse.backends import registry
+from lth_sparse.backends import autograd_node, registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
 from lth_sparse.operators import arguments, flops, vmapping
@@ -147,13 +148,16 @@ def _run(x: Tensor, values: Tensor, bias: Tensor | None, plan: Plan, backend: st
     # Whoever traces must see an operator: compilers, modes and tensors that are more than numbers. All others are
     # spared the dispatcher, which takes every list apart and puts it together again, three times a training
     # step: 65 microseconds a layer, as much as a small batch takes.
-    if torch.compiler.is_compiling() or type(x) is not Tensor or _modes() or _transforms() or _is_tracing():
-        output: Tensor
+    output: Tensor
+    if torch.compiler.is_compiling() or type(x) is not Tensor or _transforms() or _is_tracing():
         if torch.onnx.is_in_onnx_export():
             # Which knows PyTorch's operators alone.
             output = reference.forward(x, values, bias, plan.pattern.mask, plan.spec)
         else:
             output = _FORWARD(x, values, bias, plan.tensors(), plan.spec.to_ints(), backend)
+    elif _modes():
+        # They see what lies below autograd, so that the operator need not be called to come to its autograd kernel.
+        output = _differentiable(_Dispatched(plan.tensors(), plan.spec.to_ints(), backend), x, values, bias)
     else:
         way = _Straight(registry.get(backend), plan)
         if relu and not (torch.is_grad_enabled() or forward_ad._current_level >= 0):
@@ -229,6 +233,53 @@ def _gradient(compute: Callable[..., Tensor], *arguments: Any) -> Tensor:
     return gradient
 
 
+def _gradients(
+    way: _Straight | _Dispatched,
+    grad_out: Tensor,
+    x: Tensor | None,
+    values: Tensor | None,
+    input_shape: Sequence[int],
+    needed: Sequence[bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those of x, values and bias that are needed; x and values may be None where no needed one depends on them."""
+    grad_x = grad_values = grad_bias = None
+    if needed[0]:
+        grad_x = _gradient(way.grad_input, grad_out, values, input_shape)
+    if needed[1]:
+        grad_values = _gradient(way.grad_weight, x, grad_out)
+    if needed[2]:
+        grad_bias = grad_out.sum((0, 2, 3) if grad_out.dim() == 4 else 0)
+    return grad_x, grad_values, grad_bias
+
+
+def node(plan: Plan, backend: str) -> autograd_node.Node | None:
+    """The way of a layer with this plan past Python, if there is one: `lth_sparse.backends.autograd_library.call`."""
+    way = _Straight(registry.get(backend), plan)
+    watched = _Dispatched(plan.tensors(), plan.spec.to_ints(), backend)
+    dims = 1 if plan.spec.kind == "linear" else 3
+
+    def batched(tensor: Tensor) -> Tensor:
+        # As the layer was given it, x may be without N, or have several dimensions in its place.
+        if tensor.dim() == dims + 1:
+            return tensor
+        return tensor.unsqueeze(0) if tensor.dim() == dims else tensor.flatten(0, -1 - dims)
+
+    def gradients(
+        grad_out: Tensor,
+        x: Tensor | None,
+        values: Tensor | None,
+        input_shape: tuple[int, ...],
+        needed: tuple[bool, bool, bool],
+    ) -> tuple[Tensor | None, ...]:
+        shape = (math.prod(input_shape[:-dims]), *input_shape[-dims:])
+        # Whoever traces or looks on must see an operator.
+        by = watched if type(grad_out) is not Tensor or _modes() else way
+        grad_x, *others = _gradients(by, batched(grad_out), None if x is None else batched(x), values, shape, needed)
+        return (grad_x if grad_x is None or shape == input_shape else grad_x.view(input_shape), *others)
+
+    return autograd_node.node(way.backend, plan, gradients)
+
+
 class _Layer(Function):
     """One layer's forward and backward pass, for any backend."""
 
@@ -252,16 +303,8 @@ class _Layer(Function):
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         x, values, weight = ctx.saved_tensors
-        grad_x = grad_values = grad_bias = None
-        needs_x, needs_values, needs_bias, _ = ctx.needs_input_grad
-        if needs_x:
-            with keeping(Kept(weight)):
-                grad_x = _gradient(ctx.way.grad_input, grad_out, values, x.shape)
-        if needs_values:
-            grad_values = _gradient(ctx.way.grad_weight, x, grad_out)
-        if needs_bias:
-            grad_bias = grad_out.sum((0, 2, 3) if grad_out.dim() == 4 else 0)
-        return grad_x, grad_values, grad_bias, None
+        with keeping(Kept(weight)):
+            return *_gradients(ctx.way, grad_out, x, values, x.shape, ctx.needs_input_grad), None
 
     @staticmethod
     def jvp(ctx: Any, x: Tensor, values: Tensor, bias: Tensor | None, _: None) -> Tensor:

@@ -155,7 +155,8 @@ def with_source(checkout: Path, tmp_path: Path) -> Path:
     """A checkout whose csrc/ has one operator, by the stable ABI that the kernels use, and nothing built."""
     copy = tmp_path / "with_source"
     shutil.copytree(checkout, copy, ignore=shutil.ignore_patterns("csrc", "build", "*.so"))
-    (copy / "csrc").mkdir()
+    (copy / "csrc" / "autograd").mkdir(parents=True)
+    (copy / "csrc" / "autograd" / "module.cpp").write_text("int nothing;\n")
     (copy / "csrc" / "ops.cpp").write_text(
         """
 #include <torch/csrc/stable/library.h>

@@ -97,6 +97,14 @@ inline bool any_outside(const int32_t* indices, int64_t first, int64_t last, int
   return bits >> 31 != 0;
 }
 
+/// The output for `x`; a size of it is below 1 where the kernel does not fit into x.
+inline Images output_of(const Convolution& layer, const Images& x) {
+  const auto size = [&](int d, int64_t in) {
+    return floor_div(in + 2 * layer.padding[d] - layer.dilation[d] * (layer.kernel[d] - 1) - 1, layer.stride[d]) + 1;
+  };
+  return {x.count, layer.out_channels, size(0, x.height), size(1, x.width), x.channels_last};
+}
+
 /// x -> output.
 Correlation forward_correlation(const Convolution& layer, const Images& x, const Images& output);
 /// grad_out -> grad_x.

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import registry, triton, winograd
+from lth_sparse.backends import autograd_library, registry, triton, winograd
 from lth_sparse.backends.base import Backend, Plan, float32_multiplied_in, forward_relu, memory_format
 from lth_sparse.backends.choices import Choice, Choices, Key
 from lth_sparse.backends.kept import Kept, keeping, of_this_call
@@ -51,6 +51,10 @@ class AutoPlan(Plan):
 
     def slices(self) -> dict[str, tuple[int, int] | str]:
         """Name of each candidate -> where in `own` its tensors are, or why it could not pack."""
+        return self._named
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[int, int] | str]:
         return _slices(bytes(self.contents.tolist()))
 
     def of(self, name: str) -> Plan:
@@ -93,8 +97,39 @@ class AutoBackend:
     name = "auto"
 
     def __init__(self) -> None:
-        self.choices = Choices()
+        self._choices = Choices()
         self._measuring = threading.Lock()
+
+    @property
+    def choices(self) -> Choices:
+        """What is remembered."""
+        return self._choices
+
+    @choices.setter
+    def choices(self, choices: Choices) -> None:
+        self._choices = choices
+        autograd_library.forget()
+
+    def chosen(
+        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: tuple[int, ...], layout: str
+    ) -> list[str] | None:
+        """What is remembered for each of `passes`; None when one is not known yet."""
+        assert isinstance(plan, AutoPlan)
+        device, names = plan.pattern.mask.device, []
+        for each in passes:
+            # The node copies what lies otherwise, as it was when the choice was made.
+            keys = [_key(each, plan, input_shape, given, dtype, device) for given in (layout, "strided", "mixed")]
+            choices = (self._known(key, plan) for key in keys)
+            choice = next((choice for choice in choices if choice is not None), None)
+            if choice is None:
+                return None
+            names.append(choice.backend)
+        return names
+
+    def matrices(self, plan: Plan) -> Plan | None:
+        """The plan of the sparse C++ kernels, if it is among the candidates'."""
+        assert isinstance(plan, AutoPlan)
+        return plan.of("cpp/sparse") if isinstance(plan.slices().get("cpp/sparse"), tuple) else None
 
     def refuses(self, device: torch.device) -> str:
         """No device, for dense is always a candidate."""
@@ -169,16 +204,14 @@ class AutoBackend:
     ) -> Tensor:
         """`call` on the backend chosen, which is measured first when it is not known yet."""
         assert isinstance(plan, AutoPlan)
-        dtype, device = like.dtype, like.device
-        key = Key(
-            operation, plan.spec, input_shape, layout, plan.pattern.nnz, dtype, device.type, torch.get_num_threads(),
-            _float32(plan.spec, dtype, device),
-        )  # fmt: skip
-        choice = self.choices.layers.get(key)
-        slices = plan.slices()
-        if choice is None or not isinstance(slices.get(choice.backend), tuple):
-            choice = self._choose(key, plan, device, call)
+        key = _key(operation, plan, input_shape, layout, like.dtype, like.device)
+        choice = self._known(key, plan) or self._choose(key, plan, like.device, call)
         return call(registry.get(choice.backend), plan.of(choice.backend))
+
+    def _known(self, key: Key, plan: AutoPlan) -> Choice | None:
+        """What is remembered, unless the backend chosen has no plan for this layer."""
+        choice = self.choices.layers.get(key)
+        return choice if choice is not None and isinstance(plan.slices().get(choice.backend), tuple) else None
 
     def _choose(
         self, key: Key, plan: AutoPlan, device: torch.device, call: Callable[[Backend, Plan], Tensor]
@@ -218,6 +251,20 @@ def remembering(choices: Choices) -> Iterator[None]:
         yield
     finally:
         backend.choices = before
+
+
+def _key(
+    operation: str,
+    plan: Plan,
+    input_shape: tuple[int, ...],
+    layout: str,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Key:
+    return Key(
+        operation, plan.spec, input_shape, layout, plan.pattern.nnz, dtype, device.type, torch.get_num_threads(),
+        _float32(plan.spec, dtype, device),
+    )  # fmt: skip
 
 
 def _bound(call: Callable[[Backend, Plan], Tensor], backend: Backend, plan: Plan) -> Callable[[], Tensor]:

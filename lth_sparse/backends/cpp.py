@@ -39,6 +39,16 @@ class CppBackend:
             return _WINOGRAD
         return _SPARSE
 
+    def chosen(
+        self, plan: Plan, passes: Sequence[str], dtype: torch.dtype, input_shape: tuple[int, ...], layout: str
+    ) -> list[str]:
+        """By the rule."""
+        return [self.kernels(each, plan, dtype, input_shape).name for each in passes]
+
+    def matrices(self, plan: Plan) -> Plan | None:
+        """The plan itself."""
+        return plan
+
     def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
         """The plan of the sparse kernels; Winograd's read its pattern."""
         return _SPARSE.pack(pattern, spec)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 
+from lth_sparse.backends import autograd_library
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.suggest import nearest
@@ -38,6 +39,7 @@ def set_winograd(largest: str) -> None:
     """
     global _setting
     _setting = _checked(largest, "winograd")
+    autograd_library.forget()
 
 
 def setting() -> str:
@@ -58,6 +60,7 @@ def limited(largest: str) -> Iterator[None]:
         yield
     finally:
         _setting = before
+        autograd_library.forget()
 
 
 def _checked(value: str, name: str) -> str:

@@ -16,6 +16,8 @@ class RectifiedConv2d(SparseConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
+        if (output := self._by_node(input, relu=True)) is not None:
+            return output
         padding = (self._input_padding, self.padding_mode)
         return ops.conv2d(input, self.values, self.bias, self.plan, self.computed_by, *padding, relu=True)
 
@@ -25,6 +27,8 @@ class RectifiedLinear(SparseLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
+        if (output := self._by_node(input, relu=True)) is not None:
+            return output
         return ops.linear(input, self.values, self.bias, self.plan, self.computed_by, relu=True)
 
 

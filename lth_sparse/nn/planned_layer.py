@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
+from lth_sparse import ops
 from lth_sparse.backends import registry
+from lth_sparse.backends.autograd_node import Node
 from lth_sparse.backends.base import Plan
 from lth_sparse.nn.traced_masks import is_fake, seen, unwrapped
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -30,6 +32,8 @@ class PlannedLayer(nn.Module):
         super().__init__()
         self._pattern: Pattern | None = None
         self._plan: Plan | None = None
+        # Belongs to the plan; None where there is none for it.
+        self._node: Node | None = None
         self._backend: str
         self._computed_by: str
         # What PyTorch counts up at each write to the mask, as it was when `_pattern` was last known to be the mask's.
@@ -63,6 +67,7 @@ class PlannedLayer(nn.Module):
                 mask = self._buffers["mask"] = mask.clone()
         self._mask_version = -1 if mask.is_meta else mask._version
         self._pattern = Pattern.from_mask(mask)
+        self._node = None
         return self._pattern
 
     @property
@@ -110,7 +115,7 @@ class PlannedLayer(nn.Module):
         plan made: packing is nothing that torch.compile could trace.
         """
         if self._refusal() or self.pattern.nnz != self.values.numel():
-            self._plan = None
+            self._plan = self._node = None
             return
         name, reason = self._backend, self._unsupported_by(self._backend)
         if reason:
@@ -120,6 +125,7 @@ class PlannedLayer(nn.Module):
         if self._plan is None or self._plan.pattern is not pattern or self._computed_by != name:
             with torch._C._DisableFuncTorch():
                 self._plan = registry.get(name).pack(pattern, self.spec)
+                self._node = ops.node(self._plan, name)
             self._computed_by = name
 
     @property
@@ -172,11 +178,11 @@ class PlannedLayer(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles work the indices out again: plans may hold what cannot be pickled.
-        return {**self.__dict__, "_pattern": None, "_plan": None}
+        return {**self.__dict__, "_pattern": None, "_plan": None, "_node": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         # Pickles of 0.1.0 have no _mask_version, those from before layers could be left to dense no _computed_by.
-        super().__setstate__({"_mask_version": -1, "_computed_by": state.get("_backend"), **state})
+        super().__setstate__({"_mask_version": -1, "_node": None, "_computed_by": state.get("_backend"), **state})
         self._pack()
 
 

@@ -105,11 +105,17 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
+        if (output := self._by_node(input)) is not None:
+            return output
         if isinstance(input, Proxy):
             return as_leaf(self, input)
         return ops.conv2d(
             input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
         )
+
+    def _by_node(self, input: Tensor, relu: bool = False) -> Tensor | None:
+        # The node pads as the operator does, not before it.
+        return None if any(self._input_padding) else super()._by_node(input, relu)
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""

@@ -7,11 +7,14 @@ from typing import Any, ClassVar, NoReturn
 import torch
 from torch import Tensor, nn
 
+from lth_sparse.backends.autograd_library import call as _call
 from lth_sparse.nn.dense_weight import DenseWeight
 from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
 from lth_sparse.plans.pattern import check_bool
 from lth_sparse.system.sharding import check_whole
+
+_is_compiling = torch.compiler.is_compiling
 
 
 class SparseLayer(PlannedLayer):
@@ -120,6 +123,20 @@ class SparseLayer(PlannedLayer):
         if name in ("weight", "weight_orig"):
             refuse_weight()
         super().register_parameter(name, param)
+
+    def _by_node(self, input: Tensor, relu: bool = False) -> Tensor | None:
+        """The layer's output by its node in C++, None where that is not for this call: see `autograd_library.call`.
+
+        `relu`: of the output.
+        """
+        if _is_compiling() or (node := self._node) is None:
+            return None
+        parameters = self._parameters
+        try:
+            values, bias = parameters["values"], parameters["bias"]
+        except KeyError:  # Made by a parametrization, by torch.nn.utils.prune or for a replica.
+            return None
+        return _call(node.plan, input, values, bias, self._buffers["mask"], self._mask_version, relu)
 
     def _gradient(self) -> Tensor | None:
         gradient = self.values.grad

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from lth_sparse import __version__
-from lth_sparse.backends import extension, triton, winograd
+from lth_sparse.backends import autograd_library, extension, triton, winograd
 from lth_sparse.backends.registry import backends
 from lth_sparse.storage import environment
 
@@ -132,7 +132,15 @@ def _built(name: str) -> list[str]:
     if not backends()[name]:
         said.append(f"of which {torch.ops.lth_sparse_cpu.instruction_set()} runs")
         said.append(_winograd())
+        said.append(_autograd_node())
     return said
+
+
+def _autograd_node() -> str:
+    """Whether layers have their node of autograd's graph in C++."""
+    if reason := autograd_library.UNUSABLE:
+        return f"without the autograd node in C++, so that small layers spend their time in Python: {reason}"
+    return "with the autograd node in C++"
 
 
 def _winograd() -> str:

@@ -1,0 +1,178 @@
+#include "layer.h"
+
+#include <ATen/record_function.h>
+#include <torch/csrc/autograd/function.h>
+#include <torch/csrc/autograd/functions/utils.h>
+#include <torch/csrc/autograd/saved_variable.h>
+
+#include <mutex>
+
+#include "../cpu/huge_pages.h"
+#include "plain.h"
+
+namespace lth_sparse {
+
+using at::Tensor;
+using torch::autograd::SavedVariable;
+using torch::autograd::variable_list;
+
+const KernelTable* kernels = nullptr;
+
+namespace {
+
+Tensor empty(at::IntArrayRef sizes, const Tensor& like, bool channels_last) {
+  const auto format = channels_last && sizes.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
+  Tensor result = at::empty(sizes, like.options().memory_format(format));
+  // As empty_images of ../arguments.h.
+  advise_huge_pages(result.mutable_data_ptr(), result.nbytes(), 2);
+  return result;
+}
+
+Tensor empty(const LayerPlan& plan, const Images& images, const Tensor& like) {
+  if (plan.linear) return empty({images.count, images.channels}, like, false);
+  return empty({images.count, images.channels, images.height, images.width}, like, images.channels_last);
+}
+
+bool of_doubles(const Tensor& tensor) { return tensor.scalar_type() == at::kDouble; }
+
+Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& values, const Tensor& bias, bool relu) {
+  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::forward" : "lth_sparse_cpu::winograd_forward",
+                  std::vector<c10::IValue>({x.tensor, values, bias}));
+  const Images out = output_of(plan.convolution, x.images);
+  const Tensor output = empty(plan, out, x.tensor);
+  const void* const biases = bias.defined() ? bias.const_data_ptr() : nullptr;
+  if (by == kSparse)
+    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, of_doubles(values), x.tensor.const_data_ptr(),
+                            values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
+  else
+    kernels->winograd_forward(plan.convolution, plan.rows, x.images, out, by, x.tensor.const_data_ptr<float>(),
+                              values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
+                              output.mutable_data_ptr<float>());
+  return output;
+}
+
+Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const Tensor& values, const Images& x) {
+  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::grad_input" : "lth_sparse_cpu::winograd_grad_input",
+                  std::vector<c10::IValue>({grad.tensor, values}));
+  const Tensor gradient = empty(plan, x, grad.tensor);
+  if (by == kSparse)
+    kernels->sparse_grad_input(plan.convolution, plan.transposed, grad.images, x, of_doubles(values),
+                               grad.tensor.const_data_ptr(), values.const_data_ptr(), gradient.mutable_data_ptr());
+  else
+    kernels->winograd_grad_input(plan.convolution, plan.rows, grad.images, x, by, grad.tensor.const_data_ptr<float>(),
+                                 values.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
+  return gradient;
+}
+
+Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Operand& grad) {
+  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::grad_weight" : "lth_sparse_cpu::winograd_grad_weight",
+                  std::vector<c10::IValue>({x.tensor, grad.tensor}));
+  const Tensor gradient = empty({plan.rows.nnz()}, grad.tensor, false);
+  if (by == kSparse)
+    kernels->sparse_grad_weight(plan.convolution, plan.rows, x.images, grad.images, of_doubles(grad.tensor),
+                                x.tensor.const_data_ptr(), grad.tensor.const_data_ptr(), gradient.mutable_data_ptr());
+  else
+    kernels->winograd_grad_weight(plan.convolution, plan.rows, x.images, grad.images, by, x.tensor.const_data_ptr<float>(),
+                                  grad.tensor.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
+  return gradient;
+}
+
+Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
+  return plan.linear ? at::sum(grad.tensor, {0}) : at::sum(grad.tensor, {0, 2, 3});
+}
+
+/// What lies in autograd's graph. Whatever is not plain in a backward pass, it leaves to Python, a second derivative too.
+class SparseLayerBackward : public torch::autograd::Node {
+ public:
+  SparseLayerBackward(std::shared_ptr<LayerPlan> plan, const Passes& passes, const Tensor& given, const Operand& x,
+                      const Tensor& values, const Tensor& bias)
+      : torch::autograd::Node(torch::autograd::collect_next_edges(given, values, bias)),
+        plan_(std::move(plan)),
+        passes_(passes),
+        x_images_(x.images),
+        sizes_(given.sizes()) {
+    if (values.requires_grad()) x_ = SavedVariable(given, /*is_output=*/false);
+    if (given.requires_grad()) values_ = SavedVariable(values, /*is_output=*/false);
+  }
+
+  std::string name() const override { return "SparseLayerBackward"; }
+
+  void release_variables() override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    x_.reset_data();
+    values_.reset_data();
+  }
+
+  variable_list apply(variable_list&& gradients) override {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    const Tensor& grad_out = gradients[0];
+    variable_list result(3);
+    if (!grad_out.defined()) return result;
+    const std::array<bool, 3> needed = {task_should_compute_output(0), task_should_compute_output(1),
+                                        task_should_compute_output(2)};
+    const Tensor given = x_.unpack(), values = values_.unpack();
+    if (!at::GradMode::is_enabled() && is_plain_eager() && is_plain(grad_out) && (!given.defined() || is_plain(given)) &&
+        (!values.defined() || is_plain(values))) {
+      const at::AutoDispatchBelowADInplaceOrView below_autograd;
+      const Operand grad = operand(*plan_, grad_out);
+      // The kernels read both in one layout, that for which they were chosen.
+      if (grad.images.channels_last == x_images_.channels_last) {
+        if (needed[0]) result[0] = run_grad_input(*plan_, passes_.grad_input, grad, values, x_images_).view(sizes_);
+        if (needed[1]) result[1] = run_grad_weight(*plan_, passes_.grad_weight, operand(*plan_, given), grad);
+        if (needed[2]) result[2] = bias_gradient(*plan_, grad);
+        return result;
+      }
+    }
+    auto [grad_x, grad_values, grad_bias] = plan_->gradients(grad_out, given, values, sizes_, needed);
+    return {std::move(grad_x), std::move(grad_values), std::move(grad_bias)};
+  }
+
+ private:
+  const std::shared_ptr<LayerPlan> plan_;
+  const Passes passes_;
+  const Images x_images_;
+  const at::DimVector sizes_;
+  SavedVariable x_, values_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+Operand operand(const LayerPlan& plan, const Tensor& tensor) {
+  if (plan.linear) {
+    Tensor rows = tensor.dim() == 2 ? tensor : tensor.reshape({-1, tensor.size(-1)});
+    if (!rows.is_contiguous()) rows = rows.contiguous();
+    const Images images{rows.size(0), rows.size(1), 1, 1, true};
+    return {std::move(rows), images};
+  }
+  Tensor pictures = tensor.dim() == 4 ? tensor : tensor.unsqueeze(0);
+  const bool contiguous = pictures.is_contiguous();
+  const bool channels_last = !contiguous && pictures.is_contiguous(at::MemoryFormat::ChannelsLast);
+  if (!contiguous && !channels_last) pictures = pictures.contiguous();
+  const Images images{pictures.size(0), pictures.size(1), pictures.size(2), pictures.size(3), channels_last};
+  return {std::move(pictures), images};
+}
+
+Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, const Tensor& given, const Operand& x,
+               const Tensor& values, const Tensor& bias, bool relu) {
+  Tensor output;
+  {
+    const at::AutoDispatchBelowADInplaceOrView below_autograd;
+    output = run_forward(*plan, passes.forward, x, values, bias, relu);
+    at::DimVector sizes(given.sizes());
+    if (plan->linear && given.dim() != 2) {
+      sizes.back() = plan->convolution.out_channels;
+      output = output.view(sizes);
+    } else if (!plan->linear && given.dim() == 3) {
+      output = output.squeeze(0);
+    }
+  }
+  if (torch::autograd::compute_requires_grad(given, values, bias)) {
+    const auto node = c10::make_intrusive<SparseLayerBackward>(plan, passes, given, x, values, bias);
+    torch::autograd::set_history(output, node);
+    torch::autograd::fire_node_creation_hooks(node);
+  }
+  return output;
+}
+
+}  // namespace lth_sparse

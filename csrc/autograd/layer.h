@@ -1,0 +1,30 @@
+// A layer's forward pass by the kernels, with its node in autograd's graph.
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <memory>
+
+#include "../kernel_table.h"
+#include "layer_plan.h"
+
+namespace lth_sparse {
+
+/// Of the library of the kernels; set once, when this one is loaded.
+extern const KernelTable* kernels;
+
+/// An input of the kernels: x, or a gradient, as [N, C] or [N, C, H, W] in a dense layout.
+struct Operand {
+  at::Tensor tensor;
+  Images images;
+};
+
+/// Copied where it has another layout. `tensor` has a layer's dimensions, or those that nn.Linear and nn.Conv2d allow besides.
+Operand operand(const LayerPlan& plan, const at::Tensor& tensor);
+
+/// The output for `x`, a Operand of `given`, by `passes`. Who asks for gradients gets them: x, values and bias may want some.
+/// `bias` may be undefined. All is plain, and fits.
+at::Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, const at::Tensor& given, const Operand& x,
+                   const at::Tensor& values, const at::Tensor& bias, bool relu);
+
+}  // namespace lth_sparse

@@ -1,0 +1,81 @@
+#include "layer_plan.h"
+
+#include <torch/csrc/Exceptions.h>
+#include <torch/csrc/PyInterpreter.h>
+#include <torch/csrc/utils/pybind.h>
+
+namespace lth_sparse {
+namespace {
+
+/// Answers that a plan keeps; whoever gives a layer images of more sizes asks again.
+constexpr size_t kMostAnswers = 16;
+
+SparseRows forward_matrix(const std::vector<at::Tensor>& tensors, const Convolution& c) {
+  return {tensors[1].const_data_ptr<int32_t>(),
+          tensors[2].const_data_ptr<int32_t>(),
+          nullptr,
+          c.out_channels,
+          c.out_channels / c.groups,
+          c.in_channels / c.groups * c.taps()};
+}
+
+SparseRows transposed_matrix(const std::vector<at::Tensor>& tensors, const Convolution& c) {
+  const int64_t rows = c.phases() * c.in_channels;
+  return {tensors[3].const_data_ptr<int32_t>(), tensors[4].const_data_ptr<int32_t>(), tensors[5].const_data_ptr<int32_t>(),
+          rows, rows, 0};
+}
+
+c10::SafePyObject kept(PyObject* object) { return {py::reinterpret_borrow<py::object>(object).release().ptr(), getPyInterpreter()}; }
+
+py::object or_none(const at::Tensor& tensor) { return tensor.defined() ? py::cast(tensor) : py::none(); }
+
+}  // namespace
+
+int64_t LayerPlan::generation_ = 0;
+
+LayerPlan::LayerPlan(std::vector<at::Tensor> tensors, const Convolution& convolution, bool linear, PyObject* choose,
+                     PyObject* gradients)
+    : tensors(std::move(tensors)),
+      convolution(convolution),
+      linear(linear),
+      rows(forward_matrix(this->tensors, convolution)),
+      transposed(transposed_matrix(this->tensors, convolution)),
+      choose_(kept(choose)),
+      gradients_(kept(gradients)) {}
+
+std::optional<Passes> LayerPlan::passes(const Question& question) {
+  if (answers_generation_ != generation_ || answers_.size() >= kMostAnswers) {
+    answers_.clear();
+    answers_generation_ = generation_;
+  }
+  for (const Answer& answer : answers_)
+    if (answer.question == question) return answer.passes;
+  const auto& [x, threads, doubles, channels_last, grad_x, grad_values] = question;
+  py::tuple shape(linear ? 2 : 4);
+  for (size_t d = 0; d < shape.size(); ++d) shape[d] = x[d];
+  const py::handle choose(choose_.ptr(getPyInterpreter()));
+  const py::object chosen = choose(shape, doubles, channels_last, grad_x, grad_values);
+  if (chosen.is_none()) return std::nullopt;
+  const auto [forward, grad_input, grad_weight] = chosen.cast<std::tuple<int, int, int>>();
+  answers_.push_back({question, {forward, grad_input, grad_weight}});
+  return answers_.back().passes;
+}
+
+std::array<at::Tensor, 3> LayerPlan::gradients(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& values,
+                                               at::IntArrayRef x_sizes, std::array<bool, 3> needed) const {
+  const py::gil_scoped_acquire gil;
+  try {
+    const py::handle compute(gradients_.ptr(getPyInterpreter()));
+    const py::object made = compute(grad_out, or_none(x), or_none(values), py::tuple(py::cast(x_sizes.vec())), needed);
+    const auto given = made.cast<std::tuple<std::optional<at::Tensor>, std::optional<at::Tensor>, std::optional<at::Tensor>>>();
+    const auto& [grad_x, grad_values, grad_bias] = given;
+    return {grad_x.value_or(at::Tensor()), grad_values.value_or(at::Tensor()), grad_bias.value_or(at::Tensor())};
+  } catch (py::error_already_set& error) {
+    error.restore();
+    python_error thrown;
+    thrown.persist();
+    throw thrown;
+  }
+}
+
+}  // namespace lth_sparse

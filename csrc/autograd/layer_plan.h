@@ -1,0 +1,68 @@
+// What the node knows of a layer and its mask: the matrix, and which kernels compute what.
+#pragma once
+
+#include <ATen/ATen.h>
+#include <c10/core/SafePyObject.h>
+
+#include <array>
+#include <optional>
+#include <vector>
+
+#include "../cpu/correlation.h"
+
+namespace lth_sparse {
+
+/// The kernels of one pass: 2 and 4 are Winograd's algorithm in tiles of so many outputs a side.
+enum Kernels : int { kUnasked = -1, kPython = 0, kSparse = 1, kWinograd2 = 2, kWinograd4 = 4 };
+
+struct Passes {
+  int forward, grad_input, grad_weight;
+
+  bool in_python() const { return forward == kPython || grad_input == kPython || grad_weight == kPython; }
+};
+
+/// What the choice of kernels depends on.
+struct Question {
+  std::array<int64_t, 4> x;
+  int threads;
+  bool doubles, channels_last, grad_x, grad_values;
+
+  bool operator==(const Question&) const = default;
+};
+
+class LayerPlan {
+ public:
+  /// `tensors`: mask, row_offsets, columns, and row_offsets, columns and order of the transposed matrix. `choose` answers a
+  /// question, `gradients` is the backward pass in Python: lth_sparse/backends/autograd_node.py.
+  LayerPlan(std::vector<at::Tensor> tensors, const Convolution& convolution, bool linear, PyObject* choose,
+            PyObject* gradients);
+
+  /// The kernels for it, asked for once. Nothing while Python does not know them yet, or a Python error is set. Takes the GIL to
+  /// be held.
+  std::optional<Passes> passes(const Question& question);
+
+  /// The gradients of x, values and bias that are needed, by Python; x and values where they were kept.
+  std::array<at::Tensor, 3> gradients(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& values,
+                                      at::IntArrayRef x_sizes, std::array<bool, 3> needed) const;
+
+  /// Makes every plan ask again.
+  static void forget() { ++generation_; }
+
+  const std::vector<at::Tensor> tensors;
+  const Convolution convolution;
+  const bool linear;
+  const SparseRows rows, transposed;
+
+ private:
+  struct Answer {
+    Question question;
+    Passes passes;
+  };
+
+  c10::SafePyObject choose_, gradients_;
+  std::vector<Answer> answers_;
+  int64_t answers_generation_ = 0;
+  static int64_t generation_;
+};
+
+}  // namespace lth_sparse
