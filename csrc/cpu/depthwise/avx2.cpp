@@ -17,7 +17,7 @@ LTH_SPARSE_PUSH_AVX2
 #include "../vector_avx2.h"
 namespace lth_sparse::avx2 {
 #include "../each_vector.h"
-#include "padded_plane.h"
+#include "window.h"
 #include "planes.h"
 #include "rows.h"
 #include "passes.h"

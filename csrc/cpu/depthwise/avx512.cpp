@@ -21,7 +21,7 @@ LTH_SPARSE_PUSH_AVX512
 #include "../vector_avx512.h"
 namespace lth_sparse::avx512 {
 #include "../each_vector.h"
-#include "padded_plane.h"
+#include "window.h"
 #include "planes.h"
 #include "rows.h"
 #include "passes.h"

@@ -14,7 +14,7 @@
 
 namespace lth_sparse::portable {
 #include "../each_vector.h"
-#include "padded_plane.h"
+#include "window.h"
 #include "planes.h"
 #include "rows.h"
 #include "passes.h"
