@@ -23,8 +23,10 @@ _DEPTHWISE: Backend = DepthwiseKernels()
 
 @register("cpp", unusable=cpu_operators.UNUSABLE)
 class CppBackend:
-    """Sparse kernels where enough is pruned, Winograd's algorithm where it is faster, depthwise layers by their own kernels;
-    shapes as in `Backend`."""
+    """Sparse kernels where enough is pruned, Winograd's algorithm where it is faster, and those of depthwise layers.
+
+    Shapes as in `Backend`.
+    """
 
     name = "cpp"
 

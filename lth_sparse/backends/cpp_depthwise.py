@@ -30,8 +30,8 @@ class DepthwiseKernels:
             return False, reason
         if not computes(spec):
             return False, (
-                "the depthwise kernels are for convolutions of each channel by itself, 3 x 3 or 5 x 5, of stride 1 or 2, "
-                "without dilation"
+                "the depthwise kernels are for convolutions of each channel by itself, 3 x 3 or 5 x 5, "
+                "of stride 1 or 2, without dilation"
             )
         if dtype != torch.float32:
             return False, f"dtype is {dtype}, and the depthwise kernels compute in float32"
