@@ -24,6 +24,7 @@ namespace lth_sparse::avx512 {
 #include "window.h"
 #include "planes.h"
 #include "rows.h"
+#include "small_planes.h"
 #include "passes.h"
 }
 LTH_SPARSE_POP_TARGET

@@ -5,7 +5,8 @@
 // pass reads and writes each image once, with as little beside it as a layout allows:
 //
 //     channels_last    rows.h      channels in the lanes, 2 x 2 outputs at a time, read where they lie
-//     contiguous       planes.h    a row's pixels in the lanes, 4 rows at a time, of a padded copy that L1 holds
+//     contiguous       planes.h    a row's pixels in the lanes, 4 rows at a time, read where they lie
+//     small planes     small_planes.h    transposed in L1, for rows that fill half of a vector at most
 //
 // MEASURED
 //
@@ -34,6 +35,7 @@ struct DepthwisePass {
   std::array<int64_t, 2> padding;  // before the input, in rows and columns; negative where its first ones are left out
   const float* x;
   const float* weights;            // all taps of all channels
+  int64_t tap_step;                // elements from a tap to the next
   const float* bias;               // [channels] or null
   bool relu;
   float* y;

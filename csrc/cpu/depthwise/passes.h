@@ -4,14 +4,15 @@
 template <class V, int K, int S>
 class DepthwisePasses {
   using Planes = DepthwisePlanes<V, K, S>;
+  using SmallPlanes = DepthwiseSmallPlanes<V, K, S>;
   using Rows = DepthwiseRows<V, K, S, false>;
 
  public:
   static void forward(const DepthwiseLayer& layer, const float* x, const float* values, const float* bias, bool relu, float* y,
                       const Parallel& parallel) {
     static thread_local Arena arena;
-    DepthwisePass pass{layer.in, layer.out, layer.padding, x, weights(layer, values, false, arena), bias, relu, y};
-    layer.channels_last() ? Rows::correlate(pass, parallel) : Planes::correlate(pass, parallel);
+    const TapTable table = tap_table(layer, false);
+    correlate({layer.in, layer.out, layer.padding, x, weights(layer, values, table, arena), table.tap_step, bias, relu, y}, parallel);
   }
 
   static void grad_input(const DepthwiseLayer& layer, const float* grad_out, const float* values, float* grad_x,
@@ -19,13 +20,16 @@ class DepthwisePasses {
     // With stride 1 it is a forward pass whose weights are turned by half.
     constexpr bool kTurned = S == 1;
     static thread_local Arena arena;
-    DepthwisePass pass{layer.out, layer.in, layer.padding, grad_out, weights(layer, values, kTurned, arena), nullptr, false, grad_x};
+    const TapTable table = tap_table(layer, kTurned);
+    DepthwisePass pass{layer.out, layer.in, layer.padding, grad_out, weights(layer, values, table, arena), table.tap_step, nullptr,
+                       false, grad_x};
     if constexpr (kTurned) {
       for (int64_t& padding : pass.padding) padding = K - 1 - padding;
-      layer.channels_last() ? Rows::correlate(pass, parallel) : Planes::correlate(pass, parallel);
+      correlate(pass, parallel);
     } else {
-      layer.channels_last() ? DepthwiseRows<V, K, S, true>::correlate(pass, parallel)
-                            : Planes::correlate_transposed(pass, parallel);
+      if (layer.channels_last()) DepthwiseRows<V, K, S, true>::correlate(pass, parallel);
+      else if (small(layer)) SmallPlanes::template correlate<true>(pass, parallel);
+      else Planes::correlate_transposed(pass, parallel);
     }
   }
 
@@ -34,27 +38,36 @@ class DepthwisePasses {
     static thread_local Arena arena;
     const TapTable table = tap_table(layer, false);
     float* const sums = arena.take<float>(size(layer));
-    const DepthwisePass pass{layer.in, layer.out, layer.padding, x, nullptr, nullptr, false, nullptr};
-    layer.channels_last() ? Rows::grad_weight(pass, grad_out, sums, parallel) : Planes::grad_weight(pass, grad_out, sums, parallel);
+    const DepthwisePass pass{layer.in, layer.out, layer.padding, x, nullptr, table.tap_step, nullptr, false, nullptr};
+    if (layer.channels_last()) Rows::grad_weight(pass, grad_out, sums, parallel);
+    else if (small(layer)) SmallPlanes::grad_weight(pass, grad_out, sums, parallel);
+    else Planes::grad_weight(pass, grad_out, sums, parallel);
     gather_taps(layer.weights, sums, table, grad_values);
   }
 
   static constexpr DepthwiseKernels kernels{&forward, &grad_input, &grad_weight};
 
  private:
+  static void correlate(const DepthwisePass& pass, const Parallel& parallel) {
+    if (pass.in.channels_last) Rows::correlate(pass, parallel);
+    else if (SmallPlanes::worth_it(pass.in, pass.out)) SmallPlanes::template correlate<false>(pass, parallel);
+    else Planes::correlate(pass, parallel);
+  }
+
+  static bool small(const DepthwiseLayer& layer) { return SmallPlanes::worth_it(layer.in, layer.out); }
   static int64_t whole_vectors(const DepthwiseLayer& layer) { return ceil_div(layer.in.channels, V::width) * V::width; }
   static int64_t size(const DepthwiseLayer& layer) { return whole_vectors(layer) * K * K; }
 
   static TapTable tap_table(const DepthwiseLayer& layer, bool turned) {
-    if (layer.channels_last()) return {layer.in.channels, K * K, 1, whole_vectors(layer), turned};
+    if (layer.channels_last() || small(layer)) return {layer.in.channels, K * K, 1, whole_vectors(layer), turned};
     return {layer.in.channels, K * K, K * K, 1, turned};
   }
 
-  static const float* weights(const DepthwiseLayer& layer, const float* values, bool turned, Arena& arena) {
-    float* const table = arena.take<float>(size(layer));
-    std::fill_n(table, size(layer), 0.0f);
-    scatter_taps(layer.weights, values, tap_table(layer, turned), table);
-    return table;
+  static const float* weights(const DepthwiseLayer& layer, const float* values, const TapTable& table, Arena& arena) {
+    float* const weights = arena.take<float>(size(layer));
+    std::fill_n(weights, size(layer), 0.0f);
+    scatter_taps(layer.weights, values, table, weights);
+    return weights;
   }
 };
 

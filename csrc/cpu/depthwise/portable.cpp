@@ -17,6 +17,7 @@ namespace lth_sparse::portable {
 #include "window.h"
 #include "planes.h"
 #include "rows.h"
+#include "small_planes.h"
 #include "passes.h"
 }
 

@@ -19,35 +19,38 @@ class DepthwiseRows {
  public:
   /// `weights`: [tap][channels of whole vectors].
   static void correlate(const DepthwisePass& pass, const Parallel& parallel) {
-    const Axis rows = axis(pass, 0), columns = axis(pass, 1);
-    const int64_t channels = pass.out.channels, steps = ceil_div(channels, W) * W;
+    const Axis rows = axis(pass, 0);
+    const int64_t channels = pass.out.channels;
     const bool streamed = worth_streaming<V>(pass.y, channels, pass.out.count * pass.out.image_step());
     const int64_t each = std::max<int64_t>(1, kTask / (2 * pass.out.width * channels)), blocks = pass.out.count * rows.blocks;
     parallel(ceil_div(blocks, each), [&](int64_t begin, int64_t end) {
       const float* const zeros = row_of_zeros(channels);
       for (int64_t block = begin * each; block < std::min(blocks, end * each); ++block) {
-        const int64_t image = block / rows.blocks, row = block % rows.blocks;
-        const float* const x = pass.x + image * pass.in.image_step();
-        float* const y = pass.y + image * pass.out.image_step();
-        for (int64_t column = 0; column < columns.blocks; ++column) {
-          const Grid grid(pass.in, x, rows.in_at(row), columns.in_at(column), zeros);
-          float* outputs[2][2];
-          for (int a = 0; a < 2; ++a)
-            for (int b = 0; b < 2; ++b)
-              outputs[a][b] = pixel(pass.out, y, rows.out_at(row) + a, columns.out_at(column) + b);
-          pass.relu ? correlate_block<true>(grid, pass.weights, steps, pass.bias, channels, outputs, streamed)
-                    : correlate_block<false>(grid, pass.weights, steps, pass.bias, channels, outputs, streamed);
-        }
+        const int64_t image = block / rows.blocks;
+        correlate_row(pass, pass.x + image * pass.in.image_step(), block % rows.blocks, zeros,
+                      pass.y + image * pass.out.image_step(), streamed);
       }
       stream_fence();
     });
+  }
+
+  /// The same for the only image of a pass.
+  static void correlate_image(const DepthwisePass& pass) {
+    const float* const zeros = row_of_zeros(pass.out.channels);
+    for (int64_t row = 0; row < axis(pass, 0).blocks; ++row) correlate_row(pass, pass.x, row, zeros, pass.y, false);
+  }
+
+  /// Adds to the sums, [tap][channels of whole vectors], what the only image of a pass adds.
+  static void add_image(const DepthwisePass& pass, const float* grad_out, float* sums) {
+    const float* const zeros = row_of_zeros(pass.out.channels);
+    for (int64_t row = 0; row < pass.out.height; row += 2) add_row(pass, grad_out, 0, row, zeros, sums);
   }
 
   /// sums: [tap][channels of whole vectors], of x times grad_out.
   static void grad_weight(const DepthwisePass& pass, const float* grad_out, float* sums, const Parallel& parallel) {
     static_assert(!Transposed);
     const Axis rows = axis(pass, 0);
-    const int64_t channels = pass.out.channels, steps = ceil_div(channels, W) * W, table = K * K * steps;
+    const int64_t channels = pass.out.channels, steps = pass.tap_step, table = K * K * steps;
     const int64_t blocks = pass.out.count * rows.blocks;
     const int64_t parts = std::min({kMostParts, blocks, 1 + pass.out.count * pass.out.pixels() / kPixelsOfAPart});
     static thread_local Arena shared;
@@ -58,10 +61,10 @@ class DepthwiseRows {
         float* const own = tables + part * table;
         std::fill_n(own, table, 0.0f);
         for (int64_t block = part * blocks / parts; block < (part + 1) * blocks / parts; ++block)
-          add_row(pass, grad_out, block / rows.blocks, 2 * (block % rows.blocks), zeros, own, steps);
+          add_row(pass, grad_out, block / rows.blocks, 2 * (block % rows.blocks), zeros, own);
       }
     });
-    parallel(steps / W, [&](int64_t begin, int64_t end) {
+    parallel(ceil_div(channels, W), [&](int64_t begin, int64_t end) {
       for (int64_t tap = 0; tap < K * K; ++tap)
         for (int64_t at = tap * steps + begin * W; at < tap * steps + end * W; ++at) {
           double sum = 0;
@@ -127,6 +130,19 @@ class DepthwiseRows {
   };
   using Grid = GridOf<G>;
 
+  /// Two rows of outputs.
+  static void correlate_row(const DepthwisePass& pass, const float* x, int64_t block, const float* zeros, float* y, bool streamed) {
+    const Axis rows = axis(pass, 0), columns = axis(pass, 1);
+    for (int64_t column = 0; column < columns.blocks; ++column) {
+      const Grid grid(pass.in, x, rows.in_at(block), columns.in_at(column), zeros);
+      float* outputs[2][2];
+      for (int a = 0; a < 2; ++a)
+        for (int b = 0; b < 2; ++b) outputs[a][b] = pixel(pass.out, y, rows.out_at(block) + a, columns.out_at(column) + b);
+      pass.relu ? correlate_block<true>(grid, pass.weights, pass.tap_step, pass.bias, pass.out.channels, outputs, streamed)
+                : correlate_block<false>(grid, pass.weights, pass.tap_step, pass.bias, pass.out.channels, outputs, streamed);
+    }
+  }
+
   template <bool Relu>
   static void correlate_block(const Grid& grid, const float* weights, int64_t steps, const float* bias, int64_t channels,
                               float* const (&outputs)[2][2], bool streamed) {
@@ -158,15 +174,15 @@ class DepthwiseRows {
 
   /// Adds the products of two rows of outputs, or of the last one.
   static void add_row(const DepthwisePass& pass, const float* grad_out, int64_t image, int64_t row, const float* zeros,
-                      float* sums, int64_t steps) {
+                      float* sums) {
     const float* const x = pass.x + image * pass.in.image_step();
     const float* const gradients = grad_out + image * pass.out.image_step();
     const int64_t height = std::min<int64_t>(2, pass.out.height - row), width = pass.out.width;
     int64_t column = 0;
     if (height == 2)
-      for (; column + 2 <= width; column += 2) add_block<2>(pass, x, gradients, row, column, zeros, sums, steps);
+      for (; column + 2 <= width; column += 2) add_block<2>(pass, x, gradients, row, column, zeros, sums, pass.tap_step);
     for (; column < width; ++column)
-      for (int64_t r = row; r < row + height; ++r) add_block<1>(pass, x, gradients, r, column, zeros, sums, steps);
+      for (int64_t r = row; r < row + height; ++r) add_block<1>(pass, x, gradients, r, column, zeros, sums, pass.tap_step);
   }
 
   /// `Side` x `Side` outputs: what does not exist must not be multiplied as 0, for x may be infinite.
