@@ -4,11 +4,15 @@
 // weights to gain by leaving some out, and a step of such a layer takes what it takes to read and write its images. So each
 // pass reads and writes each image once, with as little beside it as a layout allows:
 //
-//     channels_last    rows.h      channels in the lanes, 2 x 2 outputs at a time, read where they lie
-//     contiguous       planes.h    a row's pixels in the lanes, 4 rows at a time, read where they lie
-//     small planes     small_planes.h    transposed in L1, for rows that fill half of a vector at most
+//     channels_last    rows.h            channels in the lanes, 2 x 2 outputs at a time, read where they lie
+//     contiguous       planes.h          a row's pixels in the lanes, 4 rows at a time, read where they lie
+//     small planes     small_planes.h    transposed in L1, where rows fill half of a vector at most
 //
-// MEASURED
+// Measured on Zen 5, 2 cores, the layers of mobilenet_v2 at 224 pixels, batch 8, sides in turn, x and y counted once: 38 to 49
+// GB/s for what L3 does not hold (12 to 48 MB a pass, where a copy of 64 MB by itself has 97), 45 to 100 for what it does. There
+// products bound the passes: 36 of them take 18 cycles, and with loads across two lines and the stores 32 (planes) or 46 (rows).
+// Outputs that are streamed from 8 MB on, not 16, would make these layers 1.1 times faster by themselves, and a step of the
+// network no faster: the next reader then fetches them from memory.
 //
 // All float32. No result depends on the number of threads.
 #pragma once
