@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "../activations.h"
 #include "../inline.h"
 #include "../stream.h"
 #include "../target.h"

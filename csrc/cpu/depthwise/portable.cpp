@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <type_traits>
 
+#include "../activations.h"
 #include "../inline.h"
 #include "../stream.h"
 #include "../vector_portable.h"
