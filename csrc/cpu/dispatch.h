@@ -3,6 +3,7 @@
 
 #include "activations.h"
 #include "blocking.h"
+#include "depthwise/kernels.h"
 #include "kernels.h"
 #include "winograd/kernels.h"
 
@@ -13,6 +14,7 @@ struct InstructionSet {
   Machine machine;
   const Kernels<float>* (*kernels)(int width);
   const WinogradKernels* (*winograd)();
+  const DepthwiseKernels* (*depthwise)(const Convolution&);
   const Activations* (*activations)();
 };
 

@@ -12,3 +12,15 @@
 #else
 #define LTH_SPARSE_UNROLL _Pragma("GCC unroll 32")
 #endif
+
+namespace lth_sparse {
+
+/// The pointer, of whose making the compiler forgets everything: what is read near it is addressed by it and a constant. GCC 12
+/// adds the constants up with what the pointer was made of, and has more addresses to keep than there are registers.
+template <class T>
+LTH_SPARSE_INLINE T* in_a_register(T* pointer) {
+  asm("" : "+r"(pointer));
+  return pointer;
+}
+
+}  // namespace lth_sparse

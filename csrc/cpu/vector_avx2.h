@@ -23,6 +23,14 @@ struct Float8 {
   LTH_SPARSE_INLINE static Float8 broadcast(float value) { return {_mm256_set1_ps(value)}; }
   LTH_SPARSE_INLINE static Float8 load(const float* from) { return {_mm256_loadu_ps(from)}; }
   LTH_SPARSE_INLINE static Float8 load(const float* from, int count) { return {_mm256_maskload_ps(from, first(count))}; }
+  using Mask = __m256i;
+  /// The lanes [begin, end), of those that there are.
+  LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {
+    const auto clamped = [](int64_t lane) LTH_SPARSE_INLINE_LAMBDA { return static_cast<int>(lane < 0 ? 0 : lane > width ? width : lane); };
+    return _mm256_andnot_si256(first(clamped(begin)), first(clamped(end)));
+  }
+  /// 0 in other lanes, which are not read.
+  LTH_SPARSE_INLINE static Float8 load_where(const float* from, Mask mask) { return {_mm256_maskload_ps(from, mask)}; }
   LTH_SPARSE_INLINE void store(float* to) const { _mm256_storeu_ps(to, lanes); }
   LTH_SPARSE_INLINE void store(float* to, int count) const { _mm256_maskstore_ps(to, first(count), lanes); }
   /// `to` must be aligned to the vector. The line does not enter the caches.

@@ -21,6 +21,14 @@ struct Float16 {
   LTH_SPARSE_INLINE static Float16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
   LTH_SPARSE_INLINE static Float16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
   LTH_SPARSE_INLINE static Float16 load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first(count), from)}; }
+  using Mask = __mmask16;
+  /// The lanes [begin, end), of those that there are.
+  LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {
+    const auto up_to = [](int64_t lane) LTH_SPARSE_INLINE_LAMBDA { return (1u << (lane < 0 ? 0 : lane > width ? width : lane)) - 1; };
+    return static_cast<Mask>(up_to(end) & ~up_to(begin));
+  }
+  /// 0 in other lanes, which are not read.
+  LTH_SPARSE_INLINE static Float16 load_where(const float* from, Mask mask) { return {_mm512_maskz_loadu_ps(mask, from)}; }
   LTH_SPARSE_INLINE void store(float* to) const { _mm512_storeu_ps(to, lanes); }
   LTH_SPARSE_INLINE void store(float* to, int count) const { _mm512_mask_storeu_ps(to, first(count), lanes); }
   /// `to` must be aligned to the vector. The line does not enter the caches.

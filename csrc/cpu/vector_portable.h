@@ -30,6 +30,17 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = k < count ? from[k] : T(0);
     return result;
   }
+  struct Mask {
+    int64_t begin, end;
+  };
+  /// The lanes [begin, end), of those that there are.
+  LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) { return {begin, end}; }
+  /// 0 in other lanes, which are not read.
+  LTH_SPARSE_INLINE static Array load_where(const T* from, Mask mask) {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = k >= mask.begin && k < mask.end ? from[k] : T(0);
+    return result;
+  }
   LTH_SPARSE_INLINE void store(T* to) const {
     for (int k = 0; k < Width; ++k) to[k] = lanes[k];
   }

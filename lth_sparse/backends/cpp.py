@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lth_sparse.backends import cpu_operators, winograd
 from lth_sparse.backends.base import Backend, Plan, forward_relu
+from lth_sparse.backends.cpp_depthwise import DepthwiseKernels
 from lth_sparse.backends.cpp_sparse import SparseKernels
 from lth_sparse.backends.cpp_winograd import WinogradKernels
 from lth_sparse.backends.registry import register
@@ -17,11 +18,15 @@ from lth_sparse.plans.pattern import Pattern
 
 _SPARSE: Backend = SparseKernels()
 _WINOGRAD: Backend = WinogradKernels()
+_DEPTHWISE: Backend = DepthwiseKernels()
 
 
 @register("cpp", unusable=cpu_operators.UNUSABLE)
 class CppBackend:
-    """Sparse kernels where enough is pruned, Winograd's algorithm where it is faster; shapes as in `Backend`."""
+    """Sparse kernels where enough is pruned, Winograd's algorithm where it is faster, and those of depthwise layers.
+
+    Shapes as in `Backend`.
+    """
 
     name = "cpp"
 
@@ -37,6 +42,8 @@ class CppBackend:
         """Which kernels compute "forward", "grad_input" or "grad_weight" of a layer for an input of this shape."""
         if dtype == torch.float32 and winograd.worth_it(operation, plan.spec, plan.pattern.density, input_shape):
             return _WINOGRAD
+        if _DEPTHWISE.supports(plan.spec, dtype, plan.pattern.mask.device)[0]:
+            return _DEPTHWISE
         return _SPARSE
 
     def chosen(
@@ -50,7 +57,7 @@ class CppBackend:
         return plan
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
-        """The plan of the sparse kernels; Winograd's read its pattern."""
+        """The plan of the sparse kernels; the others read its pattern."""
         return _SPARSE.pack(pattern, spec)
 
     def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> Plan:

@@ -96,6 +96,35 @@ def _register_fakes() -> None:
     ) -> Tensor:
         return x.new_empty(columns.shape)
 
+    @torch.library.register_fake("lth_sparse_cpu::depthwise_forward")
+    def depthwise_forward(
+        x: Tensor,
+        values: Tensor,
+        bias: Tensor | None,
+        row_offsets: Tensor,
+        columns: Tensor,
+        layer: Sequence[int],
+        relu: bool = False,
+    ) -> Tensor:
+        return forward(x, values, bias, row_offsets, columns, layer)
+
+    @torch.library.register_fake("lth_sparse_cpu::depthwise_grad_input")
+    def depthwise_grad_input(
+        grad_out: Tensor,
+        values: Tensor,
+        row_offsets: Tensor,
+        columns: Tensor,
+        layer: Sequence[int],
+        input_shape: Sequence[int],
+    ) -> Tensor:
+        return grad_input(grad_out, values, row_offsets, columns, columns, layer, input_shape)
+
+    @torch.library.register_fake("lth_sparse_cpu::depthwise_grad_weight")
+    def depthwise_grad_weight(
+        x: Tensor, grad_out: Tensor, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]
+    ) -> Tensor:
+        return x.new_empty(columns.shape)
+
     @torch.library.register_fake("lth_sparse_cpu::scatter_weight")
     def scatter_weight(
         values: Tensor, mask: Tensor, row_offsets: Tensor, columns: Tensor, channels_last: bool

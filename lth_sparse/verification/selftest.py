@@ -34,6 +34,7 @@ def _subject(device: torch.device) -> Subject:
         model = nn.Sequential()
         model.add_module("3x3", nn.Conv2d(6, 20, 3, padding=1))
         model.add_module("strided", nn.Conv2d(20, 12, 3, stride=2, padding=1, groups=2))
+        model.add_module("depthwise", nn.Conv2d(12, 12, 3, padding=1, groups=12))
         model.add_module("1x1", nn.Conv2d(12, 10, 1, bias=False))
         model.add_module("flat", nn.Flatten())
         model.add_module("linear", nn.Linear(250, 7))

@@ -41,9 +41,10 @@ def test_what_it_says_of_this_machine(capsys: pytest.CaptureFixture[str], monkey
     for name, reason in lth.backends().items():
         assert re.search(rf"^  {name} +{re.escape(f'does not work here: {reason}' if reason else 'works')}", out, re.M)
         if not reason:
-            assert re.search(rf"^  {name} on cpu +ok: 3x3, strided, 1x1, linear: ", out, re.MULTILINE)
+            assert re.search(rf"^  {name} on cpu +ok: 3x3, strided, depthwise, 1x1, linear: ", out, re.MULTILINE)
     if not lth.backends()["cpp"]:
-        assert re.search(r"^  cpp/winograd on cpu +ok: .*computed by dense: strided, 1x1, linear$", out, re.MULTILINE)
+        for kernels, others in {"winograd": "strided, depthwise, 1x1", "depthwise": "3x3, strided, 1x1"}.items():
+            assert re.search(rf"^  cpp/{kernels} on cpu +ok: .*computed by dense: {others}, linear$", out, re.MULTILINE)
         assert "whose float32 is up to 4e-06 of the largest result off (LTH_SPARSE_WINOGRAD)" in out
         assert re.search(r"compiled by (GCC|clang).* with kernels for .*portable; of which \w+ runs", out)
     assert out.isascii()
