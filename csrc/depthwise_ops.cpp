@@ -52,7 +52,7 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
                   const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = depthwise_convolution(layer);
   const Images out = float_images(grad_out, "grad_out", c.out_channels);
-  const Images in = input_images(c, out, input_shape);
+  const Images in = input_images(c, out, grad_out.dim(), input_shape);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   Tensor grad = empty_images(in, grad_out);
