@@ -12,8 +12,9 @@ from lth_sparse.backends import registry
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
+# None of some thousands or a million: as a padding such a number is sound, and its output large.
 NUMBERS = st.sampled_from(
-    [0, 1, 2, 3, 7, 16, 64, -1, -(2**31), 2**20, 2**24, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63)]
+    [0, 1, 2, 3, 7, 16, 64, -1, -(2**31), 2**21, 2**24, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63)]
 )
 DTYPES = st.sampled_from(
     [torch.float32, torch.float64, torch.float16, torch.int32, torch.int64, torch.uint8, torch.bool]
@@ -37,7 +38,7 @@ def layers(draw: st.DrawFn) -> tuple[LayerSpec, tuple[int, ...]]:
         (3, 3) if winograd else draw(pairs),
         (1, 1) if winograd else draw(pairs),
         draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
-        (1, 1) if winograd else draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (40, 1), (300, 300)])),
+        (1, 1) if winograd else draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (40, 1), (60, 60)])),
         1 if winograd else groups,
     )
     least = [
