@@ -19,10 +19,10 @@ Convolution depthwise_convolution(const std::vector<int64_t>& layer) {
   return c;
 }
 
-Images float_images(const Tensor& tensor, const char* name, int64_t channels) {
+Images float_images(const Tensor& tensor, const char* name, const Convolution& c, int64_t channels) {
   STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float, name, ": expected float32");
   STD_TORCH_CHECK(tensor.dim() == 4, name, ": got ", tensor.dim(), " dimensions, expected 4");
-  return images(tensor, name, channels);
+  return images(tensor, name, c, channels);
 }
 
 /// Single pixels lie the same way in both layouts, and whole vectors of channels are faster.
@@ -36,7 +36,7 @@ const DepthwiseKernels& kernels(const Convolution& c) { return *instruction_set(
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = depthwise_convolution(layer);
-  const Images in = float_images(x, "input", c.in_channels);
+  const Images in = float_images(x, "input", c, c.in_channels);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   if (bias.has_value()) check_vector(*bias, "bias", ScalarType::Float, c.out_channels);
@@ -51,7 +51,7 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
 Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& row_offsets, const Tensor& columns,
                   const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = depthwise_convolution(layer);
-  const Images out = float_images(grad_out, "grad_out", c.out_channels);
+  const Images out = float_images(grad_out, "grad_out", c, c.out_channels);
   const Images in = input_images(c, out, grad_out.dim(), input_shape);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
@@ -65,8 +65,8 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
 Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_offsets, const Tensor& columns,
                    const std::vector<int64_t>& layer) {
   const Convolution c = depthwise_convolution(layer);
-  Images in = float_images(x, "input", c.in_channels);
-  const Images out = float_images(grad_out, "grad_out", c.out_channels);
+  Images in = float_images(x, "input", c, c.in_channels);
+  const Images out = float_images(grad_out, "grad_out", c, c.out_channels);
   check_output(c, in, out);
   // Which of the two is in one layout only says which it is.
   in.channels_last = in.channels_last || out.channels_last;

@@ -214,7 +214,7 @@ def test_the_operator_takes_valid_arguments():
         ("x", torch.zeros(1, 3, 5, 5, dtype=torch.float64), "input: expected float32"),
         ("x", torch.zeros(1, 3), "input: got 2 dimensions, expected 4"),
         ("x", torch.zeros(1, 3, 5, 10)[..., ::2], "input: expected a contiguous or channels_last tensor"),
-        ("x", torch.zeros(1, 3, 1, 0), "expected no less than the kernel"),
+        ("x", torch.zeros(1, 3, 1, 0), "input: got 1 x 0, expected at least a pixel"),
         ("values", torch.zeros(3), "values: got 3 elements, expected 2"),
         ("values", torch.zeros(2, dtype=torch.float64), "values: got another dtype"),
         ("bias", torch.zeros(2), "bias: got 2 elements, expected 3"),
