@@ -8,11 +8,11 @@
 //     contiguous       planes.h          a row's pixels in the lanes, 4 rows at a time, read where they lie
 //     small planes     small_planes.h    transposed in L1, where rows fill half of a vector at most
 //
-// Measured on Zen 5, 2 cores, the layers of mobilenet_v2 at 224 pixels, batch 8, sides in turn, x and y counted once: 38 to 49
-// GB/s for what L3 does not hold (12 to 48 MB a pass, where a copy of 64 MB by itself has 97), 45 to 100 for what it does. There
-// products bound the passes: 36 of them take 18 cycles, and with loads across two lines and the stores 32 (planes) or 46 (rows).
-// Outputs that are streamed from 8 MB on, not 16, would make these layers 1.1 times faster by themselves, and a step of the
-// network no faster: the next reader then fetches them from memory.
+// Measured on Zen 5, 2 cores, the layers of mobilenet_v2 at 224 pixels, batch 8, sides in turn, x and y counted once, for what
+// L3 does not hold (18 to 48 MB a pass; a copy of 64 MB by itself has 97 GB/s): 37 to 98 GB/s in rows, 28 to 59 in planes. From
+// L2, 36 products take 32 cycles in planes and 46 in rows, where the multipliers need 18; in a loop like that of planes, half of
+// the difference is gone without its stores, and why rows take longer is not known.
+// Outputs streamed from 8 MB on, not 16, made these layers 1.1 times faster by themselves, and a step of the network no faster.
 //
 // All float32. No result depends on the number of threads.
 #pragma once
