@@ -14,7 +14,7 @@
 
 #include "cpu/correlation.h"
 #include "cpu/huge_pages.h"
-#include "layer.h"
+#include "layer_arguments.h"
 
 namespace lth_sparse {
 

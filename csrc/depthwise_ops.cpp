@@ -1,11 +1,13 @@
 // The operators of depthwise convolutions: schemas, shape checks and nothing else. What they are given: arguments.h.
 #include <torch/csrc/stable/library.h>
 
+#include <algorithm>
 #include <optional>
 #include <vector>
 
 #include "arguments.h"
 #include "cpu/dispatch.h"
+#include "passes.h"
 #include "torch_threads.h"
 
 namespace lth_sparse {
@@ -25,14 +27,6 @@ Images float_images(const Tensor& tensor, const char* name, const Convolution& c
   return images(tensor, name, c, channels);
 }
 
-/// Single pixels lie the same way in both layouts, and whole vectors of channels are faster.
-DepthwiseLayer depthwise_layer(const Convolution& c, const SparseRows& rows, Images in, Images out) {
-  in.channels_last = out.channels_last = in.channels_last || (in.pixels() == 1 && out.pixels() == 1);
-  return {rows, in, out, c.padding};
-}
-
-const DepthwiseKernels& kernels(const Convolution& c) { return *instruction_set().depthwise(c); }
-
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = depthwise_convolution(layer);
@@ -42,9 +36,8 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
   if (bias.has_value()) check_vector(*bias, "bias", ScalarType::Float, c.out_channels);
   const Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
-  if (output.numel() == 0) return output;
-  kernels(c).forward(depthwise_layer(c, rows, in, out), x.const_data_ptr<float>(), values.const_data_ptr<float>(),
-                     bias.has_value() ? bias->const_data_ptr<float>() : nullptr, relu, output.mutable_data_ptr<float>(), parallel);
+  depthwise_forward(c, rows, in, out, x.const_data_ptr<float>(), values.const_data_ptr<float>(),
+                    bias.has_value() ? bias->const_data_ptr<float>() : nullptr, relu, output.mutable_data_ptr<float>());
   return output;
 }
 
@@ -56,9 +49,8 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", ScalarType::Float, rows.nnz());
   Tensor grad = empty_images(in, grad_out);
-  if (grad.numel() == 0) return grad;
-  kernels(c).grad_input(depthwise_layer(c, rows, in, out), grad_out.const_data_ptr<float>(), values.const_data_ptr<float>(),
-                        grad.mutable_data_ptr<float>(), parallel);
+  depthwise_grad_input(c, rows, out, in, grad_out.const_data_ptr<float>(), values.const_data_ptr<float>(),
+                       grad.mutable_data_ptr<float>());
   return grad;
 }
 
@@ -74,14 +66,42 @@ Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_of
                   "grad_out: expected the memory format of the input");
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, ScalarType::Float);
-  if (rows.nnz() == 0) return grad;
-  if (in.count == 0) return torch::stable::zero_(grad);
-  kernels(c).grad_weight(depthwise_layer(c, rows, in, out), x.const_data_ptr<float>(), grad_out.const_data_ptr<float>(),
-                         grad.mutable_data_ptr<float>(), parallel);
+  depthwise_grad_weight(c, rows, in, out, x.const_data_ptr<float>(), grad_out.const_data_ptr<float>(),
+                        grad.mutable_data_ptr<float>());
   return grad;
 }
 
+/// Single pixels lie the same way in both layouts, and whole vectors of channels are faster.
+DepthwiseLayer depthwise_layer(const Convolution& c, const SparseRows& rows, Images in, Images out) {
+  in.channels_last = out.channels_last = in.channels_last || (in.pixels() == 1 && out.pixels() == 1);
+  return {rows, in, out, c.padding};
+}
+
+const DepthwiseKernels& kernels(const Convolution& c) { return *instruction_set().depthwise(c); }
+
 }  // namespace
+
+void depthwise_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
+                       const float* values, const float* bias, bool relu, float* out) {
+  if (out_images.count == 0) return;
+  kernels(layer).forward(depthwise_layer(layer, rows, x_images, out_images), x, values, bias, relu, out, parallel);
+}
+
+void depthwise_grad_input(const Convolution& layer, const SparseRows& rows, Images out_images, Images x_images,
+                          const float* grad_out, const float* values, float* grad_x) {
+  if (x_images.count == 0) return;
+  kernels(layer).grad_input(depthwise_layer(layer, rows, x_images, out_images), grad_out, values, grad_x, parallel);
+}
+
+void depthwise_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
+                           const float* grad_out, float* grad_values) {
+  if (rows.nnz() == 0) return;
+  if (x_images.count == 0) {
+    std::fill_n(grad_values, rows.nnz(), 0.0f);
+    return;
+  }
+  kernels(layer).grad_weight(depthwise_layer(layer, rows, x_images, out_images), x, grad_out, grad_values, parallel);
+}
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {
   library.def(

@@ -8,8 +8,9 @@
 namespace lth_sparse {
 namespace {
 
-const KernelTable kTable = {LTH_SPARSE_SOURCES,    &sparse_forward,      &sparse_grad_input,   &sparse_grad_weight,
-                            &winograd_forward, &winograd_grad_input, &winograd_grad_weight};
+const KernelTable kTable = {LTH_SPARSE_SOURCES, &sparse_forward,       &sparse_grad_input,     &sparse_grad_weight,
+                            &winograd_forward,  &winograd_grad_input,  &winograd_grad_weight,  &depthwise_forward,
+                            &depthwise_grad_input, &depthwise_grad_weight};
 
 int64_t kernel_table() { return reinterpret_cast<int64_t>(&kTable); }
 

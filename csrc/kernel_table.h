@@ -15,6 +15,9 @@ struct KernelTable {
   decltype(&lth_sparse::winograd_forward) winograd_forward;
   decltype(&lth_sparse::winograd_grad_input) winograd_grad_input;
   decltype(&lth_sparse::winograd_grad_weight) winograd_grad_weight;
+  decltype(&lth_sparse::depthwise_forward) depthwise_forward;
+  decltype(&lth_sparse::depthwise_grad_input) depthwise_grad_input;
+  decltype(&lth_sparse::depthwise_grad_weight) depthwise_grad_weight;
 };
 
 }  // namespace lth_sparse

@@ -25,4 +25,12 @@ void winograd_grad_input(const Convolution& layer, const SparseRows& rows, Image
 void winograd_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, int tile,
                           const float* x, const float* grad_out, float* grad_values);
 
+/// For a layer that has_depthwise. x and grad_out are in one layout.
+void depthwise_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
+                       const float* values, const float* bias, bool relu, float* out);
+void depthwise_grad_input(const Convolution& layer, const SparseRows& rows, Images out_images, Images x_images,
+                          const float* grad_out, const float* values, float* grad_x);
+void depthwise_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
+                           const float* grad_out, float* grad_values);
+
 }  // namespace lth_sparse

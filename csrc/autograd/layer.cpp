@@ -35,8 +35,12 @@ Tensor empty(const LayerPlan& plan, const Images& images, const Tensor& like) {
 
 bool of_doubles(const Tensor& tensor) { return tensor.scalar_type() == at::kDouble; }
 
+const char* label(int by, const char* sparse, const char* depthwise, const char* winograd) {
+  return by == kSparse ? sparse : by == kDepthwise ? depthwise : winograd;
+}
+
 Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& values, const Tensor& bias, bool relu) {
-  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::forward" : "lth_sparse_cpu::winograd_forward",
+  RECORD_FUNCTION(label(by, "lth_sparse_cpu::forward", "lth_sparse_cpu::depthwise_forward", "lth_sparse_cpu::winograd_forward"),
                   std::vector<c10::IValue>({x.tensor, values, bias}));
   const Images out = output_of(plan.convolution, x.images);
   const Tensor output = empty(plan, out, x.tensor);
@@ -44,6 +48,10 @@ Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor
   if (by == kSparse)
     kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, of_doubles(values), x.tensor.const_data_ptr(),
                             values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
+  else if (by == kDepthwise)
+    kernels->depthwise_forward(plan.convolution, plan.rows, x.images, out, x.tensor.const_data_ptr<float>(),
+                               values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
+                               output.mutable_data_ptr<float>());
   else
     kernels->winograd_forward(plan.convolution, plan.rows, x.images, out, by, x.tensor.const_data_ptr<float>(),
                               values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
@@ -52,12 +60,16 @@ Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor
 }
 
 Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const Tensor& values, const Images& x) {
-  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::grad_input" : "lth_sparse_cpu::winograd_grad_input",
+  RECORD_FUNCTION(label(by, "lth_sparse_cpu::grad_input", "lth_sparse_cpu::depthwise_grad_input",
+                        "lth_sparse_cpu::winograd_grad_input"),
                   std::vector<c10::IValue>({grad.tensor, values}));
   const Tensor gradient = empty(plan, x, grad.tensor);
   if (by == kSparse)
     kernels->sparse_grad_input(plan.convolution, plan.transposed, grad.images, x, of_doubles(values),
                                grad.tensor.const_data_ptr(), values.const_data_ptr(), gradient.mutable_data_ptr());
+  else if (by == kDepthwise)
+    kernels->depthwise_grad_input(plan.convolution, plan.rows, grad.images, x, grad.tensor.const_data_ptr<float>(),
+                                  values.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   else
     kernels->winograd_grad_input(plan.convolution, plan.rows, grad.images, x, by, grad.tensor.const_data_ptr<float>(),
                                  values.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
@@ -65,12 +77,16 @@ Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const 
 }
 
 Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Operand& grad) {
-  RECORD_FUNCTION(by == kSparse ? "lth_sparse_cpu::grad_weight" : "lth_sparse_cpu::winograd_grad_weight",
+  RECORD_FUNCTION(label(by, "lth_sparse_cpu::grad_weight", "lth_sparse_cpu::depthwise_grad_weight",
+                        "lth_sparse_cpu::winograd_grad_weight"),
                   std::vector<c10::IValue>({x.tensor, grad.tensor}));
   const Tensor gradient = empty({plan.rows.nnz()}, grad.tensor, false);
   if (by == kSparse)
     kernels->sparse_grad_weight(plan.convolution, plan.rows, x.images, grad.images, of_doubles(grad.tensor),
                                 x.tensor.const_data_ptr(), grad.tensor.const_data_ptr(), gradient.mutable_data_ptr());
+  else if (by == kDepthwise)
+    kernels->depthwise_grad_weight(plan.convolution, plan.rows, x.images, grad.images, x.tensor.const_data_ptr<float>(),
+                                   grad.tensor.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   else
     kernels->winograd_grad_weight(plan.convolution, plan.rows, x.images, grad.images, by, x.tensor.const_data_ptr<float>(),
                                   grad.tensor.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());

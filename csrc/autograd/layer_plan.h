@@ -12,8 +12,8 @@
 
 namespace lth_sparse {
 
-/// The kernels of one pass: 2 and 4 are Winograd's algorithm in tiles of so many outputs a side.
-enum Kernels : int { kUnasked = -1, kPython = 0, kSparse = 1, kWinograd2 = 2, kWinograd4 = 4 };
+/// The kernels of one pass: 2 and 4 are Winograd's algorithm in tiles of so many outputs a side, 3 those of depthwise layers.
+enum Kernels : int { kUnasked = -1, kPython = 0, kSparse = 1, kWinograd2 = 2, kDepthwise = 3, kWinograd4 = 4 };
 
 struct Passes {
   int forward, grad_input, grad_weight;

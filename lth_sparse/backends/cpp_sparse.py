@@ -47,7 +47,7 @@ class SparseKernels:
         return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
-        """Layers in float32 and float64 on the CPU, but for such as csrc/layer.h refuses."""
+        """Layers in float32 and float64 on the CPU, but for such as csrc/layer_arguments.h refuses."""
         if reason := self.refuses(device):
             return False, reason
         if dtype not in (torch.float32, torch.float64):

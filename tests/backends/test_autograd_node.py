@@ -52,6 +52,11 @@ def unpruned() -> lth.SparseConv2d:
     return lth.SparseConv2d(32, 32, 3, padding=1, backend="cpp")
 
 
+def depthwise() -> lth.SparseConv2d:
+    torch.manual_seed(0)
+    return lth.SparseConv2d(5, 5, 3, padding=1, groups=5, mask=torch.rand(5, 1, 3, 3) < 0.7, backend="cpp")
+
+
 def made_by(output: Tensor) -> str:
     assert output.grad_fn is not None
     return output.grad_fn.name()
@@ -71,6 +76,8 @@ CASES: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
     "Winograd": (unpruned, (4, 32, 12, 12)),
     "stride and groups": (lambda: conv2d(stride=(2, 1), groups=2), (3, 4, 5, 7)),
     "dilation": (lambda: conv2d(dilation=2, padding=(0, 3)), (3, 4, 5, 7)),
+    "depthwise": (depthwise, (3, 5, 9, 6)),
+    "depthwise, no images": (depthwise, (0, 5, 9, 6)),
     "nothing live": (lambda: conv2d(live=0.0), (3, 4, 5, 7)),
 }
 
@@ -429,6 +436,14 @@ def test_what_pads_first_goes_through_python() -> None:
     layer, x = conv2d(padding_mode="circular"), torch.randn(3, 4, 5, 7)
     assert made_by(layer(x)) == IN_PYTHON
     torch.testing.assert_close(layer(x), layer.to_dense()(x))
+
+
+def test_depthwise_kernels_are_called_under_their_names() -> None:
+    layer, x = depthwise(), torch.randn(3, 5, 9, 6, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU]) as profiled:
+        layer(x).sum().backward()
+    found = {event.key for event in profiled.key_averages() if event.key.startswith("lth_sparse_cpu::")}
+    assert found == {f"lth_sparse_cpu::depthwise_{name}" for name in ("forward", "grad_input", "grad_weight")}
 
 
 @pytest.mark.parametrize("setting", ["off", "2x2"])
