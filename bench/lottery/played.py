@@ -58,7 +58,7 @@ class Side:
     def play(self, turns: Turns) -> None:
         """All rounds, the other side's in between."""
         self._turns = turns
-        with self.store.held():
+        with self.store.held(new=True):
             self.record = self._rounds.play(resume=False)
 
     def _round_over(self, record: Record) -> None:

@@ -85,5 +85,11 @@ def test_what_every_processor_runs_is_compiled_for_every_processor(checkout: Pat
 @pytest.mark.skipif(not ARM64_HEADERS.is_dir(), reason="there are no headers of arm64: install g++-aarch64-linux-gnu")
 def test_nothing_of_x86_is_left_for_arm64() -> None:
     headers = [argument for path in include_paths() for argument in ("-isystem", path)]
-    options = ("--target=aarch64-linux-gnu", "-fsyntax-only", "-std=c++20", "-DTORCH_TARGET_VERSION=0x020b000000000000")
+    options = (
+        "--target=aarch64-linux-gnu",
+        "-fsyntax-only",
+        "-std=c++20",
+        "-DTORCH_TARGET_VERSION=0x020b000000000000",
+        '-DLTH_SPARSE_SOURCES=""',
+    )
     run("clang++", *options, *headers, *map(str, SOURCES), cwd=ROOT)

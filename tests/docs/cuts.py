@@ -35,6 +35,7 @@ _PLAYED = (
 )
 _UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
 _GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = [("linear", 0.9)]; guard.main()'
+_OVERHEAD = "from bench import overhead; overhead.SECONDS = 0.02; overhead.main()"
 _PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
 _ONE_FILE = "tests/lottery/test_pruning.py -k ties"
 _RECIPE = ((r"^make", "make --dry-run"),)
@@ -81,6 +82,11 @@ CUTS = (
         _with("--dataset digits --iterations 4 --evaluate-every 4 --rounds 1 --seeds 1 --results build", *_LOTTERY),
         "minutes, and a data set, so 4 steps a round on digits, one seed",
     ),
+    Cut(
+        r"^python -m bench\.overhead$",
+        ((r".*", f"python -c '{_OVERHEAD}'"),),
+        "half a minute of a quiet machine, so a moment, whose ratios do not count",
+    ),
     Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
     Cut(
         r"^make bench(-full)? ARGS=",
@@ -110,7 +116,7 @@ CUTS = (
     Cut(r"^pytest docs/", ((r"$", " --collect-only -q"),), "the page's tests run by themselves, so they are listed"),
     Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
     Cut(
-        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard|lottery)\b",
+        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard|lottery|fuzz)\b",
         _RECIPE,
         "a minute or more, and .ci/run or a test does it, so make says what it would do",
     ),
