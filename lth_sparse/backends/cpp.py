@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import cpu_operators, winograd
+from lth_sparse.backends import cpp_depthwise, cpu_operators, winograd
 from lth_sparse.backends.base import Backend, Plan, forward_relu
 from lth_sparse.backends.cpp_depthwise import DepthwiseKernels
 from lth_sparse.backends.cpp_sparse import SparseKernels
@@ -42,7 +42,7 @@ class CppBackend:
         """Which kernels compute "forward", "grad_input" or "grad_weight" of a layer for an input of this shape."""
         if dtype == torch.float32 and winograd.worth_it(operation, plan.spec, plan.pattern.density, input_shape):
             return _WINOGRAD
-        if _DEPTHWISE.supports(plan.spec, dtype, plan.pattern.mask.device)[0]:
+        if dtype == torch.float32 and cpp_depthwise.computes(plan.spec):
             return _DEPTHWISE
         return _SPARSE
 

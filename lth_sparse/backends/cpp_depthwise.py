@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from lth_sparse.backends import cpu_operators
 from lth_sparse.backends.base import Plan, in_dense_layout, memory_format
+from lth_sparse.backends.cpp_kernels import CppKernels
 from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
-from lth_sparse.plans.pattern import Pattern
 
 
 @register("cpp/depthwise", unusable=cpu_operators.UNUSABLE, kernel_of="cpp")
-class DepthwiseKernels:
+class DepthwiseKernels(CppKernels):
     """Calls the operators of csrc/depthwise_ops.cpp, which read the pattern as it is; shapes as in `Backend`."""
 
     name = "cpp/depthwise"
-
-    def refuses(self, device: torch.device) -> str:
-        """Every device but the CPU."""
-        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Depthwise convolutions of 3 x 3 and 5 x 5, stride 1 and 2, in float32 on the CPU."""
@@ -36,14 +30,6 @@ class DepthwiseKernels:
         if dtype != torch.float32:
             return False, f"dtype is {dtype}, and the depthwise kernels compute in float32"
         return True, ""
-
-    def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
-        """The pattern."""
-        return Plan(spec, pattern)
-
-    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> Plan:
-        """The plan again."""
-        return Plan.from_tensors(tensors, spec)
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """The layer's output; the bias is what the sums begin with."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lth_sparse.backends import cpu_operators
 from lth_sparse.backends.base import Plan, in_dense_layout
+from lth_sparse.backends.cpp_kernels import CppKernels
 from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
@@ -37,14 +38,10 @@ class SparsePlan(Plan):
 
 
 @register("cpp/sparse", unusable=cpu_operators.UNUSABLE, kernel_of="cpp")
-class SparseKernels:
+class SparseKernels(CppKernels):
     """Calls the operators of csrc/ops.cpp; shapes as in `Backend`."""
 
     name = "cpp/sparse"
-
-    def refuses(self, device: torch.device) -> str:
-        """Every device but the CPU."""
-        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """Layers in float32 and float64 on the CPU, but for such as csrc/layer_arguments.h refuses."""

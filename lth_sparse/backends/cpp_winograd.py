@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
 from lth_sparse.backends import cpu_operators, winograd
 from lth_sparse.backends.base import Plan, in_dense_layout
+from lth_sparse.backends.cpp_kernels import CppKernels
 from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
-from lth_sparse.plans.pattern import Pattern
 
 
 @register("cpp/winograd", unusable=cpu_operators.UNUSABLE, kernel_of="cpp")
-class WinogradKernels:
+class WinogradKernels(CppKernels):
     """Calls the operators of csrc/winograd_ops.cpp, which read the pattern as it is; shapes as in `Backend`."""
 
     name = "cpp/winograd"
-
-    def refuses(self, device: torch.device) -> str:
-        """Every device but the CPU."""
-        return cpu_operators.refuses(device)
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
         """3 x 3 convolutions of stride 1 in float32 on the CPU."""
@@ -35,14 +29,6 @@ class WinogradKernels:
         if dtype != torch.float32:
             return False, f"dtype is {dtype}, and Winograd's algorithm is there in float32"
         return True, ""
-
-    def pack(self, pattern: Pattern, spec: LayerSpec) -> Plan:
-        """The pattern."""
-        return Plan(spec, pattern)
-
-    def unpack(self, tensors: Sequence[Tensor], spec: LayerSpec) -> Plan:
-        """The plan again."""
-        return Plan.from_tensors(tensors, spec)
 
     def forward(self, x: Tensor, values: Tensor, plan: Plan, bias: Tensor | None) -> Tensor:
         """The layer's output, the bias added to each tile."""
