@@ -33,4 +33,7 @@ void depthwise_grad_input(const Convolution& layer, const SparseRows& rows, Imag
 void depthwise_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
                            const float* grad_out, float* grad_values);
 
+/// ReLU's gradient, where ReLU gave `out`, and, in `sums` of [channels], the gradient of a bias before it. Images alike.
+void relu_backward(const Images& images, const float* out, const float* grad_out, float* grad_x, float* sums);
+
 }  // namespace lth_sparse

@@ -79,7 +79,9 @@ def _results(model: nn.Module, images: Sequence[Tensor]) -> list[Tensor]:
     """The output, and gradients that do not turn on what ReLU decides of a number near 0, as those of x do."""
     given = [image.clone().requires_grad_() for image in images]
     output = model(*given)
-    return [output.detach(), *torch.autograd.grad(output, list(model.parameters()) or given, torch.ones_like(output))]
+    # Not ones, whose sum over a BatchNorm's own numbers, the gradient of its weight, is 0.
+    gradient = torch.rand(output.shape, generator=torch.Generator().manual_seed(2)).to(output.dtype)
+    return [output.detach(), *torch.autograd.grad(output, list(model.parameters()) or given, gradient)]
 
 
 def rows(case: Activation, times: Times) -> list[Row]:

@@ -97,6 +97,19 @@ Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
   return plan.linear ? at::sum(grad.tensor, {0}) : at::sum(grad.tensor, {0, 2, 3});
 }
 
+/// What passes ReLU, which gave `out`, of a gradient, and the bias's gradient where that comes along.
+std::pair<Operand, Tensor> run_relu_backward(const LayerPlan& plan, const Operand& out, const Operand& grad) {
+  Tensor gradient = empty(plan, grad.images, grad.tensor);
+  if (of_doubles(grad.tensor) || grad.tensor.numel() == 0 || out.images.channels_last != grad.images.channels_last) {
+    at::threshold_backward_out(gradient, grad.tensor, out.tensor, 0);
+    return {{gradient, grad.images}, Tensor()};
+  }
+  const Tensor sums = at::empty({grad.images.channels}, grad.tensor.options());
+  kernels->relu_backward(grad.images, out.tensor.const_data_ptr<float>(), grad.tensor.const_data_ptr<float>(),
+                         gradient.mutable_data_ptr<float>(), sums.mutable_data_ptr<float>());
+  return {{gradient, grad.images}, sums};
+}
+
 /// What lies in autograd's graph. Whatever is not plain in a backward pass, it leaves to Python, a second derivative too.
 class SparseLayerBackward : public torch::autograd::Node {
  public:
@@ -107,8 +120,15 @@ class SparseLayerBackward : public torch::autograd::Node {
         passes_(passes),
         x_images_(x.images),
         sizes_(given.sizes()) {
+    // Of the output nothing is kept here: that is not autograd's yet.
     if (values.requires_grad()) x_ = SavedVariable(given, /*is_output=*/false);
     if (given.requires_grad()) values_ = SavedVariable(values, /*is_output=*/false);
+  }
+
+  /// ReLU followed, and gave this.
+  void keep_rectified(const Tensor& output) {
+    rectified_ = true;
+    output_ = SavedVariable(output, /*is_output=*/true);
   }
 
   std::string name() const override { return "SparseLayerBackward"; }
@@ -117,29 +137,34 @@ class SparseLayerBackward : public torch::autograd::Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     x_.reset_data();
     values_.reset_data();
+    output_.reset_data();
   }
 
   variable_list apply(variable_list&& gradients) override {
     const std::lock_guard<std::mutex> lock(mutex_);
-    const Tensor& grad_out = gradients[0];
+    const Tensor grad_out = gradients[0];
     variable_list result(3);
     if (!grad_out.defined()) return result;
     const std::array<bool, 3> needed = {task_should_compute_output(0), task_should_compute_output(1),
                                         task_should_compute_output(2)};
     const Tensor given = x_.unpack(), values = values_.unpack();
+    const Tensor output = rectified_ ? output_.unpack(c10::intrusive_ptr<Node>::unsafe_reclaim_from_nonowning(static_cast<Node*>(this))) : Tensor();
     if (!at::GradMode::is_enabled() && is_plain_eager() && is_plain(grad_out) && (!given.defined() || is_plain(given)) &&
-        (!values.defined() || is_plain(values))) {
+        (!values.defined() || is_plain(values)) && (!output.defined() || is_plain(output))) {
       const at::AutoDispatchBelowADInplaceOrView below_autograd;
-      const Operand grad = operand(*plan_, grad_out);
-      // The kernels read both in one layout, that for which they were chosen.
+      Operand grad = operand(*plan_, grad_out);
+      // The kernels read all in one layout, that for which they were chosen.
       if (grad.images.channels_last == x_images_.channels_last) {
+        Tensor sums;
+        if (rectified_) std::tie(grad, sums) = run_relu_backward(*plan_, operand(*plan_, output), grad);
         if (needed[0]) result[0] = run_grad_input(*plan_, passes_.grad_input, grad, values, x_images_).view(sizes_);
         if (needed[1]) result[1] = run_grad_weight(*plan_, passes_.grad_weight, operand(*plan_, given), grad);
-        if (needed[2]) result[2] = bias_gradient(*plan_, grad);
+        if (needed[2]) result[2] = sums.defined() ? sums : bias_gradient(*plan_, grad);
         return result;
       }
     }
-    auto [grad_x, grad_values, grad_bias] = plan_->gradients(grad_out, given, values, sizes_, needed);
+    const Tensor passing = rectified_ ? at::threshold_backward(grad_out, output, 0) : grad_out;
+    auto [grad_x, grad_values, grad_bias] = plan_->gradients(passing, given, values, sizes_, needed);
     return {std::move(grad_x), std::move(grad_values), std::move(grad_bias)};
   }
 
@@ -148,7 +173,8 @@ class SparseLayerBackward : public torch::autograd::Node {
   const Passes passes_;
   const Images x_images_;
   const at::DimVector sizes_;
-  SavedVariable x_, values_;
+  SavedVariable x_, values_, output_;
+  bool rectified_ = false;
   std::mutex mutex_;
 };
 
@@ -186,6 +212,7 @@ Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, con
   if (torch::autograd::compute_requires_grad(given, values, bias)) {
     const auto node = c10::make_intrusive<SparseLayerBackward>(plan, passes, given, x, values, bias);
     torch::autograd::set_history(output, node);
+    if (relu) node->keep_rectified(output);
     torch::autograd::fire_node_creation_hooks(node);
   }
   return output;

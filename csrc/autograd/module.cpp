@@ -67,7 +67,6 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
 
   const bool graded = at::GradMode::is_enabled(), relu = arguments[6] == Py_True;
   const bool grad_x = graded && x.requires_grad(), grad_values = graded && values.requires_grad();
-  if (relu && (grad_x || grad_values || (graded && bias.defined() && bias.requires_grad()))) Py_RETURN_NONE;
   Operand given;
   {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;

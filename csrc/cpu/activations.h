@@ -66,6 +66,11 @@ struct Activations {
   void (*relu_max_pool)(const Images& images, const float* x, float* out, uint8_t* taken, const Parallel&);
   void (*relu_max_pool_backward)(const Images& images, const float* grad_out, const uint8_t* taken, float* grad_x,
                                  const Parallel&);
+  /// Of ReLU, which gave `out`. sums: [channels], of grad_x, the gradient of a bias before it.
+  void (*relu_backward)(const Images& images, const float* out, const float* grad_out, float* grad_x, float* sums,
+                        const Parallel&);
+  /// The same sums where a pool came after ReLU. `images` are those of grad_out.
+  void (*sums_of_pooled)(const Images& images, const float* grad_out, const uint8_t* taken, float* sums, const Parallel&);
 };
 
 /// Null where this build has none.

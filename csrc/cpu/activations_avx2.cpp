@@ -19,6 +19,8 @@ LTH_SPARSE_PUSH_AVX2
 namespace lth_sparse::avx2 {
 #include "each_vector.h"
 #include "pooling.h"
+#include "row_parts.h"
+#include "rectification.h"
 #include "batch_norm_rows.h"
 #include "batch_norm_planes.h"
 #include "activations_of.h"

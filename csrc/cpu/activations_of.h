@@ -9,6 +9,6 @@ const Activations* activations_of() {
       [](const BatchNormBackward& a, const Parallel& parallel) {
         a.images.channels_last ? BatchNormRows<V>::backward(a, parallel) : BatchNormPlanes<V>::backward(a, parallel);
       },
-      &Pooling<V>::forward, &Pooling<V>::backward};
+      &Pooling<V>::forward, &Pooling<V>::backward, &Rectification<V>::backward, &Rectification<V>::sums_of_pooled};
   return &kernels;
 }

@@ -12,6 +12,8 @@
 namespace lth_sparse::portable {
 #include "each_vector.h"
 #include "pooling.h"
+#include "row_parts.h"
+#include "rectification.h"
 #include "batch_norm_rows.h"
 #include "batch_norm_planes.h"
 #include "activations_of.h"

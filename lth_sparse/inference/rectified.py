@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lth_sparse import ops
 from lth_sparse.nn.fused_operators import relu_max_pool, takes
 from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_linear import SparseLinear
@@ -16,10 +15,7 @@ class RectifiedConv2d(SparseConv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        if (output := self._by_node(input, relu=True)) is not None:
-            return output
-        padding = (self._input_padding, self.padding_mode)
-        return ops.conv2d(input, self.values, self.bias, self.plan, self.computed_by, *padding, relu=True)
+        return self._output(input, relu=True)
 
 
 class RectifiedLinear(SparseLinear):
@@ -27,9 +23,7 @@ class RectifiedLinear(SparseLinear):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        if (output := self._by_node(input, relu=True)) is not None:
-            return output
-        return ops.linear(input, self.values, self.bias, self.plan, self.computed_by, relu=True)
+        return self._output(input, relu=True)
 
 
 class ReLUMaxPool2d(nn.Module):

@@ -24,7 +24,7 @@ from lth_sparse.nn.following import (
     module_of,
     only_user,
 )
-from lth_sparse.nn.fused_modules import hooked
+from lth_sparse.nn.watched import hooked
 
 _SOUGHT = (*NORMS, *RELUS, nn.BatchNorm1d, *RECTIFIED)
 

@@ -13,8 +13,9 @@ from torch import fx, nn
 
 from lth_sparse.nn import clamps
 from lth_sparse.nn.clamps import RELU, RELU6, Bounds
-from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
+from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU
 from lth_sparse.nn.unfinished import is_two_by_two
+from lth_sparse.nn.watched import hooked
 
 NORMS = (nn.BatchNorm2d, FusedBatchNorm2d)
 RELUS = (nn.ReLU, FusedReLU)

@@ -6,19 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
-from torch.nn.modules.module import _has_any_global_hook
 
+from lth_sparse.nn.beginnings import Normalization, Rectification
 from lth_sparse.nn.clamps import RELU
 from lth_sparse.nn.fused_operators import takes
 from lth_sparse.nn.leaves import as_leaf
-from lth_sparse.nn.unfinished import Normalization, Unfinished
-
-
-def hooked(module: nn.Module) -> bool:
-    """Whether somebody sees what goes into `module`, or comes out."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+from lth_sparse.nn.unfinished import Unfinished
+from lth_sparse.nn.watched import is_watched
 
 
 class _Fused(nn.Module):
@@ -26,9 +20,6 @@ class _Fused(nn.Module):
 
     followers: tuple[nn.Module, ...]
     pools: bool
-
-    def _is_watched(self) -> bool:
-        return _has_any_global_hook() or hooked(self) or any(map(hooked, self.followers))
 
 
 class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
@@ -54,10 +45,10 @@ class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
             self.num_batches_tracked.add_(1)
             if self.momentum is None:
                 momentum = 1.0 / float(self.num_batches_tracked)
-        normalization = Normalization(self, of_batch, momentum)
+        normalization = Normalization(x, self, of_batch, momentum)
         if not self.adds and not self.clamps:
-            return normalization.apply(x)
-        return Unfinished(x, normalization, adds=self.adds, clamps=self.clamps, pools=self.pools)
+            return normalization.apply()
+        return Unfinished(normalization, adds=self.adds, clamps=self.clamps, pools=self.pools)
 
     def _is_taken(self, x: Tensor, of_batch: bool) -> bool:
         tensors = (self.weight, self.bias, self.running_mean, self.running_var)
@@ -67,7 +58,7 @@ class FusedBatchNorm2d(_Fused, nn.BatchNorm2d):
             and (not of_batch or x.numel() > x.shape[1])
             and (of_batch or (self.running_mean is not None and self.running_var is not None))
             and all(t is None or (t.dtype == torch.float32 and t.device == x.device) for t in tensors)
-            and not self._is_watched()
+            and not is_watched(self, self.followers)
         )
 
 
@@ -85,6 +76,6 @@ class FusedReLU(_Fused, nn.ReLU):
             return super().forward(x)
         if isinstance(x, fx.Proxy):
             return as_leaf(self, x)
-        if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or self._is_watched():
+        if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or is_watched(self, self.followers):
             return super().forward(x)
-        return Unfinished(x, None, bounds=RELU, pools=True)
+        return Unfinished(Rectification(x), bounds=RELU, pools=True)

@@ -27,14 +27,21 @@ def takes(x: Tensor) -> bool:
     Not what others watch or trace: compilers, modes, torch.func's transforms, forward-mode AD, subclasses.
     """
     return (
+        is_unwatched(x)
+        and x.dim() == 4
+        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+    )
+
+
+def is_unwatched(x: Tensor) -> bool:
+    """Whether `x` is float32 numbers on the CPU, at least one, and nobody else stands in for what is done with it."""
+    return (
         not UNUSABLE
         and type(x) is Tensor
         and not torch.jit.is_tracing()
         and x.dtype == torch.float32
         and x.device.type == "cpu"
-        and x.dim() == 4
         and x.numel() > 0
-        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
         and not torch._C._len_torch_dispatch_stack()
         and not torch._C._len_torch_function_stack()
         and not torch._C._are_functorch_transforms_active()
@@ -64,10 +71,14 @@ def batch_norm(
     return output
 
 
-def relu_max_pool(x: Tensor) -> Tensor:
-    """The 2x2 max-pool of relu(x): [N, C, H // 2, W // 2] in x's memory format."""
+def relu_max_pool(x: Tensor, added: Tensor | None = None) -> Tensor:
+    """The 2x2 max-pool of relu(x): [N, C, H // 2, W // 2] in x's memory format.
+
+    `added`: [C], a bias that was added to x without autograd's knowledge. It gets its gradient here, which comes along
+    with that of x.
+    """
     if torch.is_grad_enabled():
-        pooled: Tensor = _ReLUMaxPool.apply(x)
+        pooled: Tensor = _ReLUMaxPool.apply(x, added)
         return pooled
     output: Tensor = _operators().relu_max_pool(x)[0]
     return output
@@ -123,7 +134,7 @@ class _BatchNorm(Function):
 
 class _ReLUMaxPool(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, added: Tensor | None) -> Tensor:
         output: Tensor
         output, taken = _operators().relu_max_pool(x)
         ctx.save_for_backward(taken)
@@ -131,9 +142,9 @@ class _ReLUMaxPool(Function):
         return output
 
     @staticmethod
-    def backward(ctx: Any, grad_out: Tensor) -> Tensor:
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor, Tensor | None]:
         (taken,) = ctx.saved_tensors
-        gradient: Tensor = only_once(
+        grad_x, grad_added = only_once(
             _NO_SECOND,
             _operators().relu_max_pool_backward,
             grad_out.contiguous(memory_format=ctx.layout),
@@ -141,4 +152,4 @@ class _ReLUMaxPool(Function):
             ctx.shape,
             ctx.layout == torch.channels_last,
         )
-        return gradient
+        return grad_x, grad_added if ctx.needs_input_grad[1] else None

@@ -23,20 +23,24 @@ from lth_sparse.nn.following import (
     module_of,
     only_user,
 )
-from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU, hooked
+from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU
 from lth_sparse.nn.fused_operators import UNUSABLE
+from lth_sparse.nn.sparse_conv2d import SparseConv2d
 from lth_sparse.nn.sparse_layer import SparseLayer
+from lth_sparse.nn.sparse_linear import SparseLinear
+from lth_sparse.nn.watched import hooked
 from lth_sparse.system.messages import say
 
 _MAKE_A_NEW_TENSOR = (nn.Conv2d, nn.BatchNorm2d, SparseLayer)
+_STARTS = (*NORMS, *RELUS, SparseConv2d, SparseLinear)
 
 
 def fuse(model: nn.Module) -> nn.Module:
-    """Let BatchNorm2d with what follows it, and ReLU with a 2x2 max-pool, run as one operator each, in place.
+    """Let BatchNorm2d and sparse layers, each with what follows it, and ReLU with a 2x2 max-pool, run as one, in place.
 
-    What may follow a BatchNorm2d is an addition, ReLU, ReLU6 or Hardtanh, or both, or ReLU and a 2x2 max-pool. They
-    are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not; everything
-    else, and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay as they
+    What may follow a BatchNorm2d is an addition, ReLU, ReLU6 or Hardtanh, or both, or ReLU and a 2x2 max-pool; what
+    may follow a sparse layer is ReLU, or ReLU and the pool, and the bias's gradient is part of theirs. They are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not; everything else,
+    and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay as they
     are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what cannot be followed, and
     a line on standard error names each. There is no second derivative.
 
@@ -66,7 +70,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Chain:
-    """What follows a BatchNorm or a ReLU: the modules, and what they do; alone: nobody else sees the input."""
+    """What follows a BatchNorm, a sparse layer or a ReLU: the modules, and what they do; alone: nobody else sees the input."""
 
     followers: tuple[nn.Module, ...]
     adds: bool
@@ -82,6 +86,9 @@ class _Chain:
 def _convert(start: nn.Module, chain: _Chain, followers: tuple[nn.Module, ...], alone: bool) -> None:
     # By their classes, so that names, hooks, and references to them stay what they are. The followers are in a tuple,
     # for nn.Module takes a module for a part of this one.
+    if isinstance(start, SparseLayer):
+        start._followers, start._pools = followers, chain.pools
+        return
     if isinstance(start, nn.BatchNorm2d):
         start.__class__ = FusedBatchNorm2d
         start.__dict__.update(adds=chain.adds, clamps=chain.clamps)
@@ -96,10 +103,10 @@ def _graphs(model: nn.Module, remarks: list[str]) -> Iterator[tuple[str, nn.Modu
     waiting = [("", model)]
     while waiting:
         name, module = waiting.pop()
-        if isinstance(module, torch.jit.ScriptModule) or not holds(module, NORMS + RELUS):
+        if isinstance(module, torch.jit.ScriptModule) or not holds(module, _STARTS):
             continue
         try:
-            graph = follow(module, NORMS + RELUS)
+            graph = follow(module, _STARTS)
         except CannotFollowError as error:
             remarks.append(f"{name or 'the model'} ({type(module).__name__}) cannot be followed as a whole: {error}")
             waiting += [(f"{name}.{child}".lstrip("."), part) for child, part in module.named_children()]
@@ -112,23 +119,23 @@ def _graphs(model: nn.Module, remarks: list[str]) -> Iterator[tuple[str, nn.Modu
 def _starts(graph: fx.Graph, root: nn.Module) -> Iterator[tuple[fx.Node, nn.Module]]:
     for node in graph.nodes:
         module = module_of(node, root)
-        if module is not None and type(module) in NORMS + RELUS:
+        if module is not None and type(module) in _STARTS:
             yield node, module
 
 
 def _chain(start: fx.Node, root: nn.Module) -> _Chain | None:
     """What can be computed together with the module that `start` calls; None where nothing can."""
-    norm = type(module_of(start, root)) in NORMS
-    clamp: fx.Node | None = only_user(start) if norm else start
+    norm, layer = type(module_of(start, root)) in NORMS, isinstance(module_of(start, root), SparseLayer)
+    clamp: fx.Node | None = only_user(start) if norm or layer else start
     adds = norm and clamp is not None and _adds_to(start, clamp, root)
     if adds and clamp is not None:
         clamp = only_user(clamp)
     bounds = bounds_of(clamp, root) if clamp is not None else None
     pool = only_user(clamp) if clamp is not None and bounds == RELU and not adds else None
     pools = pool is not None and is_pool(pool, root)
-    if not norm and not pools:
+    if not norm and not (bounds == RELU if layer else pools):
         return None
-    clamps = norm and bounds is not None
+    clamps = (norm or layer) and bounds is not None
     steps = (clamp if clamps else None, pool if pools else None)
     followers = tuple(module for node in steps if node is not None and (module := module_of(node, root)) is not None)
     (before,) = start.all_input_nodes[:1] or (None,)

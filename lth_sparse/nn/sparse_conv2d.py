@@ -6,13 +6,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Proxy
 from torch.nn.common_types import _size_2_t
 from torch.nn.modules.utils import _pair
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -105,17 +103,20 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        if (output := self._by_node(input)) is not None:
-            return output
-        if isinstance(input, Proxy):
-            return as_leaf(self, input)
-        return ops.conv2d(
-            input, self.values, self.bias, self.plan, self.computed_by, self._input_padding, self.padding_mode
-        )
+        return self._output(input) if self._followers is None else self._waiting(input)
 
-    def _by_node(self, input: Tensor, relu: bool = False) -> Tensor | None:
+    def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        padding = (self._input_padding, self.padding_mode)
+        return ops.conv2d(input, self.values, bias, self.plan, self.computed_by, *padding, relu)
+
+    def _by_node(self, input: Tensor, relu: bool, bias_apart: bool) -> Tensor | None:
         # The node pads as the operator does, not before it.
-        return None if any(self._input_padding) else super()._by_node(input, relu)
+        return None if any(self._input_padding) else super()._by_node(input, relu, bias_apart)
+
+    def _output_size(self, input: Tensor) -> tuple[int, ...]:
+        left, right, top, bottom = self._input_padding
+        height, width = input.shape[2:]
+        return self.spec.output_size(height + top + bottom, width + left + right)
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""

@@ -6,11 +6,17 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.fx import Proxy
 
 from lth_sparse.backends.autograd_library import call as _call
+from lth_sparse.nn.beginnings import LayerOutput
 from lth_sparse.nn.dense_weight import DenseWeight
 from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
+from lth_sparse.nn.fused_operators import is_unwatched
+from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.planned_layer import PlannedLayer, check_dtype
+from lth_sparse.nn.unfinished import Unfinished
+from lth_sparse.nn.watched import is_watched
 from lth_sparse.plans.pattern import check_bool
 from lth_sparse.system.sharding import check_whole
 
@@ -36,10 +42,16 @@ class SparseLayer(PlannedLayer):
     bias: nn.Parameter | None
     _sizes: ClassVar[tuple[str, ...]]
     """Names of attributes that the mask's shape settles."""
+    # Of `lth_sparse.fuse`: modules that compute ReLU, and the pool after it, together with a layer that waits for them;
+    # None where it does not. Pickles from before have neither.
+    _followers: tuple[nn.Module, ...] | None = None
+    _pools: bool = False
 
     def __init__(self) -> None:
         super().__init__()
         self._parameters = Parameters()
+        self._followers = None
+        self._pools = False
 
     def _copy_from(self, dense: nn.Conv2d | nn.Linear, mask: Tensor | None, backend: str) -> None:
         """Copy the dense layer's numbers; `mask` None means that every weight is live."""
@@ -124,11 +136,35 @@ class SparseLayer(PlannedLayer):
             refuse_weight()
         super().register_parameter(name, param)
 
-    def _by_node(self, input: Tensor, relu: bool = False) -> Tensor | None:
-        """The layer's output by its node in C++, None where that is not for this call: see `autograd_library.call`.
+    def _waiting(self, input: Tensor) -> Any:
+        """The output for `input`, not yet computed where it will be together with the ReLU that `fuse` found."""
+        values = self._parameters.get("values")
+        if (
+            self._followers is None
+            or not is_unwatched(input)
+            or input.dim() != 2 + 2 * (self.spec.kind == "conv2d")
+            or values is None
+            or values.dtype != input.dtype
+            or torch.is_autocast_enabled("cpu")
+            or is_watched(self, self._followers)
+        ):
+            return self._output(input)
+        return Unfinished(LayerOutput(input, self), pools=self._pools)
 
-        `relu`: of the output.
-        """
+    def _output(self, input: Tensor, relu: bool = False, bias_apart: bool = False) -> Tensor:
+        """The output for `input`, or ReLU of it. `bias_apart`: the bias's gradient is left to the caller."""
+        if (output := self._by_node(input, relu, bias_apart)) is not None:
+            return output
+        if isinstance(input, Proxy):
+            return as_leaf(self, input)
+        bias = self.bias
+        return self._by_operator(input, bias.detach() if bias_apart and bias is not None else bias, relu)
+
+    def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        raise NotImplementedError
+
+    def _by_node(self, input: Tensor, relu: bool, bias_apart: bool) -> Tensor | None:
+        """The layer's output by its node in C++, None where that is not for this call: see `autograd_library.call`."""
         if _is_compiling() or (node := self._node) is None:
             return None
         parameters = self._parameters
@@ -136,6 +172,8 @@ class SparseLayer(PlannedLayer):
             values, bias = parameters["values"], parameters["bias"]
         except KeyError:  # Made by a parametrization, by torch.nn.utils.prune or for a replica.
             return None
+        if bias_apart and bias is not None:
+            bias = bias.detach()
         return _call(node.plan, input, values, bias, self._buffers["mask"], self._mask_version, relu)
 
     def _gradient(self) -> Tensor | None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.fx import Proxy
 from torch.nn.utils import skip_init
 
 from lth_sparse import ops
-from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.replacing import check_dense, check_nothing_is_lost, copy_extras
 from lth_sparse.nn.sparse_layer import SparseLayer
 from lth_sparse.plans.layer_spec import LayerSpec
@@ -75,11 +73,13 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        if (output := self._by_node(input)) is not None:
-            return output
-        if isinstance(input, Proxy):
-            return as_leaf(self, input)
-        return ops.linear(input, self.values, self.bias, self.plan, self.computed_by)
+        return self._output(input) if self._followers is None else self._waiting(input)
+
+    def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
+        return ops.linear(input, self.values, bias, self.plan, self.computed_by, relu)
+
+    def _output_size(self, input: Tensor) -> tuple[int, ...]:
+        return ()
 
     def extra_repr(self) -> str:
         """nn.Linear's words, then sparsity and backend."""

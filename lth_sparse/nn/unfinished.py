@@ -3,45 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from lth_sparse.backends.base import memory_format
 from lth_sparse.nn import clamps
+from lth_sparse.nn.beginnings import Beginning
 from lth_sparse.nn.clamps import RELU, UNBOUNDED, Bounds
-from lth_sparse.nn.fused_operators import batch_norm, relu_max_pool
-
-
-@dataclass
-class Normalization:
-    """What a BatchNorm does to one input. The running statistics move once, whoever asks for it first."""
-
-    norm: nn.BatchNorm2d
-    of_batch: bool
-    momentum: float
-
-    def __post_init__(self) -> None:
-        moves = not self.norm.training or self.norm.track_running_stats
-        self._running = (self.norm.running_mean, self.norm.running_var) if moves else (None, None)
-
-    def apply(
-        self, x: Tensor, residual: Tensor | None = None, bounds: Bounds = UNBOUNDED, pool: bool = False
-    ) -> Tensor:
-        """With what follows it: see `batch_norm`."""
-        running, norm = self._running, self.norm
-        if self.of_batch:
-            self._running = (None, None)
-        constants = (self.of_batch, self.momentum, norm.eps)
-        return batch_norm(x, residual, norm.weight, norm.bias, running, *constants, bounds, pool)
 
 
 class Unfinished:
-    """The output of BatchNorm or of a clamp of it, or of ReLU, on x, which becomes a tensor as late as it can.
+    """The output of `beginning`, or of a clamp of it, which becomes a tensor as late as it can.
 
     A tensor-like type in PyTorch's sense (`__torch_function__`): what can be computed together with it is, and whatever
     else is done with it is done with the tensor that it stands for. So nothing depends on how it was found what comes
@@ -50,21 +26,19 @@ class Unfinished:
 
     __slots__ = (
         "_adds",
+        "_beginning",
         "_bounds",
         "_clamps",
         "_grad_enabled",
-        "_normalization",
         "_pools",
         "_residual",
         "_result",
         "_versions",
-        "_x",
     )
 
     def __init__(
         self,
-        x: Tensor,
-        normalization: Normalization | None,
+        beginning: Beginning,
         *,
         bounds: Bounds | None = None,
         residual: Tensor | None = None,
@@ -72,25 +46,23 @@ class Unfinished:
         clamps: bool = False,
         pools: bool = False,
     ) -> None:
-        self._x, self._normalization, self._bounds, self._residual = x, normalization, bounds, residual
+        self._beginning, self._bounds, self._residual = beginning, bounds, residual
         self._adds, self._clamps, self._pools = adds, clamps, pools
         self._result: Tensor | None = None
         self._grad_enabled = torch.is_grad_enabled()
         self._versions = self._current_versions()
 
     def _current_versions(self) -> tuple[int, ...]:
-        return tuple(0 if t.is_inference() else t._version for t in (self._x, self._residual) if t is not None)
+        return tuple(0 if t.is_inference() else t._version for t in (self._beginning.x, self._residual) if t is not None)
 
     def _compute(self, pool: bool) -> Tensor:
         if self._versions != self._current_versions():
             raise RuntimeError(
-                "an input of a fused BatchNorm or ReLU was changed in place before its output was used: "
+                "an input of a fused layer was changed in place before its output was used: "
                 "use the output first, or do not fuse this model"
             )
         with torch.set_grad_enabled(self._grad_enabled):
-            if self._normalization is None:
-                return relu_max_pool(self._x) if pool else F.relu(self._x)
-            return self._normalization.apply(self._x, self._residual, self._bounds or UNBOUNDED, pool)
+            return self._beginning.apply(self._residual, self._bounds or UNBOUNDED, pool)
 
     def finished(self) -> Tensor:
         """The tensor that it stands for, now computed."""
@@ -104,9 +76,12 @@ class Unfinished:
         return self
 
     def _clamp(self, bounds: Bounds, inplace: bool) -> Any:
-        following = Unfinished(self._x, self._normalization, bounds=bounds, residual=self._residual, pools=self._pools)
+        following = Unfinished(self._beginning, bounds=bounds, residual=self._residual, pools=self._pools)
         waits = self._pools and self._residual is None and bounds == RELU
         return self._then(following, waits, inplace)
+
+    def _can_clamp(self, bounds: Bounds) -> bool:
+        return self._result is None and self._bounds is None and self._beginning.clamps(bounds)
 
     def _then(self, following: Unfinished, waits: bool, inplace: bool) -> Any:
         """What it is followed by; `inplace`: and is from now on."""
@@ -132,7 +107,7 @@ class Unfinished:
         return self._add(other, inplace=False)
 
     def _add(self, other: Tensor, inplace: bool) -> Any:
-        return self._then(Unfinished(self._x, self._normalization, residual=other), self._clamps, inplace)
+        return self._then(Unfinished(self._beginning, residual=other), self._clamps, inplace)
 
     def _can_add(self, other: Any) -> bool:
         return (
@@ -140,9 +115,9 @@ class Unfinished:
             and self._result is None
             and type(other) is Tensor
             and other.dtype == torch.float32
-            and other.shape == self._x.shape
-            and other.device == self._x.device
-            and other.is_contiguous(memory_format=memory_format(self._x))
+            and other.shape == self._beginning.x.shape
+            and other.device == self._beginning.x.device
+            and other.is_contiguous(memory_format=memory_format(self._beginning.x))
         )
 
     def __add__(self, other: Any) -> Any:
@@ -159,7 +134,7 @@ class Unfinished:
 
     def max_pool(self) -> Tensor:
         """The 2x2 max-pool of stride 2."""
-        if self._result is None and self._bounds == RELU and min(self._x.shape[2:]) >= 2 and self._residual is None:
+        if self._result is None and self._bounds == RELU and self._residual is None and self._beginning.pools():
             return self._compute(pool=True)
         return F.max_pool2d(self.finished(), 2)
 
@@ -171,7 +146,7 @@ class Unfinished:
         first, *others = args or (None,)
         if isinstance(first, Unfinished):
             clamp = clamps.of_call(func, *others, **kwargs)
-            if clamp is not None and first._result is None and first._bounds is None:
+            if clamp is not None and first._can_clamp(clamp[0]):
                 return first._clamp(*clamp)
             if func in _ADDITIONS and len(others) == 1 and not kwargs:
                 return first + others[0]

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import lth_sparse as lth
-from lth_sparse.nn import unfinished
+from lth_sparse.nn import beginnings
 from lth_sparse.settings import config
 from tests.commands.test_run import interrupted
 from tests.conftest import rows
@@ -25,13 +25,13 @@ pytestmark = pytest.mark.skipif(bool(lth.backends()["cpp"]), reason=f"cpp backen
 def fused(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """An entry for each call of the fused BatchNorm: whether a residual was added."""
     calls: list[bool] = []
-    operator = unfinished.batch_norm
+    operator = beginnings.batch_norm
 
     def call(*arguments: object) -> object:
         calls.append(arguments[1] is not None)
         return operator(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(unfinished, "batch_norm", call)
+    monkeypatch.setattr(beginnings, "batch_norm", call)
     return calls
 
 

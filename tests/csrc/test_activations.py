@@ -179,9 +179,12 @@ def test_relu_max_pool_takes_what_pytorch_takes(shape, layout, nan):
     expected.backward(grad_out)
     with poisoned_memory():
         output, taken = torch.ops.lth_sparse_cpu.relu_max_pool(x.detach())
-        grad_x = torch.ops.lth_sparse_cpu.relu_max_pool_backward(grad_out, taken, shape, layout == torch.channels_last)
+        grad_x, sums = torch.ops.lth_sparse_cpu.relu_max_pool_backward(
+            grad_out, taken, shape, layout == torch.channels_last
+        )
     torch.testing.assert_close(output, expected.detach(), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(grad_x, x.grad)
+    torch.testing.assert_close(sums, x.grad.double().sum((0, 2, 3)).float(), rtol=1e-5, atol=1e-4)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel
 import lth_sparse as lth
 from lth_sparse import models
 from lth_sparse.backends import cpu_operators
-from lth_sparse.nn import unfinished
+from lth_sparse.nn import beginnings
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU
 
 pytestmark = pytest.mark.skipif(
@@ -88,7 +88,7 @@ def calls(monkeypatch):
         return call
 
     for name in counts:
-        monkeypatch.setattr(unfinished, name, counted(name, getattr(unfinished, name)))
+        monkeypatch.setattr(beginnings, name, counted(name, getattr(beginnings, name)))
     return counts
 
 
