@@ -86,17 +86,19 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
     b.tile_columns = static_cast<int>(b.groups * width);
     if (height >= 2 && b.tile_columns == (many ? 8 : 4)) b.tile_rows = 2;
   } else {
+    b.pairs = 2 * b.width == machine.widest;
+    const int64_t side_by_side = 1 + b.pairs;
     // Sixteen accumulators of 32 registers, eight of 16, or two fewer, in the shape that takes least. Where two rows or more
     // of the image are a tile, its pixels follow each other, and it can be stored without scratch.
     constexpr int shapes[][2] = {{4, 4}, {2, 8}, {1, 16}, {2, 7}, {2, 4}, {1, 8}, {1, 7}};
     int64_t least = INT64_MAX;
     for (const auto& [rows, columns] : shapes) {
-      const int64_t products = products_of_an_entry(height, width, rows, columns);
-      const bool better = products < least || (products == least && rows > 1 && columns == width);
+      const int64_t products = products_of_an_entry(height, ceil_div(width, side_by_side), rows, columns);
+      const bool better = products < least || (products == least && rows > 1 && columns * side_by_side == width);
       if ((rows * columns > 8) == many && better) {
         least = products;
         b.tile_rows = rows;
-        b.tile_columns = columns;
+        b.tile_columns = static_cast<int>(columns * side_by_side);
       }
     }
   }
@@ -109,7 +111,7 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
 
 /// Whether there is a kernel that leaves out the padding of such tiles.
 bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
-  if (b.lanes_are_pixels) return false;
+  if (b.lanes_are_pixels || b.pairs) return false;
   if (machine.registers >= 32)
     return (b.tile_rows == 4 && b.groups == 1) || (b.tile_rows == 2 && b.tile_columns == 8 && b.groups == 4);
   return b.tile_rows == 2 && b.tile_columns == 4 && b.groups == 2;

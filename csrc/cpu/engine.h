@@ -29,7 +29,8 @@
 // What cores take from each other's caches counts too: a virtual machine's may lie where they share none. So threads share
 // the list of entries as entries.h and stream.h say, and grad_weight has few parts to add up.
 
-template <class V>
+/// `Pair`: a vector twice as long as V, or V where there is none.
+template <class V, class Pair = V>
 class Engine {
   using T = typename V::Element;
   static constexpr int W = V::width;
@@ -80,7 +81,7 @@ class Engine {
     const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
     // Then a tile of the accumulators, transposed, is one vector of each image: see Rows::image.
     const bool tiles_are_pixels = Tiles<V>::stores_images(blocking.tile_rows * blocking.tile_columns) &&
-                                  !blocking.lanes_are_pixels && blocking.groups == 1 && !c.out.channels_last &&
+                                  !blocking.lanes_are_pixels && !blocking.pairs && blocking.groups == 1 && !c.out.channels_last &&
                                   c.phases() == 1 && c.out.width == blocking.tile_columns &&
                                   c.out.height % blocking.strip == 0 && blocking.strip % blocking.tile_rows == 0;
 
@@ -117,31 +118,32 @@ class Engine {
           for (const Tile& tile : tiles)
             for (int64_t phase = 0; phase < phases; ++phase) {
               const int64_t first_row = phase * c.out.channels + first_channel;
-              const typename Tiles<V>::template Rows<Listed> rows = {entries,
-                                         first_row,
-                                         entries.starts(block, first_row),
-                                         entries.row_step(),
-                                    channels,
-                                    in_scratch + tile.in,
-                                    scratch.in_row_step(),
-                                    out_scratch + tile.out + phase * blocking.channel_chunk * scratch.out_row_step(),
-                                    scratch.out_row_step(),
-                                    block == 0,
-                                    bias == nullptr ? nullptr : bias + first_channel,
-                                    store_image ? image + (&tile - tiles.data()) * W : nullptr,
-                                    c.out.channel_step(),
-                                    c.out.image_step(),
-                                    stream && (in_place ? !relu : store_image),
-                                    relu};
-              Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
+              with_tile(blocking, tile, [&]<class L, int R, int Q, int G>() {
+                const typename L::template Rows<Listed> rows = {
+                    entries,
+                    first_row,
+                    entries.starts(block, first_row),
+                    entries.row_step(),
+                    channels,
+                    in_scratch + tile.in,
+                    scratch.in_row_step(),
+                    out_scratch + tile.out + phase * blocking.channel_chunk * scratch.out_row_step(),
+                    scratch.out_row_step(),
+                    block == 0,
+                    bias == nullptr ? nullptr : bias + first_channel,
+                    store_image ? image + (&tile - tiles.data()) * W : nullptr,
+                    c.out.channel_step(),
+                    c.out.image_step(),
+                    stream && (in_place ? !relu : store_image),
+                    relu};
                 if constexpr (G == 0)
-                  Tiles<V>::template accumulate_tile<R, Q>(rows);
+                  L::template accumulate_tile<R, Q>(rows);
                 else
-                  Tiles<V>::template accumulate_clipped<R, Q, G>(rows);
+                  L::template accumulate_clipped<R, Q, G>(rows);
               });
             }
         }
-        if (relu && !direct) Tiles<V>::rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
+        if (relu && !direct) rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
         if (!in_place && !direct)
           store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }
@@ -196,21 +198,22 @@ class Engine {
               load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
                    in_placement, const_cast<T*>(in_scratch));
             for (const Tile& tile : scratch.tiles(strip)) {
-              const typename Tiles<V>::template Products<Listed> rows = {entries,
-                                             first_channel,
-                                             entries.starts(block, first_channel),
-                                             entries.row_step(),
-                                        channels,
-                                        in_scratch + tile.in,
-                                        scratch.in_row_step(),
-                                        out_scratch + tile.out,
-                                        scratch.out_row_step(),
-                                        sums};
-              Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() {
+              with_tile(blocking, tile, [&]<class L, int R, int Q, int G>() {
+                const typename L::template Products<Listed> rows = {
+                    entries,
+                    first_channel,
+                    entries.starts(block, first_channel),
+                    entries.row_step(),
+                    channels,
+                    in_scratch + tile.in,
+                    scratch.in_row_step(),
+                    out_scratch + tile.out,
+                    scratch.out_row_step(),
+                    sums};
                 if constexpr (G == 0)
-                  Tiles<V>::template multiply_tile<R, Q>(rows);
+                  L::template multiply_tile<R, Q>(rows);
                 else
-                  Tiles<V>::template multiply_clipped<R, Q, G>(rows);
+                  L::template multiply_clipped<R, Q, G>(rows);
               });
             }
           }
@@ -229,6 +232,25 @@ class Engine {
         grad_values[place] = ragged && !std::isfinite(sum) ? exact(c, matrix, in, grad_out, place) : sum;
       }
     });
+  }
+
+  /// Calls `use` with the loops for the tile's vectors, and with what Tiles::with_tile calls it with.
+  template <class Use>
+  static void with_tile(const Blocking& blocking, const Tile& tile, const Use& use) {
+    if constexpr (!std::is_same_v<V, Pair>) {
+      if (blocking.pairs)
+        return Tiles<Pair>::with_tile(blocking, {tile.in, tile.out, tile.rows, tile.columns / 2},
+                                      [&]<int R, int Q, int G>() { use.template operator()<Tiles<Pair>, R, Q, G>(); });
+    }
+    Tiles<V>::with_tile(blocking, tile, [&]<int R, int Q, int G>() { use.template operator()<Tiles<V>, R, Q, G>(); });
+  }
+
+  /// What the rows have left in `out`, complete, of every tile. Neither in their registers nor beside them: that cost rows that
+  /// do without it a tenth of their time and more.
+  __attribute__((noinline)) static void rectify(const Blocking& blocking, const std::vector<Tile>& tiles, T* out,
+                                                int64_t row_step, int64_t count) {
+    for (const Tile& tile : tiles)
+      with_tile(blocking, tile, [&]<class L, int R, int Q, int>() { L::template rectify<R, Q>(out + tile.out, row_step, count); });
   }
 
   static void load(const Images& images, const T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
@@ -255,8 +277,8 @@ class Engine {
   }
 };
 
-template <class V>
+template <class V, class Pair = V>
 const Kernels<typename V::Element>* kernels_of() {
-  static const Kernels<typename V::Element> kernels = {&Engine<V>::correlate, &Engine<V>::grad_weight};
+  static const Kernels<typename V::Element> kernels = {&Engine<V, Pair>::correlate, &Engine<V, Pair>::grad_weight};
   return &kernels;
 }

@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "entries.h"
 #include "inline.h"
@@ -31,7 +32,7 @@ LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
 const Kernels<float>* avx512_kernels(int width) {
-  return width == 16 ? avx512::kernels_of<avx512::Float16>() : avx512::kernels_of<avx512::Float8<32>>();
+  return width == 16 ? avx512::kernels_of<avx512::Float16>() : avx512::kernels_of<avx512::Float8<32>, avx512::Float16>();
 }
 }  // namespace lth_sparse
 #else

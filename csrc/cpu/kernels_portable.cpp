@@ -1,6 +1,7 @@
 // The kernels for every processor, and for float64, which is there to check gradients with.
 #include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "entries.h"
 #include "kernels.h"

@@ -40,6 +40,8 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
   in_rows_ = positions[0];
   rows_ = ceil_div(positions[0], correlation.in_stride[0]);
   columns_ = ceil_div(positions[1], correlation.in_stride[1]);
+  // So that a tap's loads are all at even positions, which lie in one line, or all at odd ones.
+  if (b.pairs) columns_ += columns_ % 2;
   const int64_t grid = correlation.in_stride[0] * correlation.in_stride[1] * rows_ * columns_;
 
   if (b.lanes_are_pixels) {
@@ -58,7 +60,8 @@ Scratch::Scratch(const Correlation& correlation, const Blocking& blocking)
     last_tiles_ = tiles_of_images(correlation.positions(0) - (strips_ - 1) * b.strip, across, padded_width);
     plane_ = grid * unit_;
     // Planes a multiple of sixteen vectors apart meet in the same few sets of L1 (with 64 of 64 bytes: 14 x 14 images, 9 %).
-    if (!b.by_clip && plane_ / b.width % 16 == 0) plane_ += b.width;
+    const int64_t vector = b.pairs ? 2 * b.width : b.width;
+    if (!b.by_clip && plane_ / vector % 16 == 0) plane_ += vector;
     out_size_ = static_cast<int64_t>(tiles_.size()) * tile_step_;
   }
   in_size_ = plane_ * b.channel_block;

@@ -11,7 +11,10 @@
 // What a vector's lanes are is the one choice on top:
 //
 // - images: lane k is image k. Each position holds `groups` vectors (groups * width images); every load is aligned to
-//   the vector and any tap costs the same. Tensors come and go through in-register transposes.
+//   the vector and any tap costs the same. Tensors come and go through in-register transposes. Of few images, vectors half
+//   as long leave no lane empty, and products are of `pairs` of them: of two positions that follow each other, for which
+//   nothing in scratch need be otherwise. Then a load at an odd column crosses a line, and yet 8 images take three quarters
+//   of the time.
 // - pixels: the lanes are consecutive positions of one image, `position` counts single elements, rows follow each other
 //   in a flat plane and a tile is a run of it. Loads are unaligned, and the columns between two rows are computed for
 //   nothing, but one image is enough and nothing is transposed.
@@ -35,6 +38,7 @@ struct Blocking {
   bool panels;             // lanes are the pixels of all images: see panels.h
   bool in_place;           // the scratch areas are the tensors themselves: see below
   int width;               // lanes of a vector
+  bool pairs;              // the products are of vectors twice as long, of two positions side by side: lanes are images
   int64_t groups;          // vectors of images at each position; 1 when lanes are pixels
   int tile_rows;           // of output positions in a tile, the last ones may have fewer; 1 when lanes are pixels
   int tile_columns;        // vectors in a row of a tile, a multiple of groups; the last ones of pixels may have fewer

@@ -138,17 +138,12 @@ class Tiles {
       for (int q = 0; q < Q; ++q) sum[r][q].store(out + (r * Q + q) * W);
   }
 
-  /// What the rows have left in `out`, complete, of every tile. Neither in their registers nor beside them: that cost rows that
-  /// do without it a tenth of their time and more.
-  __attribute__((noinline)) static void rectify(const Blocking& blocking, const std::vector<Tile>& tiles, T* out,
-                                                int64_t row_step, int64_t count) {
-    for (const Tile& tile : tiles)
-      with_tile(blocking, tile, [&]<int R, int Q, int>() {
-        T* row = out + tile.out;
-        for (int64_t r = 0; r < count; ++r, row += row_step)
-          LTH_SPARSE_UNROLL
-          for (int k = 0; k < R * Q; ++k) V::load(row + k * W).rectified().store(row + k * W);
-      });
+  /// So many rows of one tile, `row_step` apart, in place.
+  template <int R, int Q>
+  static void rectify(T* row, int64_t row_step, int64_t count) {
+    for (int64_t r = 0; r < count; ++r, row += row_step)
+      LTH_SPARSE_UNROLL
+      for (int k = 0; k < R * Q; ++k) V::load(row + k * W).rectified().store(row + k * W);
   }
 
   /// Adds the products of entries to the positions [R0, R1) x [Q0, Q1) of a tile.
