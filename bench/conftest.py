@@ -40,7 +40,7 @@ def cpp() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--full: what. --results: where to."""
     parser.addoption("--full", action="store_true", help="time the full table, not only its core")
-    parser.addoption("--results", type=Path, metavar="DIR", help="write the ratios to DIR/cpu-PROCESSOR.json")
+    parser.addoption("--results", type=Path, metavar="DIR", help="write the ratios to DIR/cpu-MACHINE.json")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -81,7 +81,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         lines += ["", f"{title}: {len(chosen)} of {len(rows)} rows", *tables.rows(chosen)[1:]]
     if directory := config.getoption("--results"):
         command = home.command("python -m pytest", map(str, config.invocation_params.args))
-        path = results_file.write(directory, here, command, suite.measured.get("cpu"), suite.found)
+        path = results_file.write(
+            "cpu", directory, here, command, results_file.entries_of(suite.found), suite.measured.get("cpu")
+        )
         lines += ["", f"written to {path}"]
     for line in lines:
         terminalreporter.line(line)

@@ -10,8 +10,8 @@
 // patches and gradients are transformed first, and a task is one point, or, where the sums are larger than caches, 64 x 64
 // channels of the weight.
 //
-// What bounds it: the multipliers. On two Zen 5 cores (bench/results/cpu-amd-epyc.json, `operations`, nothing pruned, a quarter
-// of the products counted) the forward pass sustains 65, 70 and 64 % of their ceiling at 64, 128 and 256 channels, 46 % at 32
+// What bounds it: the multipliers. On two Zen 5 cores (family 26 in bench/results, `operations`, nothing pruned, a quarter of the
+// products counted) the forward pass sustains 65, 70 and 64 % of their ceiling at 64, 128 and 256 channels, 46 % at 32
 // and 27 % at 16, where transforms are the larger part; grad_weight 56, 65 and 49 %.
 //
 // Include like ../engine.h, after the other headers of this folder.
