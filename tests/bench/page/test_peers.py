@@ -10,8 +10,8 @@ from bench.cases.peers import PEER_CASES
 from bench.page import peers
 
 HERE = {
-    "device": "cpu", "processor": "Some", "processor_family": "Vendor family 1 model 2", "threads": 2, "platform": "Linux",
-    "allocator": "kept", "torch": "2", "python": "3", "lth_sparse": "0", "commit": "abc",
+    "device": "cpu", "processor": "Some", "processor_family": "Vendor family 1 model 2", "threads": 2,
+    "platform": "Linux", "allocator": "kept", "torch": "2", "python": "3", "lth_sparse": "0", "commit": "abc",
 }  # fmt: skip
 
 
