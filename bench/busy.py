@@ -9,12 +9,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +20,10 @@ import torch
 import lth_sparse
 from bench.cases.layers import LAYERS
 from bench.contests import layers
+from bench.suite import results_file
+from bench.timing.busy_core import busy_core
 from bench.timing.row import Row
 from lth_sparse.storage import environment
-from lth_sparse.storage.files import slug, write_entries
 from lth_sparse.system import allocator, home
 
 CASES = ("c64", "c256")
@@ -33,19 +31,6 @@ SPARSITY = 0.9
 REPEATS = 3
 SECONDS = 4.0
 """Of the turns of a layer. Beside another process a turn waits now and then for its share of the core."""
-CORE = 0
-SPIN = f"import os; os.sched_setaffinity(0, {{{CORE}}})\nwhile True: pass"
-
-
-@contextmanager
-def busy_core() -> Iterator[subprocess.Popen[bytes]]:
-    """A process that takes all that it is given of core 0."""
-    process = subprocess.Popen([sys.executable, "-c", SPIN])
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
 
 
 def measure(name: str, seconds: float) -> Row:
@@ -68,14 +53,6 @@ def measured(cases: Sequence[str], repeats: int, seconds: float) -> list[dict[st
     return found
 
 
-def write(here: Mapping[str, Any], command: str, rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
-    """One row a line."""
-    path = folder / f"busy-{slug(here['processor'])}.json"
-    about = {"measured_on": here, "date": datetime.now(timezone.utc).date().isoformat(), "command": command}
-    write_entries(path, about, {"rows": rows})
-    return path
-
-
 def line(row: dict[str, Any]) -> str:
     """A row, to be read."""
     low, high = row["quartiles"]
@@ -88,7 +65,7 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, prints, and writes a file if asked to."""
     parser = argparse.ArgumentParser(prog="python -m bench.busy", description="times layers beside a busy process")
-    parser.add_argument("--results", type=Path, metavar="FOLDER", help="write busy-PROCESSOR.json there")
+    parser.add_argument("--results", type=Path, metavar="FOLDER", help="write busy-MACHINE.json there")
     asked = parser.parse_args()
     if not hasattr(os, "sched_setaffinity"):
         sys.exit("bench.busy: this system does not let a process choose its core, as Linux does")
@@ -99,7 +76,8 @@ def main() -> None:
     here["instruction_set"] = torch.ops.lth_sparse_cpu.instruction_set()
     rows = measured(CASES, REPEATS, SECONDS)
     if asked.results:
-        print(f"-> {write(here, home.command('python -m bench.busy', sys.argv[1:]), rows, asked.results)}")
+        command = home.command("python -m bench.busy", sys.argv[1:])
+        print(f"-> {results_file.write('busy', asked.results, here, command, {'rows': rows})}")
 
 
 if __name__ == "__main__":

@@ -40,7 +40,12 @@ def cpp() -> None:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """--full: what. --results: where to."""
     parser.addoption("--full", action="store_true", help="time the full table, not only its core")
-    parser.addoption("--results", type=Path, metavar="DIR", help="write the ratios to DIR/cpu-PROCESSOR.json")
+    parser.addoption(
+        "--results",
+        type=Path,
+        metavar="DIR",
+        help="write the ratios to DIR/cpu-MACHINE.json and, of peers, to DIR/peers-MACHINE.json",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -67,24 +72,40 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Prints every operation, then the ratios with what they were measured on, the losing rows and the missed musts."""
     suite = config.stash.get(SUITE, None)
-    if suite is None or not (suite.found.sides or suite.found.operations or suite.lines):
+    if suite is None:
         return
-    rows = suite.found.rows
     here = _measured_on()
+    lines: list[str] = []
+    entries: dict[str, dict[str, Any]] = {}
+    if suite.found.sides or suite.found.operations or suite.lines:
+        lines += _found(suite)
+        entries["cpu"] = results_file.entries_of(suite.found)
+    if suite.peers:
+        lines += ["", *tables.peers(suite.peers)]
+        entries["peers"] = {"rows": suite.peers}
+    if not lines:
+        return
+    if directory := config.getoption("--results"):
+        command = home.command("python -m pytest", map(str, config.invocation_params.args))
+        for kind, found in entries.items():
+            ceilings = suite.measured.get("cpu") if kind == "cpu" else None
+            lines += ["", f"written to {results_file.write(kind, directory, here, command, found, ceilings)}"]
     terminalreporter.section("dense PyTorch in its better layout, and every backend")
-    lines = [", ".join(f"{name} {value}" for name, value in here.items()), *tables.ceilings(suite.measured)]
-    lines += [*tables.operations(suite.found.operations), "", *suite.lines, "", *tables.rows(rows)]
+    for line in [", ".join(f"{name} {value}" for name, value in here.items()), *lines]:
+        terminalreporter.line(line)
+
+
+def _found(suite: Suite) -> list[str]:
+    """Of the layers and networks."""
+    rows = suite.found.rows
+    lines = [*tables.ceilings(suite.measured), *tables.operations(suite.found.operations), "", *suite.lines]
+    lines += ["", *tables.rows(rows)]
     for title, chosen in (
         ("losing: slower than dense PyTorch, or larger", [row for row in rows if row.ratio < 1]),
         ("missed musts", [row for row in rows if row.verdict == "MISSED"]),
     ):
         lines += ["", f"{title}: {len(chosen)} of {len(rows)} rows", *tables.rows(chosen)[1:]]
-    if directory := config.getoption("--results"):
-        command = home.command("python -m pytest", map(str, config.invocation_params.args))
-        path = results_file.write(directory, here, command, suite.measured.get("cpu"), suite.found)
-        lines += ["", f"written to {path}"]
-    for line in lines:
-        terminalreporter.line(line)
+    return lines
 
 
 def _measured_on() -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Layers x sparsity x operation x backend: a layer's sides are timed in turn, once for all of its cases.
 
-Dense PyTorch is timed in both memory formats, and the better one counts. `total` is a forward pass and both gradients.
+Dense PyTorch is timed in both memory formats, and the better one counts. `module` is `y = layer(x); y.backward(g)`,
+what a program pays; the others are operators alone, `total` a forward pass and both gradients.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from bench import worker
 from bench.cases.layers import LAYERS, Layer
 from bench.contests import layers
-from bench.sides.peers import PEERS
 from bench.suite import selection
 from bench.suite.replay import CLOCK
 from bench.suite.run import Suite
@@ -27,9 +27,8 @@ def timed(place: Place, suite: Suite) -> Findings:
     assert isinstance(place.case, Layer)
     asked = suite.selected(place)
     sparsities = sorted({arguments["sparsity"] for arguments in asked})
-    peers = [name for name in PEERS if any(arguments["side"] == name for arguments in asked)]
     ours = [name for name in selection.backends(place.device) if selection.supports(name, place)]
-    found = layers.measure(place.case, place.device, sparsities, ours, peers)
+    found = layers.measure(place.case, place.device, sparsities, ours)
     return layers.findings(found, suite.ceilings(place.device))
 
 

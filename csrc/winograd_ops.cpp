@@ -94,8 +94,9 @@ void winograd_grad_weight(const Convolution& layer, const SparseRows& rows, Imag
     std::fill_n(grad_values, rows.nnz(), 0.0f);
     return;
   }
-  instruction_set().winograd()->grad_weight(forward_correlation(layer, x_images, out_images), rows, tile, x, grad_out,
-                                            grad_values, parallel);
+  instruction_set().winograd()->grad_weight(forward_correlation(layer, x_images, out_images), rows, tile,
+                                            static_cast<int>(torch::stable::get_num_threads()), x, grad_out, grad_values,
+                                            parallel);
 }
 
 STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {

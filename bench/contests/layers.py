@@ -1,4 +1,8 @@
-"""One layer: dense PyTorch, and ours at each sparsity, each in both memory formats, timed in turn and checked."""
+"""One layer: dense PyTorch, and ours at each sparsity, each in both memory formats, timed in turn and checked.
+
+On the CPU a side is the module, as a program calls it, and its operators are another side beside it; on a GPU, where
+times are those of CUDA graphs, without Python, there are operators alone.
+"""
 
 from __future__ import annotations
 
@@ -11,64 +15,31 @@ from torch import Tensor
 from bench.cases.goals import DENSE_SPARSITY, FASTER_PACKING, NEVER_SLOWER, TEN_STEPS
 from bench.cases.layers import Layer
 from bench.cases.layouts import LAYOUTS
-from bench.sides import peers
+from bench.contests.tensors import PASSES, Tensors, errors
 from bench.sides.dense import dense_gradients, dense_layer
+from bench.sides.modules import dense_module, sparse_module, step
 from bench.sides.sparse import packing, sparse_layer
 from bench.timing import stopwatch, work
 from bench.timing.ceilings import Ceilings
 from bench.timing.contest import Contest, Side, Times
 from bench.timing.operation import Operation, operation
 from bench.timing.row import Findings, Row
-from lth_sparse import reference
 from lth_sparse.backends import registry
 from lth_sparse.backends.auto import AutoBackend
 from lth_sparse.backends.base import float32_multiplied_in
 from lth_sparse.backends.cpp import CppBackend
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
-from lth_sparse.verification.judgement import relative
 
 TOLERANCE = {"cpu": 3e-5, "ieee": 1e-4, "tf32": 1e-2}
 """The relative error against float64 that no side may exceed: on the CPU twice dense PyTorch's largest here, and more
 than Winograd's algorithm is allowed; on a GPU by what float32 is multiplied in."""
-PASSES = ("forward", "grad_input", "grad_weight")
-OPERATIONS = (*PASSES, "total")
-"""`total`: a forward pass and both gradients, which dense PyTorch computes in one call, as autograd does."""
+MODULE = "module"
+OPERATIONS = (*PASSES, "total", MODULE)
+"""`total`: a forward pass and both gradients, which dense PyTorch computes in one call, as autograd does. `module`: the
+same as a program has it, `y = layer(x); y.backward(grad_out)`, Python included."""
 
 CPU = torch.device("cpu")
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """What every side of one layer is given, and `chances`: a weight is live at sparsities up to its own."""
-
-    x: Tensor
-    weight: Tensor
-    grad_out: Tensor
-    chances: Tensor
-
-    @classmethod
-    def random(cls, layer: Layer, device: torch.device) -> Tensors:
-        """The same numbers on every device."""
-        generator = torch.Generator().manual_seed(0)
-        spec = layer.spec
-        size = spec.output_size(*layer.input_shape[2:]) if spec.kind == "conv2d" else ()
-        x = torch.randn(layer.input_shape, generator=generator)
-        weight = torch.randn(spec.weight_shape, generator=generator) / x[0].numel() ** 0.5
-        grad_out = torch.randn((layer.input_shape[0], spec.out_channels, *size), generator=generator)
-        chances = torch.rand(spec.weight_shape, generator=generator)
-        return cls(*(tensor.to(device) for tensor in (x, weight, grad_out, chances)))
-
-    def laid_out(self, layout: str) -> Tensors:
-        """The same in `layout`."""
-        x, weight, grad_out = (
-            tensor.contiguous(memory_format=LAYOUTS[layout]) for tensor in (self.x, self.weight, self.grad_out)
-        )
-        return Tensors(x, weight, grad_out, self.chances)
-
-    def masked(self, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The first three; what is pruned of the weight is 0."""
-        return self.x, self.weight.clone().masked_fill_(~mask, 0), self.grad_out
 
 
 @dataclass(frozen=True)
@@ -84,13 +55,16 @@ class Timed:
     @property
     def dense_layout(self) -> str:
         """The one in which dense PyTorch is faster, all in all."""
-        return min(layouts(self.layer), key=lambda layout: min(self.times.of(dense_name(layout))))
+        whole = operations_on(self.device)[-1]
+        return min(layouts(self.layer), key=lambda layout: min(self.seconds(dense_name(layout), whole)))
 
     def seconds(self, side: str, name: str) -> list[float]:
         """Of the operation called `name`, turn by turn."""
+        if name == MODULE:
+            return self.times.of(side)
         if name in ("grad_input", "grad_weight") and side.startswith("dense, "):
-            side = _one_by_one(side)
-        return self.times.of(side, None if name == "total" else name)
+            return self.times.of(_one_by_one(side), name)
+        return self.times.of(operators_of(side), None if name == "total" else name)
 
 
 def measure(
@@ -98,42 +72,43 @@ def measure(
     device: torch.device,
     sparsities: Sequence[float],
     backends: Sequence[str],
-    asked_peers: Sequence[str] = (),
     seconds: float | None = None,
 ) -> Timed:
     """All of them in turn. `seconds`: for the turns, the layer's own unless said.
 
     Raises AssertionError when a side does not agree with float64.
     """
-    tensors = Tensors.random(layer, device)
+    tensors = Tensors.random(layer.spec, layer.input_shape, device)
+    by_module = MODULE in operations_on(device)
     laid_out = {layout: tensors.laid_out(layout) for layout in layouts(layer)}
     found: dict[str, Side] = {}
-    errors: dict[tuple[str, float], dict[str, float]] = {}
+    differences: dict[tuple[str, float], dict[str, float]] = {}
     for layout, own in laid_out.items():
-        given = own.masked(own.chances >= DENSE_SPARSITY)
-        found[dense_name(layout)] = dense_layer(layer.spec, *given)
-        found[_one_by_one(dense_name(layout))] = dense_gradients(layer.spec, *given)
+        x, weight, grad_out = given = own.masked(own.chances >= DENSE_SPARSITY)
+        name = dense_name(layout)
+        if by_module:
+            found[name] = step(dense_module(layer.spec, weight), x, grad_out)
+        found[operators_of(name)] = dense_layer(layer.spec, *given)
+        found[_one_by_one(name)] = dense_gradients(layer.spec, *given)
     masks = {sparsity: tensors.chances >= sparsity for sparsity in sparsities}
     for sparsity, mask in masks.items():
-        exact = _exact(layer, tensors, mask)
+        exact = tensors.exact(layer.spec, mask)
         for layout, own in laid_out.items():
-            given = own.masked(mask)
-            dense = dense_gradients(layer.spec, *given)
-            dense = {"forward": dense_layer(layer.spec, *given)["forward"], **dense}
-            errors[dense_name(layout), sparsity] = _errors(layer, dense, exact, mask)
+            x, weight, grad_out = given = own.masked(mask)
+            dense = {"forward": dense_layer(layer.spec, *given)["forward"], **dense_gradients(layer.spec, *given)}
+            dense |= step(dense_module(layer.spec, weight), x, grad_out) if by_module else {}
+            differences[dense_name(layout), sparsity] = _errors(layer, dense, exact, mask)
             for backend in backends:
                 name = name_of(backend, sparsity, layout)
-                found[name] = sparse_layer(backend, layer.spec, mask, own.x, own.weight, own.grad_out)
-                errors[name, sparsity] = _errors(layer, found[name], exact, mask)
-        for peer in asked_peers:
-            name = name_of(peer, sparsity, "contiguous")
-            x, weight, _ = tensors.masked(mask)
-            found[name] = peers.PEERS[peer].side(layer.spec, mask, x, weight)
-            errors[name, sparsity] = _errors(layer, found[name], exact, mask)
+                whole: Side = {}
+                if by_module:
+                    whole = found[name] = step(sparse_module(backend, layer.spec, mask, weight), x, grad_out)
+                operators = found[operators_of(name)] = sparse_layer(backend, layer.spec, mask, *given)
+                differences[name, sparsity] = _errors(layer, {**operators, **whole}, exact, mask)
     if layer.packing and "cpp" in backends:
         found["packing"] = packing("cpp", layer.spec, masks[max(masks)])
     contest = Contest(layer.name, found, stopwatch.of(device))
-    return Timed(layer, device, contest.run(layer.seconds if seconds is None else seconds), errors, masks)
+    return Timed(layer, device, contest.run(layer.seconds if seconds is None else seconds), differences, masks)
 
 
 def findings(timed: Timed, ceilings: Ceilings) -> Findings:
@@ -152,11 +127,12 @@ def operations(timed: Timed, ceilings: Ceilings) -> list[Operation]:
     layer, found = timed.layer, []
     for sparsity, mask in timed.masks.items():
         works = work.of_layer(layer.spec, mask, layer.input_shape)
-        for name in OPERATIONS:
+        for name in operations_on(timed.device):
             dense = {layout: timed.seconds(dense_name(layout), name) for layout in layouts(layer)}
             best = min(dense, key=lambda layout: min(dense[layout]))
-            passes = PASSES if name == "total" else (name,)
-            chosen = {("dense", best): dense_name(best)} | _ours(timed, sparsity, name)
+            passes = (name,) if name in PASSES else PASSES
+            checked = (MODULE,) if name == MODULE else passes
+            chosen = {("dense", best): dense_name(best)} | _ours(timed, sparsity)
             for (backend, layout), side in chosen.items():
                 found.append(
                     operation(
@@ -166,26 +142,24 @@ def operations(timed: Timed, ceilings: Ceilings) -> list[Operation]:
                         dense[best],
                         [works[each] for each in passes],
                         ceilings,
-                        max(timed.errors[side, sparsity][each] for each in passes),
+                        max(timed.errors[side, sparsity][each] for each in checked),
                     )
                 )
     return found
 
 
-def _ours(timed: Timed, sparsity: float, name: str) -> dict[tuple[str, str], str]:
-    """(backend, layout) -> side, of those that are shown and have the operation."""
+def _ours(timed: Timed, sparsity: float) -> dict[tuple[str, str], str]:
+    """(backend, layout) -> side, of those that are shown."""
     found = {}
     for side, at in timed.errors:
         backend, _, layout = side.partition(f" at {sparsity:.0%}, ")
-        parts = timed.times.seconds[side]
-        has_it = len(parts) == len(PASSES) if name == "total" else name in parts
-        if at == sparsity and has_it and layout == (timed.dense_layout if backend == "auto" else "contiguous"):
+        if at == sparsity and layout == (timed.dense_layout if backend == "auto" else "contiguous"):
             found[backend, layout] = side
     return found
 
 
 def rows_of(timed: Timed) -> list[Row]:
-    """Cpp and auto against dense PyTorch's better layout, and packing."""
+    """Cpp and auto against dense PyTorch's better layout, by the module; operators with a goal; packing."""
     layer, times = timed.layer, timed.times
     against = dense_name(timed.dense_layout)
     rows = []
@@ -195,6 +169,8 @@ def rows_of(timed: Timed) -> list[Row]:
             others = [times.row(name_of("cpp", sparsity, layout), against, sparsity) for layout in layouts(layer)[1:]]
             notes = [_kernels(timed, "cpp", sparsity), *(f"channels_last {row.by_minimum:.2f}" for row in others)]
             rows.append(times.row(ours, against, sparsity, goal, ", ".join(notes)))
+            if goal := layer.operator_goals.get(sparsity):
+                rows.append(times.row(operators_of(ours), operators_of(against), sparsity, goal))
         if (ours := name_of("auto", sparsity, timed.dense_layout)) in times.seconds:
             rows.append(times.row(ours, against, sparsity, NEVER_SLOWER, _kernels(timed, "auto", sparsity)))
     if "packing" in times.seconds:
@@ -230,8 +206,13 @@ def layouts(layer: Layer) -> list[str]:
     return list(LAYOUTS) if layer.spec.kind == "conv2d" else ["contiguous"]
 
 
+def operations_on(device: torch.device) -> tuple[str, ...]:
+    """Of OPERATIONS those that are timed on `device`, the most inclusive one last."""
+    return OPERATIONS if device.type == "cpu" else OPERATIONS[:-1]
+
+
 def name_of(backend: str, sparsity: float, layout: str) -> str:
-    """Of one of our sides, or of a peer's."""
+    """Of one of our sides."""
     return f"{backend} at {sparsity:.0%}, {layout}"
 
 
@@ -240,27 +221,23 @@ def dense_name(layout: str) -> str:
     return f"dense, {layout}"
 
 
+def operators_of(side: str) -> str:
+    """Of the side that is the operators of another's module."""
+    return f"operators of {side}"
+
+
 def _one_by_one(dense: str) -> str:
     return f"one gradient at a time, {dense}"
 
 
-def _exact(layer: Layer, tensors: Tensors, mask: Tensor) -> dict[str, Tensor]:
-    """In float64, by the specification."""
-    x, weight, grad_out = (tensor.double() for tensor in (tensors.x, tensors.weight, tensors.grad_out))
-    values = weight[mask]
-    return {
-        "forward": reference.forward(x, values, None, mask, layer.spec),
-        "grad_input": reference.grad_input(grad_out, values, mask, layer.spec, layer.input_shape),
-        "grad_weight": reference.grad_weight(x, grad_out, mask, layer.spec),
-    }
-
-
 def _errors(layer: Layer, side: Side, exact: Mapping[str, Tensor], mask: Tensor) -> dict[str, float]:
-    found = {}
-    for name, call in side.items():
-        result = call()
-        live = result[mask] if result.shape == mask.shape and name == "grad_weight" else result
-        found[name] = relative(live, exact[name])
-        bound = TOLERANCE[float32_multiplied_in(layer.spec)] if result.is_cuda else TOLERANCE["cpu"]
-        assert found[name] < bound, f"{layer.name}, {name}: relative error {found[name]:.2g} against float64"
+    """Of the operators of a side, and of its module, whose error is the largest of its three results."""
+    on_gpu = mask.is_cuda
+    bound = TOLERANCE[float32_multiplied_in(layer.spec)] if on_gpu else TOLERANCE["cpu"]
+    results = {name: call() for name, call in side.items()}
+    whole = results.pop(MODULE, None)
+    found = errors(layer.name, results, exact, mask, bound)
+    if whole is not None:
+        by_module = dict(zip(PASSES, whole, strict=True))
+        found[MODULE] = max(errors(f"{layer.name}, module", by_module, exact, mask, bound).values())
     return found

@@ -25,6 +25,7 @@ import torch
 
 from bench.lottery.extrapolation import EXTRAPOLATED, extrapolated
 from bench.lottery.played import SIDES, play, with_fewer
+from bench.suite import results_file
 from lth_sparse import __version__, data, models
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.nn.masks import prunable
@@ -32,7 +33,7 @@ from lth_sparse.run import options_but
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
-from lth_sparse.storage.files import slug, write_entries
+from lth_sparse.storage.files import write_entries
 from lth_sparse.system import allocator, home
 from lth_sparse.system.command_line import device as device_called
 from lth_sparse.system.command_line import exit_status
@@ -93,10 +94,8 @@ def _play(chosen: argparse.Namespace, rest: Sequence[str], command: str) -> int:
 
 
 def _write(folder: Path, about: dict[str, Any], rows: list[dict[str, Any]]) -> int:
-    here = about["measured_on"]
-    machine = here["processor"] if here["device"] == "cpu" else here["device"]
-    parts = ["lottery", machine, about["network"]["name"], "extrapolated" if about["extrapolated"] else ""]
-    path = folder / f"{slug(' '.join(parts))}.json"
+    kind = ["extrapolated"] if about["extrapolated"] else []
+    path = folder / results_file.name("lottery", about["measured_on"], about["network"]["name"], *kind)
     write_entries(path, about, {"rounds": rows})
     totals = {side: sum(row["sides"][side]["training_seconds"] for row in rows) for side in SIDES}
     print(

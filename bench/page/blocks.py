@@ -8,8 +8,8 @@ from typing import Any
 from bench.page import cpu, front, gpu, losing, lotteries, runs, words
 from bench.page.sources import Run, Sources
 
-PROCESSOR = "cpu-amd-epyc.json"
-"""The file of the processor that the documents are about; the page shows all."""
+PROCESSOR = "cpu-amd-epyc-family-26-model-2-threads-2.json"
+"""The file of the machine that the documents are about; the page shows all."""
 _BLOCK = re.compile(r"(<!-- results: (?P<name>[a-z-]+) -->\n)(?P<body>.*?)(<!-- end -->)", re.DOTALL)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import accuracy, blocks, busy, cpu, front, gpu, losing, lotteries, runs
+from bench.page import accuracy, blocks, busy, cpu, front, gpu, losing, lotteries, peers, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -25,6 +25,7 @@ def sections(sources: Sources) -> list[Section]:
     """The page, in reading order."""
     made = [front.section(sources, blocks.processor(sources)), *lotteries.sections(sources.lotteries)]
     made += [cpu.section(name, found) for name, found in sources.cpu.items()]
+    made += [peers.section(name, found) for name, found in sources.peers.items()]
     made += [busy.section(name, found) for name, found in sources.busy.items()]
     made += [accuracy.section(name, found) for name, found in sources.accuracies.items()]
     made += gpu.sections(sources.gpu)

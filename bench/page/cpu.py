@@ -23,7 +23,7 @@ def section(name: str, found: dict[str, Any]) -> Section:
     """All of one file, whose name is `name`."""
     slug = name.removesuffix(".json")
     here = found["measured_on"]
-    made = Section(f"CPU kernels on {here['processor']}")
+    made = Section(f"CPU kernels on {words.machine(here)}")
     made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
     made.say(
         "Forward pass and both gradients against the better of dense PyTorch's two layouts, all sides in turn in one",

@@ -30,13 +30,14 @@ class Run:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `busy`, `gpu`, `lotteries`, `accuracies`: the files that `pytest bench/`, busy.py, gpu/, lottery/ and
-    accuracy.py wrote, by name.
+    """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`: the files that `pytest bench/`, busy.py, gpu/, lottery/
+    and accuracy.py wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """
 
     cpu: dict[str, dict[str, Any]]
+    peers: dict[str, dict[str, Any]]
     busy: dict[str, dict[str, Any]]
     gpu: dict[str, dict[str, Any]]
     lotteries: dict[str, dict[str, Any]]
@@ -51,8 +52,8 @@ def read(root: Path = ROOT) -> Sources:
     lotteries = {name: found for name, found in _files(root, "lottery").items() if not found["rehearsal"]}
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
-    accuracies = _files(root, "accuracy")
-    return Sources(_files(root, "cpu"), _files(root, "busy"), gpu, lotteries, accuracies, runs, throughput)
+    cpu, peers, busy, accuracies = (_files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy"))
+    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:

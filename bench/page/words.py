@@ -62,6 +62,12 @@ def provenance(about: dict[str, Any]) -> list[str]:
     ]
 
 
+def machine(here: dict[str, Any]) -> str:
+    """The processor, and which one it is: a virtual machine may name its maker alone."""
+    family = here["processor_family"].partition(" ")[2]
+    return f"{here['processor']} ({family})" if family else str(here["processor"])
+
+
 def layer(name: str) -> str:
     """What the case called `name` is, in words, or its name where it is none of bench/cases/layers.py."""
     cases = {layer.name: layer for layer in LAYERS}

@@ -16,7 +16,8 @@ from bench.timing.row import Findings
 
 
 class Suite:
-    """`lines`: further ones to be printed. `measured`: the ceilings that were asked for, by the type of the device."""
+    """`lines`: further ones to be printed. `measured`: the ceilings that were asked for, by the type of the device.
+    `peers`: rows as bench/contests/peers.py makes them."""
 
     def __init__(self, items: list[pytest.Item]) -> None:
         self._items = items
@@ -24,6 +25,7 @@ class Suite:
         self.measured: dict[str, Ceilings] = {}
         self.found = Findings()
         self.lines: list[str] = []
+        self.peers: list[dict[str, Any]] = []
 
     def selected(self, place: Place) -> list[dict[str, Any]]:
         """The arguments of the cases of `place` that are to be run."""

@@ -15,7 +15,8 @@ import torch
 import lth_sparse
 from bench.cases.layers import LAYERS, Layer
 from bench.cases.networks import NETWORKS, Network
-from bench.contests.layers import OPERATIONS
+from bench.cases.peers import PEER_CASES
+from bench.contests.layers import operations_on
 from bench.sides.peers import PEERS
 from lth_sparse.backends import registry, triton
 
@@ -55,14 +56,9 @@ def layers() -> list[Any]:
             place, full = Place(device, layer), [pytest.mark.full] if layer.full else []
             supported = [name for name in backends(device) if supports(name, place)]
             for sparsity in layer.goals:
-                for operation in OPERATIONS:
+                for operation in operations_on(device):
                     for side in ("dense", *supported):
                         found.append(_case(place, sparsity, operation, side, *full))
-                for peer in PEERS if device.type == "cpu" else ():
-                    marks = [pytest.mark.peers, *full]
-                    if reason := PEERS[peer].missing():
-                        marks.append(pytest.mark.skip(reason=f"{peer}: {reason}"))
-                    found.append(_case(place, sparsity, "forward", peer, *marks))
     return found
 
 
@@ -77,6 +73,18 @@ def networks() -> list[Any]:
             for sparsity in network.low:
                 found += [_case(place, sparsity, None, side, pytest.mark.full) for side in ("dense", "auto")]
     return found
+
+
+def peers() -> list[Any]:
+    """Arguments for (case), and one for each peer that is not installed."""
+    missing = {name: reason for name, peer in PEERS.items() if (reason := peer.missing())}
+    return [
+        *(pytest.param(case, id=str(case)) for case in PEER_CASES),
+        *(
+            pytest.param(None, marks=pytest.mark.skip(reason=f"{name}: {reason}"), id=name.replace(" ", "-"))
+            for name, reason in missing.items()
+        ),
+    ]
 
 
 def supports(backend: str, place: Place) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from bench.contests import peer_ratios
 from bench.timing.ceilings import Ceilings
 from bench.timing.operation import Operation
 from bench.timing.row import Row
@@ -54,6 +56,24 @@ def _operation_cells(line: Operation) -> list[str]:
         f"{line.of_ceiling:.0%}",
         f"{line.error:.0e}",
     ]
+
+
+def peers(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Each side's time over ours, quiet and beside a busy process; then the lowest of those with goals."""
+    ratios = peer_ratios.of(found)
+    cells = [["layer", "sparsity", "side", "time over ours, quiet", "core 0 busy"]]
+    quiet = [each for each in ratios if not each.busy]
+    for each, busy in zip(quiet, (each for each in ratios if each.busy), strict=True):
+        cells.append([each.case, f"{each.sparsity:.0%}", each.name, f"{each.value:.2f}", f"{busy.value:.2f}"])
+    lines = aligned(cells)
+    for each in peer_ratios.lowest(ratios):
+        ratio, goal = each.ratio, each.goal
+        lines.append(
+            f"lowest of {', '.join(map(str, each.cases))}{', core 0 busy' if ratio.busy else ''}: {ratio.value:.2f}, "
+            f"{ratio.name} on {ratio.case} at {ratio.sparsity:.0%}; "
+            f"must {goal.must:g}, aim {goal.aim:g}: {each.verdict}"
+        )
+    return lines
 
 
 def rows(found: Sequence[Row]) -> list[str]:

@@ -39,6 +39,32 @@ class HostStopwatch:
         return time.perf_counter() - began
 
 
+class SustainedStopwatch:
+    """Wall time of a call among others like it: for `settle` seconds they are not timed, then as many are.
+
+    A library that brings threads of its own lets them spin for some milliseconds after their work, in the turn of the
+    next side; and a single short call meets another process on its core by chance.
+    """
+
+    def __init__(self, settle: float) -> None:
+        self._settle = settle
+
+    def prepared(self, call: Call) -> Call:
+        """Itself."""
+        return call
+
+    def seconds(self, call: Call) -> float:
+        """The mean of a call."""
+        calls, began = 0, time.perf_counter()
+        while calls == 0 or time.perf_counter() - began < self._settle:
+            call()
+            calls += 1
+        began = time.perf_counter()
+        for _ in range(calls):
+            call()
+        return (time.perf_counter() - began) / calls
+
+
 class GpuStopwatch:
     """Time between events around a CUDA graph of several calls, so that no launch is in it."""
 

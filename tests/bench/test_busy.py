@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench import busy
+from bench.suite import results_file
+from bench.timing.busy_core import CORE, busy_core
 from bench.timing.row import Row
 
 pytestmark = pytest.mark.skipif(
@@ -23,12 +25,12 @@ def cpu_seconds(pid: int) -> float:
 
 
 def test_a_process_spins_on_the_core_and_is_gone_afterwards() -> None:
-    with busy.busy_core() as process:
+    with busy_core() as process:
         deadline = time.monotonic() + 30
         while cpu_seconds(process.pid) < 0.2 and time.monotonic() < deadline:
             time.sleep(0.05)
         assert cpu_seconds(process.pid) >= 0.2
-        assert os.sched_getaffinity(process.pid) == {busy.CORE}
+        assert os.sched_getaffinity(process.pid) == {CORE}
     assert process.returncode is not None
 
 
@@ -44,6 +46,7 @@ def test_every_case_is_measured_quiet_and_busy_and_written_a_row_a_line(
         (repeat, case, is_busy) for repeat in (0, 1) for case in ("c64", "c256") for is_busy in (False, True)
     ]
     assert "c64    90%  core 0 busy   4.25 (4.00 to 5.00) by medians,  4.50 by minima" in capsys.readouterr().out
-    path = busy.write({"processor": "Some Processor"}, "a command", rows, tmp_path)
-    assert path.name == "busy-some-processor.json"
+    here = {"processor": "Some Processor", "processor_family": "Vendor family 1 model 2", "threads": 3, "device": "cpu"}
+    path = results_file.write("busy", tmp_path, here, "a command", {"rows": rows})
+    assert path.name == "busy-some-processor-family-1-model-2-threads-3.json"
     assert len(json.loads(path.read_text())["rows"]) == len(rows)

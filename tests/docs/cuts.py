@@ -36,6 +36,7 @@ _PLAYED = (
 _UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
 _GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = [("linear", 0.9)]; guard.main()'
 _OVERHEAD = "from bench import overhead; overhead.SECONDS = 0.02; overhead.main()"
+_THREADS = "from bench import threads; threads.CASES, threads.THREADS = threads.CASES[-1:], (8,); threads.main()"
 _PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
 _ONE_FILE = "tests/lottery/test_pruning.py -k ties"
 _RECIPE = ((r"^make", "make --dry-run"),)
@@ -86,6 +87,11 @@ CUTS = (
         r"^python -m bench\.overhead$",
         ((r".*", f"python -c '{_OVERHEAD}'"),),
         "half a minute of a quiet machine, so a moment, whose ratios do not count",
+    ),
+    Cut(
+        r"\bpython -m bench\.threads$",
+        ((r"python -m bench\.threads", f"python -c '{_THREADS}'"),),
+        "half a minute of a quiet machine, so one layer by 8 threads",
     ),
     Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
     Cut(

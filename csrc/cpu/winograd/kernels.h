@@ -32,8 +32,8 @@ struct WinogradKernels {
   void (*correlate)(const Correlation&, const SparseRows& weights, bool transposed, int tile, int threads, const float* in,
                     const float* values, const float* bias, bool relu, float* out, const Parallel&);
   /// The gradient of the values. The correlation is the forward pass's.
-  void (*grad_weight)(const Correlation&, const SparseRows& weights, int tile, const float* in, const float* grad_out,
-                      float* grad_values, const Parallel&);
+  void (*grad_weight)(const Correlation&, const SparseRows& weights, int tile, int threads, const float* in,
+                      const float* grad_out, float* grad_values, const Parallel&);
 };
 
 /// Null where this build has none.

@@ -8,10 +8,12 @@
 //
 // grad_weight has three. Where its sums are small, up to 16 parts of the tiles have sums of their own, added at the end; else
 // patches and gradients are transformed first, and a task is one point, or, where the sums are larger than caches, 64 x 64
-// channels of the weight.
+// channels of the weight. More threads than parts or points share the output channels of each: how the sums come about is a
+// matter of the sizes alone. Of a part they transform the patches anew, a seventh of its
+// time with 128 channels.
 //
-// What bounds it: the multipliers. On two Zen 5 cores (bench/results/cpu-amd-epyc.json, `operations`, nothing pruned, a quarter
-// of the products counted) the forward pass sustains 65, 70 and 64 % of their ceiling at 64, 128 and 256 channels, 46 % at 32
+// What bounds it: the multipliers. On two Zen 5 cores (family 26 in bench/results, `operations`, nothing pruned, a quarter of the
+// products counted) the forward pass sustains 65, 70 and 64 % of their ceiling at 64, 128 and 256 channels, 46 % at 32
 // and 27 % at 16, where transforms are the larger part; grad_weight 56, 65 and 49 %.
 //
 // Include like ../engine.h, after the other headers of this folder.
@@ -37,15 +39,15 @@ class Winograd {
       by_tiles(pass, threads, parallel);
   }
 
-  static void grad_weight(const Correlation& c, const SparseRows& weights, const T* in, const T* grad_out, T* grad_values,
-                          const Parallel& parallel) {
+  static void grad_weight(const Correlation& c, const SparseRows& weights, int threads, const T* in, const T* grad_out,
+                          T* grad_values, const Parallel& parallel) {
     constexpr int64_t kSmallSums = int64_t{4} << 20, kLargeSums = int64_t{16} << 20;
     const Gradient pass(c, weights, in, grad_out, grad_values);
     const int64_t bytes = pass.sums() * static_cast<int64_t>(sizeof(T));
     if (bytes <= kSmallSums)
-      by_parts(pass, parallel);
+      by_parts(pass, threads, parallel);
     else if (bytes <= kLargeSums)
-      by_points(pass, parallel);
+      by_points(pass, threads, parallel);
     else
       by_weights(pass, parallel);
   }
@@ -203,7 +205,17 @@ class Winograd {
       }
   }
 
-  static void by_parts(const Gradient& pass, const Parallel& parallel) {
+  /// Groups of output channels, cut into about `wanted` chunks of a size.
+  struct Chunks {
+    int64_t groups, size;
+
+    Chunks(int64_t groups, int64_t wanted) : groups(groups), size(ceil_div(groups, std::clamp<int64_t>(wanted, 1, groups))) {}
+    int64_t count() const { return ceil_div(groups, size); }
+    int64_t first(int64_t task) const { return task % count() * size; }
+    int64_t size_of(int64_t task) const { return std::min(size, groups - first(task)); }
+  };
+
+  static void by_parts(const Gradient& pass, int threads, const Parallel& parallel) {
     constexpr int64_t kAllSums = int64_t{16} << 20, kFewest = 4, kMost = 16, kTiles = 64;
     const Tiling& tiling = pass.tiling;
     const int64_t bytes = pass.sums() * static_cast<int64_t>(sizeof(T));
@@ -212,34 +224,38 @@ class Winograd {
     int64_t parts = kMost;
     while (parts > kFewest && parts * bytes > kAllSums) parts /= 2;
     parts = std::min(parts, blocks);
+    const Chunks chunks(pass.out_groups, threads / parts);
     static thread_local Arena shared;
     T* const sums = shared.take<T>(parts * pass.sums());
-    parallel(parts, [&](int64_t begin, int64_t end) {
+    parallel(parts * chunks.count(), [&](int64_t begin, int64_t end) {
       static thread_local Arena arena;
       const int64_t capacity = per_block * tiling.tiles_of_row;
       const int64_t patch_step = point_step(pass.in_groups * capacity * W);
-      const int64_t gradient_step = point_step(pass.out_groups * capacity * W);
+      const int64_t gradient_step = point_step(chunks.size * capacity * W);
       T* const patches = arena.take<T>(P * (patch_step + gradient_step) + stage_size(pass.c, tiling));
       T *const gradients = patches + P * patch_step, *const stage = gradients + P * gradient_step;
-      for (int64_t part = begin; part < end; ++part) {
+      for (int64_t task = begin; task < end; ++task) {
+        const int64_t part = task / chunks.count(), first_group = chunks.first(task), groups = chunks.size_of(task);
+        T* const own = sums + part * pass.sums() + first_group * pass.in_groups * W * W;
         const int64_t first_block = blocks * part / parts, last_block = blocks * (part + 1) / parts;
         for (int64_t block = first_block; block < last_block; ++block) {
           const int64_t first = block * per_block, rows = std::min(per_block, tiling.rows - first);
           load_patches<false>(pass.c, tiling, pass.in, first, rows, capacity, patches, patch_step, stage);
-          load_gradients<false>(pass.c, tiling, pass.grad_out, first, rows, capacity, gradients, gradient_step, stage);
+          load_gradients<false>(pass.c, tiling, pass.grad_out, first_group, groups, first, rows, capacity, gradients,
+                                gradient_step, stage);
           for (int64_t point = 0; point < P; ++point)
-            Products<V>::of_channels(rows * tiling.tiles_of_row, pass.in_groups * W, pass.out_groups,
-                                     patches + point * patch_step, capacity * W, gradients + point * gradient_step,
-                                     capacity * W, sums + part * pass.sums() + point * pass.sum_step(),
-                                     pass.in_groups * W * W, block > first_block);
+            Products<V>::of_channels(rows * tiling.tiles_of_row, pass.in_groups * W, groups, patches + point * patch_step,
+                                     capacity * W, gradients + point * gradient_step, capacity * W,
+                                     own + point * pass.sum_step(), pass.in_groups * W * W, block > first_block);
         }
       }
     });
     gather(pass, sums, parts, parallel);
   }
 
-  static void by_points(const Gradient& pass, const Parallel& parallel) {
-    constexpr int64_t kTiles = 256;
+  static void by_points(const Gradient& pass, int threads, const Parallel& parallel) {
+    constexpr int64_t kTiles = 256, kTasksOfAThread = 2;
+    const Chunks chunks(pass.out_groups, ceil_div(kTasksOfAThread * threads, P));
     const Tiling& tiling = pass.tiling;
     const int64_t chunk = tiling.rows_with(kTiles), tiles = chunk * tiling.tiles_of_row;
     const int64_t patch_step = point_step(pass.in_groups * tiles * W), gradient_step = point_step(pass.out_groups * tiles * W);
@@ -250,11 +266,15 @@ class Winograd {
       const int64_t rows = std::min(chunk, tiling.rows - first);
       load_all_patches(pass.c, tiling, pass.in, first, rows, tiles, patches, patch_step, parallel);
       load_all_gradients(pass.c, tiling, pass.grad_out, first, rows, tiles, gradients, gradient_step, parallel);
-      parallel(P, [&](int64_t begin, int64_t end) {
-        for (int64_t point = begin; point < end; ++point)
-          Products<V>::of_channels(rows * tiling.tiles_of_row, pass.in_groups * W, pass.out_groups, patches + point * patch_step,
-                                   tiles * W, gradients + point * gradient_step, tiles * W, sums + point * pass.sum_step(),
-                                   pass.in_groups * W * W, first > 0);
+      parallel(P * chunks.count(), [&](int64_t begin, int64_t end) {
+        for (int64_t task = begin; task < end; ++task) {
+          const int64_t point = task / chunks.count(), group = chunks.first(task);
+          Products<V>::of_channels(rows * tiling.tiles_of_row, pass.in_groups * W, chunks.size_of(task),
+                                   patches + point * patch_step, tiles * W,
+                                   gradients + point * gradient_step + group * tiles * W, tiles * W,
+                                   sums + point * pass.sum_step() + group * pass.in_groups * W * W, pass.in_groups * W * W,
+                                   first > 0);
+        }
       });
     }
     gather(pass, sums, 1, parallel);
@@ -330,8 +350,8 @@ class Winograd {
   static void load_all_gradients(const Correlation& c, const Tiling& tiling, const T* grad_out, int64_t first, int64_t rows,
                                  int64_t capacity, T* gradients, int64_t gradient_step, const Parallel& parallel) {
     in_shares(tiling, first, rows, parallel, [&](int64_t from, int64_t count, T* stage) {
-      load_gradients<true>(c, tiling, grad_out, from, count, capacity, gradients + (from - first) * tiling.tiles_of_row * W,
-                           gradient_step, stage);
+      load_gradients<true>(c, tiling, grad_out, 0, ceil_div(c.out.channels, W), from, count, capacity,
+                           gradients + (from - first) * tiling.tiles_of_row * W, gradient_step, stage);
     }, stage_size(c, tiling));
   }
 
@@ -384,17 +404,18 @@ class Winograd {
     }
   }
 
-  /// gradients[point][group][tile][W], as `load_patches`.
+  /// gradients[point][group][tile][W], as `load_patches`, of `groups` groups of channels from `first_group` on.
   template <bool Stream>
-  static void load_gradients(const Correlation& c, const Tiling& tiling, const T* grad_out, int64_t first, int64_t rows,
-                             int64_t capacity, T* gradients, int64_t gradient_step, T* stage) {
+  static void load_gradients(const Correlation& c, const Tiling& tiling, const T* grad_out, int64_t first_group, int64_t groups,
+                             int64_t first, int64_t rows, int64_t capacity, T* gradients, int64_t gradient_step, T* stage) {
     const int64_t row_step = tiling.tile_pixels() * W, band = tiling.band(c.out);
     std::fill_n(stage, band * M * row_step, T(0));
-    for (int64_t group = 0; group * W < c.out.channels; ++group) {
-      const int channels = static_cast<int>(std::min<int64_t>(W, c.out.channels - group * W));
+    for (int64_t group = 0; group < groups; ++group) {
+      const int64_t channel = (first_group + group) * W;
+      const int channels = static_cast<int>(std::min<int64_t>(W, c.out.channels - channel));
       tiling.for_each_band(first, rows, band, [&](int64_t image, int64_t row, int64_t count, int64_t before) {
         const int64_t here = std::min(count * M, c.out.height - row * M);
-        const T* const source = grad_out + image * c.out.image_step() + group * W * c.out.channel_step();
+        const T* const source = grad_out + image * c.out.image_step() + channel * c.out.channel_step();
         Staging<V>::load(c.out, source, channels, row * M, here, stage, row_step, next_band(c.out, tiling, row, count));
         std::fill_n(stage + here * row_step, (count * M - here) * row_step, T(0));
         for (int64_t r = 0; r < count; ++r)
@@ -466,9 +487,10 @@ const WinogradKernels* winograd_of() {
         (tile == 4 ? Winograd<V, 4>::correlate : Winograd<V, 2>::correlate)(c, weights, transposed, threads, in, values, bias,
                                                                             relu, out, parallel);
       },
-      [](const Correlation& c, const SparseRows& weights, int tile, const float* in, const float* grad_out, float* grad_values,
-         const Parallel& parallel) {
-        (tile == 4 ? Winograd<V, 4>::grad_weight : Winograd<V, 2>::grad_weight)(c, weights, in, grad_out, grad_values, parallel);
+      [](const Correlation& c, const SparseRows& weights, int tile, int threads, const float* in, const float* grad_out,
+         float* grad_values, const Parallel& parallel) {
+        (tile == 4 ? Winograd<V, 4>::grad_weight : Winograd<V, 2>::grad_weight)(c, weights, threads, in, grad_out, grad_values,
+                                                                                parallel);
       }};
   return &kernels;
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
+from bench.cases.goals import Goal
 from bench.cases.layers import Layer
 from bench.contests import layers
 from bench.suite import tables
@@ -20,9 +23,9 @@ CEILINGS = Ceilings(100.0, 10.0)
 
 def test_every_operation_of_every_side_stands_beside_dense() -> None:
     ours = [name for name in ("auto", "cpp") if not backends()[name]]
-    timed = layers.measure(TINY, layers.CPU, (0.5, 0.9), ours, ("torch CSR",))
+    timed = layers.measure(TINY, layers.CPU, (0.5, 0.9), ours)
     found = layers.findings(timed, CEILINGS)
-    wanted = {(name, side) for name in layers.OPERATIONS for side in ("dense", *ours)} | {("forward", "torch CSR")}
+    wanted = {(name, side) for name in layers.OPERATIONS for side in ("dense", *ours)}
     for sparsity in (0.5, 0.9):
         assert {(each.operation, each.side) for each in found.operations if each.sparsity == sparsity} == wanted
     assert all(0 < each.error < 1e-5 and each.of_ceiling > 0 for each in found.operations)
@@ -36,9 +39,23 @@ def test_every_operation_of_every_side_stands_beside_dense() -> None:
 def test_both_gradients_of_dense_are_one_call_in_total() -> None:
     timed = layers.measure(TINY, layers.CPU, (0.5,), ())
     side = layers.dense_name("contiguous")
-    assert set(timed.times.seconds[side]) == {"forward", "backward"}
-    assert timed.seconds(side, "total") == timed.times.of(side)
+    operators = layers.operators_of(side)
+    assert set(timed.times.seconds[operators]) == {"forward", "backward"}
+    assert timed.seconds(side, "total") == timed.times.of(operators)
     assert timed.seconds(side, "grad_input") == timed.times.of(f"one gradient at a time, {side}", "grad_input")
+
+
+@pytest.mark.skipif(bool(backends()["cpp"]), reason="the rows are those of cpp")
+def test_a_row_is_that_of_the_module_and_operators_with_a_goal_have_their_own() -> None:
+    layer = dataclasses.replace(TINY, goals={0.5: Goal(1, 2)}, operator_goals={0.5: Goal(3, 4)}, packing=False)
+    timed = layers.measure(layer, layers.CPU, (0.5,), ["cpp"])
+    by_module, by_operators = layers.rows_of(timed)
+    ours, dense = layers.name_of("cpp", 0.5, "contiguous"), layers.dense_name(timed.dense_layout)
+    assert (by_module.ours, by_module.against, by_module.must) == (ours, dense, 1)
+    assert by_module == timed.times.row(ours, dense, 0.5, Goal(1, 2), by_module.note)
+    assert by_operators.ours == layers.operators_of(ours)
+    assert (by_operators.against, by_operators.must) == (layers.operators_of(dense), 3)
+    assert set(timed.times.seconds[ours]) == {"module"}
 
 
 @pytest.mark.parametrize("wrong", ["forward", "grad_input", "grad_weight"])

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
-from bench.sides.peers import PEERS, Peer
-from lth_sparse import reference
+from bench.cases.peers import PeerCase
+from bench.contests import peers as contest
+from bench.sides.peers import PEERS
 from lth_sparse.plans.layer_spec import LayerSpec
 
+CASES = [
+    PeerCase("convolution", LayerSpec("conv2d", 16, 8, (3, 3), (1, 1), (1, 1)), (16, 16, 6, 6), (0.5,), trains=True),
+    PeerCase("linear", LayerSpec("linear", 32, 16), (16, 32), (0.5,), trains=True),
+    PeerCase(
+        "convolution", LayerSpec("conv2d", 5, 6, (3, 3), (2, 1), (1, 0), (1, 2)), (4, 5, 8, 9), (0.7,), trains=False
+    ),
+    PeerCase("linear", LayerSpec("linear", 20, 7), (1, 20), (0.7,), trains=False),
+]
 
-@pytest.mark.parametrize("name", PEERS)
+
 @pytest.mark.parametrize(
-    ("spec", "shape"),
-    [
-        (LayerSpec("conv2d", 5, 6, (3, 3), (2, 1), (1, 0), (1, 2)), (4, 5, 8, 9)),
-        (LayerSpec("linear", 20, 7), (4, 20)),
-    ],
-    ids=["conv2d", "linear"],
+    ("name", "case"),
+    [(name, case) for name, peer in PEERS.items() for case in CASES if peer.has(case.spec, case.trains)],
+    ids=str,
 )
-def test_a_peer_computes_the_layer(name: str, spec: LayerSpec, shape: tuple[int, ...]) -> None:
+def test_a_peer_computes_the_layer(name: str, case: PeerCase, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sides are checked against float64 when they are made."""
     if reason := PEERS[name].missing():
         pytest.skip(reason)
-    generator = torch.Generator().manual_seed(0)
-    x, weight = torch.randn(shape, generator=generator), torch.randn(spec.weight_shape, generator=generator)
-    mask = torch.rand(weight.shape, generator=generator) < 0.3
-    found = PEERS[name].side(spec, mask, x, weight * mask)["forward"]()
-    torch.testing.assert_close(found, reference.forward(x, weight[mask], None, mask, spec))
-
-
-def test_a_peer_that_is_not_installed_says_how_to() -> None:
-    peer = Peer(PEERS["torch CSR"].side, ("torch", "no_such_module"), "pip install it")
-    assert peer.missing() == "no_such_module not installed: pip install it"
+    monkeypatch.setattr(contest, "OURS", "dense")
+    monkeypatch.setattr(contest, "PEERS", {name: PEERS[name]})
+    assert f"{name} at {case.sparsities[0]:.0%}" in contest.sides(case)

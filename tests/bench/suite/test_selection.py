@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.sides.peers import PEERS
+from bench.cases.peers import PEER_CASES
+from bench.sides.peers import Peer
 from bench.suite import selection
 from lth_sparse import backends
 
@@ -37,20 +38,27 @@ def test_the_core_is_what_runs_unless_more_is_asked_for() -> None:
     core, full = collected(), collected("--full")
     assert set(core) < set(full)
     assert "test_layer[cpu-c64-90-grad_weight-dense]" in core
+    assert "test_layer[cpu-c64-90-module-dense]" in core
     assert "test_training_step[cpu-vgg16-90-dense]" in core
     assert not any("batch-1" in name or "avx2" in name or "throughput" in name for name in core)
     assert "test_layer[cpu-c64-batch-1-90-total-dense]" in full
-    assert not any("torch-CSR" in name for name in full)
+    assert not any("test_peers" in name for name in full)
     if not backends()["cpp"]:
         sides = {name.rpartition("-")[2] for name in core if "cpu-c64-90-grad_weight" in name}
         assert sides == {"dense]", "auto]", "cpp]"}
 
 
-def test_peers_are_forward_passes_that_run_when_they_are_named() -> None:
-    peers = collected("-m", "peers", "-k", "c64 and 90")
-    assert peers
-    assert all("-90-forward-" in name for name in peers)
-    assert {name for name in PEERS if any(f"{name.replace(' ', '-')}]" in case for case in peers)} == set(PEERS)
+def test_peers_run_when_they_are_named() -> None:
+    assert {f"test_peers[{case}]" for case in PEER_CASES} <= set(collected("-m", "peers"))
+
+
+def test_a_peer_that_is_not_installed_is_one_case_with_the_line_that_installs_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(selection.PEERS, "Some Peer", Peer(modules=("no_such_module",), install="pip install it"))
+    (skipped,) = [case for case in selection.peers() if case.id == "Some-Peer"]
+    (mark,) = skipped.marks
+    assert mark.kwargs["reason"] == "Some Peer: no_such_module not installed: pip install it"
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so that nothing of it is skipped")
