@@ -51,7 +51,8 @@ class SparseKernels(CppKernels):
             return False, reason
         if dtype not in _DTYPES:
             return False, f"dtype is {dtype}, and the C++ kernels take float32, float64, bfloat16 and float16"
-        reason = _refused(spec)
+        # No compiler can call the operator; what it traces are layers that were packed, and so are not refused.
+        reason = "" if torch.compiler.is_compiling() else _refused(spec)
         return not reason, reason
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> SparsePlan:

@@ -134,7 +134,7 @@ def test_every_way_to_cut_a_layer_up(spec, input_shape, layout, dtype):
 
 
 @pytest.mark.parametrize("density", [0.3, 0.01])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(("spec", "input_shape"), SHAPES.values(), ids=SHAPES)
 def test_relu_in_the_store_is_relu(spec, input_shape, layout, dtype, density):
@@ -192,7 +192,9 @@ def test_an_infinity_reaches_the_weights_that_see_it_and_no_others(input_shape, 
     expected = torch.zeros(spec.weight_shape, dtype=torch.bool)
     expected[:, 1, 1:, 1:] = True
     assert torch.equal(~torch.isfinite(ours), expected)
-    finite = reference.grad_weight(x.nan_to_num(posinf=0.0).float(), grad_out.float(), mask, spec).view(spec.weight_shape)
+    finite = reference.grad_weight(x.nan_to_num(posinf=0.0).float(), grad_out.float(), mask, spec).view(
+        spec.weight_shape
+    )
     bound = DTYPES[dtype] * 5
     torch.testing.assert_close(ours[~expected].float(), finite[~expected], rtol=bound, atol=bound)
 

@@ -42,7 +42,10 @@ def test_state_dicts_and_tickets_keep_every_bit(dtype, tmp_path):
     ((images, _),) = batches(count=1, dtype=dtype)
     expected = sparse.eval()(images)
     lth.save_ticket(tmp_path / "ticket", sparse)
-    for load in (lambda other: other.load_state_dict(sparse.state_dict()), partial(lth.load_ticket, tmp_path / "ticket")):
+    for load in (
+        lambda other: other.load_state_dict(sparse.state_dict()),
+        partial(lth.load_ticket, tmp_path / "ticket"),
+    ):
         other = copy.deepcopy(sparse)
         with torch.no_grad():
             for parameter in other.parameters():
