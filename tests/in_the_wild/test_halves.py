@@ -1,4 +1,4 @@
-"""Models whose own numbers are bfloat16 or float16, on the CPU: what nn's layers do in these dtypes, the kernels of cpp do."""
+"""Models whose own numbers are bfloat16 or float16, on the CPU: cpp does what nn's layers do."""
 
 import copy
 from functools import partial
