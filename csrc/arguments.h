@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "cpu/correlation.h"
+#include "cpu/element.h"
 #include "cpu/huge_pages.h"
 #include "layer_arguments.h"
 
@@ -138,9 +139,15 @@ inline Tensor empty_images(const Images& images, const Tensor& like) {
   return result;
 }
 
-inline void check_dtype(const Tensor& tensor, const char* name) {
-  STD_TORCH_CHECK(tensor.scalar_type() == ScalarType::Float || tensor.scalar_type() == ScalarType::Double, name,
-                  ": expected float32 or float64");
+/// What the sparse kernels take the tensor's elements for.
+inline Element element_of(const Tensor& tensor, const char* name) {
+  switch (tensor.scalar_type()) {
+    case ScalarType::Float: return Element::kFloat;
+    case ScalarType::Double: return Element::kDouble;
+    case ScalarType::BFloat16: return Element::kBfloat16;
+    case ScalarType::Half: return Element::kHalf;
+    default: STD_TORCH_CHECK(false, name, ": expected float32, float64, bfloat16 or float16");
+  }
 }
 
 }  // namespace lth_sparse

@@ -33,10 +33,9 @@ void flatten_pixels(const Convolution& c, Images& x, Images& output) {
   }
 }
 
-template <typename T>
 struct Chosen {
   Blocking blocking;
-  const Kernels<T>* kernels;
+  const Kernels* kernels;
   const Parallel& threads;
 };
 
@@ -47,55 +46,34 @@ bool has_few_products(const Correlation& c, int64_t nnz) {
   return nnz * c.in.count * c.positions(0) * c.positions(1) <= kFewProducts;
 }
 
-template <typename T>
-Chosen<T> choose(const Correlation& correlation, int64_t nnz, bool summed) {
-  Machine machine{8, 16};
-  if constexpr (std::is_same_v<T, float>) machine = instruction_set().machine;
+Chosen choose(const Correlation& correlation, int64_t nnz, Element element, bool summed) {
+  const bool doubles = element == Element::kDouble;
+  const Machine machine = doubles ? Machine{8, 16} : instruction_set().machine;
   const bool few = has_few_products(correlation, nnz);
   const int64_t threads = few ? 1 : torch::stable::get_num_threads();
-  const Blocking blocking = choose_blocking(correlation, nnz, sizeof(T), machine, threads, summed);
-  if constexpr (std::is_same_v<T, float>) return {blocking, instruction_set().kernels(blocking.width), few ? one_thread : parallel};
-  else return {blocking, double_kernels(blocking.width), few ? one_thread : parallel};
+  const Blocking blocking = choose_blocking(correlation, nnz, element, machine, threads, summed);
+  const auto kernels_of_width = doubles ? &double_kernels : instruction_set().kernels;
+  return {blocking, kernels_of_width(blocking.width), few ? one_thread : parallel};
 }
 
-template <typename T>
-void correlate(const Correlation& correlation, const SparseRows& rows, const void* in, const void* values, const void* bias,
-               bool relu, void* out) {
-  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), false);
-  chosen.kernels->correlate(correlation, rows, chosen.blocking, static_cast<const T*>(in), static_cast<const T*>(values),
-                            static_cast<const T*>(bias), relu, static_cast<T*>(out), chosen.threads);
-}
-
-void correlate_any(const Correlation& correlation, const SparseRows& rows, bool doubles, const void* in, const void* values,
-                   const void* bias, bool relu, void* out) {
+void correlate(const Correlation& correlation, const SparseRows& rows, Element element, const void* in, const void* values,
+               const void* bias, bool relu, void* out) {
   if (correlation.out.count * correlation.out.image_step() == 0) return;
-  if (doubles)
-    correlate<double>(correlation, rows, in, values, bias, relu, out);
-  else
-    correlate<float>(correlation, rows, in, values, bias, relu, out);
+  const Chosen chosen = choose(correlation, rows.nnz(), element, false);
+  chosen.kernels->correlate(correlation, rows, chosen.blocking, element, in, values, bias, relu, out, chosen.threads);
 }
-
-template <typename T>
-void grad_weight_of(const Correlation& correlation, const SparseRows& rows, const void* x, const void* grad_out,
-                    void* grad) {
-  const Chosen<T> chosen = choose<T>(correlation, rows.nnz(), true);
-  chosen.kernels->grad_weight(correlation, rows, chosen.blocking, static_cast<const T*>(x), static_cast<const T*>(grad_out),
-                              static_cast<T*>(grad), chosen.threads);
-}
-
-bool of_doubles(const Tensor& tensor) { return tensor.scalar_type() == ScalarType::Double; }
 
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = convolution(layer);
-  check_dtype(x, "input");
+  const Element element = element_of(x, "input");
   const Images in = images(x, "input", c, c.in_channels);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   check_vector(values, "values", x.scalar_type(), rows.nnz());
   if (bias.has_value()) check_vector(*bias, "bias", x.scalar_type(), c.out_channels);
   const Images out = output_images(c, in);
   Tensor output = empty_images(out, x);
-  sparse_forward(c, rows, in, out, of_doubles(x), x.const_data_ptr(), values.const_data_ptr(),
+  sparse_forward(c, rows, in, out, element, x.const_data_ptr(), values.const_data_ptr(),
                  bias.has_value() ? bias->const_data_ptr() : nullptr, relu, output.mutable_data_ptr());
   return output;
 }
@@ -103,14 +81,14 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
 Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& row_offsets, const Tensor& columns,
                   const Tensor& order, const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = convolution(layer);
-  check_dtype(grad_out, "grad_out");
+  const Element element = element_of(grad_out, "grad_out");
   const Images in = images(grad_out, "grad_out", c, c.out_channels);
   const Images out = input_images(c, in, grad_out.dim(), input_shape);
   const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
                                       c.phases() * c.in_channels, 0);
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
   Tensor grad = empty_images(out, grad_out);
-  sparse_grad_input(c, rows, in, out, of_doubles(grad_out), grad_out.const_data_ptr(), values.const_data_ptr(),
+  sparse_grad_input(c, rows, in, out, element, grad_out.const_data_ptr(), values.const_data_ptr(),
                     grad.mutable_data_ptr());
   return grad;
 }
@@ -118,14 +96,14 @@ Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& ro
 Tensor grad_weight(const Tensor& x, const Tensor& grad_out, const Tensor& row_offsets, const Tensor& columns,
                    const std::vector<int64_t>& layer) {
   const Convolution c = convolution(layer);
-  check_dtype(x, "input");
+  const Element element = element_of(x, "input");
   STD_TORCH_CHECK(x.scalar_type() == grad_out.scalar_type(), "grad_out: expected the dtype of the input");
   const Images in = images(x, "input", c, c.in_channels), out = images(grad_out, "grad_out", c, c.out_channels);
   STD_TORCH_CHECK(x.dim() == grad_out.dim(), kNoGradient);
   check_output(c, in, out);
   const SparseRows rows = forward_rows(c, row_offsets, columns);
   Tensor grad = torch::stable::empty({rows.nnz()}, x.scalar_type());
-  sparse_grad_weight(c, rows, in, out, of_doubles(x), x.const_data_ptr(), grad_out.const_data_ptr(),
+  sparse_grad_weight(c, rows, in, out, element, x.const_data_ptr(), grad_out.const_data_ptr(),
                      grad.mutable_data_ptr());
   return grad;
 }
@@ -205,33 +183,30 @@ std::string instructions() { return instruction_set().name; }
 
 }  // namespace
 
-void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                     const void* x, const void* values, const void* bias, bool relu, void* out) {
   flatten_pixels(layer, x_images, out_images);
-  correlate_any(forward_correlation(layer, x_images, out_images), rows, doubles, x, values, bias, relu, out);
+  correlate(forward_correlation(layer, x_images, out_images), rows, element, x, values, bias, relu, out);
 }
 
 void sparse_grad_input(const Convolution& layer, const SparseRows& transposed, Images out_images, Images x_images,
-                       bool doubles, const void* grad_out, const void* values, void* grad_x) {
+                       Element element, const void* grad_out, const void* values, void* grad_x) {
   flatten_pixels(layer, x_images, out_images);
-  correlate_any(grad_input_correlation(layer, out_images, x_images), transposed, doubles, grad_out, values, nullptr, false,
-                grad_x);
+  correlate(grad_input_correlation(layer, out_images, x_images), transposed, element, grad_out, values, nullptr, false, grad_x);
 }
 
-void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                         const void* x, const void* grad_out, void* grad_values) {
   const int64_t nnz = rows.nnz();
   if (nnz == 0) return;
   if (x_images.count == 0) {
-    std::memset(grad_values, 0, nnz * (doubles ? sizeof(double) : sizeof(float)));
+    std::memset(grad_values, 0, nnz * bytes_of(element));
     return;
   }
   flatten_pixels(layer, x_images, out_images);
   const Correlation correlation = forward_correlation(layer, x_images, out_images);
-  if (doubles)
-    grad_weight_of<double>(correlation, rows, x, grad_out, grad_values);
-  else
-    grad_weight_of<float>(correlation, rows, x, grad_out, grad_values);
+  const Chosen chosen = choose(correlation, nnz, element, true);
+  chosen.kernels->grad_weight(correlation, rows, chosen.blocking, element, x, grad_out, grad_values, chosen.threads);
 }
 
 STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {

@@ -1,20 +1,21 @@
 // The passes of a layer on plain memory: what the operators call once they have checked what they were given, and the autograd
 // node (autograd/) calls without an operator.
 //
-// Images are in one of the two contiguous layouts, of floats, or of doubles where `doubles`; values, bias and the gradient of
-// the values follow. `rows` are the forward pass's matrix, `transposed` that of sparse_grad_input.
+// Images are in one of the two contiguous layouts, of floats or of what `element` says; values, bias and the gradient of the
+// values follow. `rows` are the forward pass's matrix, `transposed` that of sparse_grad_input.
 #pragma once
 
 #include "cpu/correlation.h"
+#include "cpu/element.h"
 
 namespace lth_sparse {
 
 /// `bias` may be null. What is below 0 becomes 0 if `relu`.
-void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                     const void* x, const void* values, const void* bias, bool relu, void* out);
 void sparse_grad_input(const Convolution& layer, const SparseRows& transposed, Images out_images, Images x_images,
-                       bool doubles, const void* grad_out, const void* values, void* grad_x);
-void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, bool doubles,
+                       Element element, const void* grad_out, const void* values, void* grad_x);
+void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                         const void* x, const void* grad_out, void* grad_values);
 
 /// By Winograd's algorithm in tiles of `tile` x `tile` outputs, which is 2 or 4, for a layer that has_winograd.

@@ -33,8 +33,6 @@ Tensor empty(const LayerPlan& plan, const Images& images, const Tensor& like) {
   return empty({images.count, images.channels, images.height, images.width}, like, images.channels_last);
 }
 
-bool of_doubles(const Tensor& tensor) { return tensor.scalar_type() == at::kDouble; }
-
 const char* label(int by, const char* sparse, const char* depthwise, const char* winograd) {
   return by == kSparse ? sparse : by == kDepthwise ? depthwise : winograd;
 }
@@ -46,7 +44,7 @@ Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor
   const Tensor output = empty(plan, out, x.tensor);
   const void* const biases = bias.defined() ? bias.const_data_ptr() : nullptr;
   if (by == kSparse)
-    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, of_doubles(values), x.tensor.const_data_ptr(),
+    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(values.scalar_type()), x.tensor.const_data_ptr(),
                             values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_forward(plan.convolution, plan.rows, x.images, out, x.tensor.const_data_ptr<float>(),
@@ -65,7 +63,7 @@ Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const 
                   std::vector<c10::IValue>({grad.tensor, values}));
   const Tensor gradient = empty(plan, x, grad.tensor);
   if (by == kSparse)
-    kernels->sparse_grad_input(plan.convolution, plan.transposed, grad.images, x, of_doubles(values),
+    kernels->sparse_grad_input(plan.convolution, plan.transposed, grad.images, x, *element_of(values.scalar_type()),
                                grad.tensor.const_data_ptr(), values.const_data_ptr(), gradient.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_grad_input(plan.convolution, plan.rows, grad.images, x, grad.tensor.const_data_ptr<float>(),
@@ -82,7 +80,7 @@ Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Op
                   std::vector<c10::IValue>({x.tensor, grad.tensor}));
   const Tensor gradient = empty({plan.rows.nnz()}, grad.tensor, false);
   if (by == kSparse)
-    kernels->sparse_grad_weight(plan.convolution, plan.rows, x.images, grad.images, of_doubles(grad.tensor),
+    kernels->sparse_grad_weight(plan.convolution, plan.rows, x.images, grad.images, *element_of(grad.tensor.scalar_type()),
                                 x.tensor.const_data_ptr(), grad.tensor.const_data_ptr(), gradient.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_grad_weight(plan.convolution, plan.rows, x.images, grad.images, x.tensor.const_data_ptr<float>(),
@@ -100,7 +98,8 @@ Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
 /// What passes ReLU, which gave `out`, of a gradient, and the bias's gradient where that comes along.
 std::pair<Operand, Tensor> run_relu_backward(const LayerPlan& plan, const Operand& out, const Operand& grad) {
   Tensor gradient = empty(plan, grad.images, grad.tensor);
-  if (of_doubles(grad.tensor) || grad.tensor.numel() == 0 || out.images.channels_last != grad.images.channels_last) {
+  if (grad.tensor.scalar_type() != at::kFloat || grad.tensor.numel() == 0 ||
+      out.images.channels_last != grad.images.channels_last) {
     at::threshold_backward_out(gradient, grad.tensor, out.tensor, 0);
     return {{gradient, grad.images}, Tensor()};
   }

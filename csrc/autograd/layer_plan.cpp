@@ -50,11 +50,11 @@ std::optional<Passes> LayerPlan::passes(const Question& question) {
   }
   for (const Answer& answer : answers_)
     if (answer.question == question) return answer.passes;
-  const auto& [x, threads, doubles, channels_last, grad_x, grad_values] = question;
+  const auto& [x, threads, element, channels_last, grad_x, grad_values] = question;
   py::tuple shape(linear ? 2 : 4);
   for (size_t d = 0; d < shape.size(); ++d) shape[d] = x[d];
   const py::handle choose(choose_.ptr(getPyInterpreter()));
-  const py::object chosen = choose(shape, doubles, channels_last, grad_x, grad_values);
+  const py::object chosen = choose(shape, static_cast<int>(element), channels_last, grad_x, grad_values);
   if (chosen.is_none()) return std::nullopt;
   const auto [forward, grad_input, grad_weight] = chosen.cast<std::tuple<int, int, int>>();
   answers_.push_back({question, {forward, grad_input, grad_weight}});

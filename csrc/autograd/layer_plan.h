@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "../cpu/correlation.h"
+#include "../cpu/element.h"
 
 namespace lth_sparse {
 
@@ -25,10 +26,22 @@ struct Passes {
 struct Question {
   std::array<int64_t, 4> x;
   int threads;
-  bool doubles, channels_last, grad_x, grad_values;
+  Element element;
+  bool channels_last, grad_x, grad_values;
 
   bool operator==(const Question&) const = default;
 };
+
+/// What the kernels take the elements of tensors of this dtype for, if they take them.
+inline std::optional<Element> element_of(at::ScalarType dtype) {
+  switch (dtype) {
+    case at::kFloat: return Element::kFloat;
+    case at::kDouble: return Element::kDouble;
+    case at::kBFloat16: return Element::kBfloat16;
+    case at::kHalf: return Element::kHalf;
+    default: return std::nullopt;
+  }
+}
 
 class LayerPlan {
  public:

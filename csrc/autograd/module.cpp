@@ -42,8 +42,7 @@ bool fits(const LayerPlan& plan, const Tensor& x, const Tensor& values, const Te
   if (x.numel() > INT32_MAX || values.dim() != 1 || values.numel() != plan.rows.nnz() || !values.is_contiguous()) return false;
   if (bias.defined() && (bias.dim() != 1 || bias.numel() != c.out_channels || !bias.is_contiguous())) return false;
   const at::ScalarType dtype = values.scalar_type();
-  return (dtype == at::kFloat || dtype == at::kDouble) && x.scalar_type() == dtype &&
-         (!bias.defined() || bias.scalar_type() == dtype);
+  return element_of(dtype) && x.scalar_type() == dtype && (!bias.defined() || bias.scalar_type() == dtype);
 }
 
 /// (plan, x, values, bias or None, mask, how often that had been written to, relu): the output, or None for who has to go the
@@ -77,7 +76,7 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   if (out.height < 1 || out.width < 1 || (images.count > 0 && images.pixels() == 0)) Py_RETURN_NONE;
   const std::optional<Passes> passes =
       plan.passes({{images.count, images.channels, images.height, images.width}, at::get_num_threads(),
-                   values.scalar_type() == at::kDouble, !plan.linear && images.channels_last, grad_x, grad_values});
+                   *element_of(values.scalar_type()), !plan.linear && images.channels_last, grad_x, grad_values});
   if (!passes || passes->in_python()) Py_RETURN_NONE;
   Tensor output;
   {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "batch_norm.h"
+#include "element.h"
 #include "inline.h"
 #include "stream.h"
 #include "target.h"

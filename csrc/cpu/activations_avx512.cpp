@@ -1,4 +1,4 @@
-// What lies between convolutions, for AVX-512 (F, VL, DQ).
+// What lies between convolutions, for AVX-512 (F, VL, DQ, BW).
 #include "activations.h"
 
 #if defined(__x86_64__)
@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "batch_norm.h"
+#include "element.h"
 #include "inline.h"
 #include "stream.h"
 #include "target.h"

@@ -119,12 +119,13 @@ bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
 
 }  // namespace
 
-Blocking choose_blocking(const Correlation& c, int64_t nnz, int64_t element_size, const Machine& machine,
+Blocking choose_blocking(const Correlation& c, int64_t nnz, Element element, const Machine& machine,
                          int64_t threads, bool summed) {
   const bool contiguous = !c.in.channels_last && !c.out.channels_last;
+  const int64_t element_size = bytes_computed_in(element);
   Blocking b{};
   b.width = machine.widest;
-  b.in_place = is_in_place(c, b.width);
+  b.in_place = is_in_place(c, b.width) && !is_converted(element);
   // Images of one pixel have none to make lanes of.
   const bool has_pixels = c.in.pixels() > 1 || c.out.pixels() > 1;
   b.panels = !b.in_place && c.pointwise() && has_pixels;

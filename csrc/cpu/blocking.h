@@ -2,6 +2,7 @@
 #pragma once
 
 #include "correlation.h"
+#include "element.h"
 #include "scratch.h"
 
 namespace lth_sparse {
@@ -12,11 +13,11 @@ struct Machine {
   int registers;  // of that length
 };
 
-/// How to compute `correlation` with `nnz` live weights whose elements are `element_size` bytes, or the gradient of these
-/// weights if `summed`.
+/// How to compute `correlation` with `nnz` live weights, of tensors of such elements, or the gradient of these weights if
+/// `summed`.
 ///
 /// `threads` decides only into how many chunks of output channels the work is cut, which does not change the bits.
-Blocking choose_blocking(const Correlation& correlation, int64_t nnz, int64_t element_size, const Machine& machine,
+Blocking choose_blocking(const Correlation& correlation, int64_t nnz, Element element, const Machine& machine,
                          int64_t threads, bool summed);
 
 }  // namespace lth_sparse

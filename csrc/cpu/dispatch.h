@@ -12,7 +12,7 @@ namespace lth_sparse {
 struct InstructionSet {
   const char* name;
   Machine machine;
-  const Kernels<float>* (*kernels)(int width);
+  const Kernels* (*kernels)(int width);
   const WinogradKernels* (*winograd)();
   const DepthwiseKernels* (*depthwise)(const Convolution&);
   const Activations* (*activations)();

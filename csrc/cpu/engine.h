@@ -1,5 +1,6 @@
 // The kernels, for any vector type: forward, grad_input (both are correlations) and grad_weight. The loops over tasks are
-// here, the loads and stores in transfer.h, the products in tiles.h.
+// here, the loads and stores in transfer.h, the products in tiles.h. Elements of other types than the vectors' (element.h)
+// become these where they are loaded into scratch, and nothing is rounded to theirs but what is stored.
 //
 // Include inside the target of an instruction set (target.h), after every other header, so that nothing outside it is
 // compiled for that set. See scratch.h for the layouts.
@@ -36,49 +37,84 @@ class Engine {
   static constexpr int W = V::width;
 
  public:
-  static void correlate(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
-                        const T* in, const T* values, const T* bias, bool relu, T* out, const Parallel& parallel) {
+  static void correlate(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking, Element element,
+                        const void* in, const void* given_values, const void* given_bias, bool relu, void* out,
+                        const Parallel& parallel) {
+    static thread_local Arena values_arena, bias_arena;
+    const T* const values = in_own_type(element, given_values, matrix.nnz(), values_arena);
+    const T* const bias = in_own_type(element, given_bias, correlation.out.channels, bias_arena);
     const Scratch scratch(correlation, blocking);
-    if (scratch.wasteful(sizeof(T))) return correlate_plainly(correlation, matrix, in, values, bias, relu, out, parallel);
+    if (scratch.wasteful(sizeof(T)))
+      return with_element<T>(element, [&]<class E>(E) {
+        correlate_plainly<T, E>(correlation, matrix, static_cast<const E*>(in), values, bias, relu, static_cast<E*>(out), parallel);
+      });
     const std::vector<int32_t> offsets = scratch.column_offsets();
     if (blocking.unlisted) {
       const Unlisted<T> entries(matrix, offsets, values, parallel);
-      return correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, relu, out, parallel);
+      return correlate_with(correlation, matrix, blocking, scratch, entries, element, in, bias, relu, out, parallel);
     }
     const Entries<T> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
                              blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1,
                              ValueOf<T>{values, matrix.order, matrix.nnz()}, parallel);
-    correlate_with(correlation, matrix, blocking, scratch, entries, in, bias, relu, out, parallel);
+    correlate_with(correlation, matrix, blocking, scratch, entries, element, in, bias, relu, out, parallel);
   }
 
-  static void grad_weight(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking,
-                          const T* in, const T* grad_out, T* grad_values, const Parallel& parallel) {
-    const Scratch scratch(correlation, blocking);
-    if (scratch.wasteful(sizeof(T))) return grad_weight_plainly(correlation, matrix, in, grad_out, grad_values, parallel);
-    const std::vector<int32_t> offsets = scratch.column_offsets();
-    if (blocking.unlisted) {
-      const Unlisted<int32_t> entries(matrix, offsets, nullptr, parallel);
-      return grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
-    }
-    const Entries<int32_t> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
-                                   blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1, PlaceOf{}, parallel);
-    grad_weight_with(correlation, matrix, blocking, scratch, entries, in, grad_out, grad_values, parallel);
+  static void grad_weight(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking, Element element,
+                          const void* in, const void* grad_out, void* grad_values, const Parallel& parallel) {
+    if (!is_converted(element))
+      return grad_weight_in(correlation, matrix, blocking, element, in, grad_out, static_cast<T*>(grad_values), parallel);
+    static thread_local Arena sums_arena;
+    T* const sums = sums_arena.take<T>(matrix.nnz());
+    grad_weight_in(correlation, matrix, blocking, element, in, grad_out, sums, parallel);
+    with_element<T>(element, [&]<class E>(E) {
+      parallel(ceil_div(matrix.nnz(), kSumsOfATask), [&](int64_t begin, int64_t end) {
+        const int64_t first = begin * kSumsOfATask, last = std::min(end * kSumsOfATask, matrix.nnz());
+        convert<V>(sums + first, last - first, static_cast<E*>(grad_values) + first);
+      });
+    });
   }
 
  private:
   static constexpr int64_t kStreamFrom = int64_t{16} << 20;
-  /// Partial sums that a task adds up, some microseconds' worth.
+  /// Sums that a task adds up or converts, some microseconds' worth.
   static constexpr int64_t kSumsOfATask = 8192;
+
+  /// `count` elements as they are, or converted into the arena; null stays null.
+  static const T* in_own_type(Element element, const void* given, int64_t count, Arena& arena) {
+    if (!is_converted(element) || given == nullptr) return static_cast<const T*>(given);
+    T* const own = arena.take<T>(count);
+    with_element<T>(element, [&]<class E>(E) { convert<V>(static_cast<const E*>(given), count, own); });
+    return own;
+  }
+
+  static void grad_weight_in(const Correlation& correlation, const SparseRows& matrix, const Blocking& blocking, Element element,
+                             const void* in, const void* grad_out, T* grad_values, const Parallel& parallel) {
+    const Scratch scratch(correlation, blocking);
+    if (scratch.wasteful(sizeof(T)))
+      return with_element<T>(element, [&]<class E>(E) {
+        grad_weight_plainly<T, E>(correlation, matrix, static_cast<const E*>(in), static_cast<const E*>(grad_out), grad_values,
+                                  parallel);
+      });
+    const std::vector<int32_t> offsets = scratch.column_offsets();
+    if (blocking.unlisted) {
+      const Unlisted<int32_t> entries(matrix, offsets, nullptr, parallel);
+      return grad_weight_with(correlation, matrix, blocking, scratch, entries, element, in, grad_out, grad_values, parallel);
+    }
+    const Entries<int32_t> entries(matrix, offsets, blocking.channel_block * correlation.taps(), correlation.taps(),
+                                   blocking.by_clip ? &scratch.clips() : nullptr, blocking.parts > 1, PlaceOf{}, parallel);
+    grad_weight_with(correlation, matrix, blocking, scratch, entries, element, in, grad_out, grad_values, parallel);
+  }
 
   template <class Listed>
   static void correlate_with(const Correlation& c, const SparseRows& matrix, const Blocking& blocking,
-                             const Scratch& scratch, const Listed& entries, const T* in, const T* bias, bool relu,
-                             T* out, const Parallel& parallel) {
+                             const Scratch& scratch, const Listed& entries, Element element, const void* in, const T* bias,
+                             bool relu, void* out, const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     // A 1 x 1 kernel without padding reaches the first phase of its stride alone; panels leave the others 0.
     const int64_t phases = blocking.panels ? 1 : c.phases();
-    const bool stream = c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
+    const bool stream =
+        !is_converted(element) && c.out.count * c.out.image_step() * static_cast<int64_t>(sizeof(T)) >= kStreamFrom;
     // Then a tile of the accumulators, transposed, is one vector of each image: see Rows::image.
     const bool tiles_are_pixels = Tiles<V>::stores_images(blocking.tile_rows * blocking.tile_columns) &&
                                   !blocking.lanes_are_pixels && !blocking.pairs && blocking.groups == 1 && !c.out.channels_last &&
@@ -98,20 +134,20 @@ class Engine {
         const int64_t strip = task / chunks % scratch.strips();
         const int64_t first_image = task / chunks / scratch.strips() * blocking.images();
         if (in_place) {
-          in_scratch = in + first_image * c.in.image_step();
-          out_scratch = out + first_image * c.out.image_step() + first_channel * c.out.channel_step();
+          in_scratch = static_cast<const T*>(in) + first_image * c.in.image_step();
+          out_scratch = static_cast<T*>(out) + first_image * c.out.image_step() + first_channel * c.out.channel_step();
         } else if (strip != placed) {
           in_placement = scratch.in(strip);
           out_placement = scratch.out(strip);
           placed = strip;
         }
-        T* const image = out + first_image * c.out.image_step() + first_channel * c.out.channel_step() +
-                         strip * blocking.strip * c.out.width;
+        const int64_t image = first_image * c.out.image_step() + first_channel * c.out.channel_step() +
+                              strip * blocking.strip * c.out.width;
         const bool direct = tiles_are_pixels && first_image + W <= c.out.count;
         for (int64_t block = 0; block < blocks; ++block) {
           const int64_t first = block * blocking.channel_block;
           if (!in_place)
-            load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
+            load(c.in, element, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
                  in_placement, const_cast<T*>(in_scratch));
           const std::vector<Tile>& tiles = scratch.tiles(strip);
           const bool store_image = direct && block == blocks - 1;
@@ -131,7 +167,8 @@ class Engine {
                     scratch.out_row_step(),
                     block == 0,
                     bias == nullptr ? nullptr : bias + first_channel,
-                    store_image ? image + (&tile - tiles.data()) * W : nullptr,
+                    store_image ? at(element, out, image + (&tile - tiles.data()) * W) : nullptr,
+                    element,
                     c.out.channel_step(),
                     c.out.image_step(),
                     stream && (in_place ? !relu : store_image),
@@ -145,7 +182,7 @@ class Engine {
         }
         if (relu && !direct) rectify(blocking, scratch.tiles(strip), out_scratch, scratch.out_row_step(), channels);
         if (!in_place && !direct)
-          store(c.out, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
+          store(c.out, element, out, first_image, first_channel, channels, blocking, out_placement, out_scratch, stream);
       }
       if (stream) stream_fence();
     });
@@ -153,8 +190,8 @@ class Engine {
 
   template <class Listed>
   static void grad_weight_with(const Correlation& c, const SparseRows& matrix, const Blocking& blocking,
-                               const Scratch& scratch, const Listed& entries, const T* in, const T* grad_out,
-                               T* grad_values, const Parallel& parallel) {
+                               const Scratch& scratch, const Listed& entries, Element element, const void* in,
+                               const void* grad_out, T* grad_values, const Parallel& parallel) {
     const int64_t blocks = ceil_div(c.in.channels, blocking.channel_block);
     const int64_t chunks = ceil_div(c.out.channels, blocking.channel_chunk);
     const int64_t tasks = scratch.tasks();
@@ -181,21 +218,22 @@ class Engine {
           const int64_t strip = task % scratch.strips();
           const int64_t first_image = task / scratch.strips() * blocking.images();
           if (in_place) {
-            in_scratch = in + first_image * c.in.image_step();
-            out_scratch = grad_out + first_image * c.out.image_step() + first_channel * c.out.channel_step();
+            in_scratch = static_cast<const T*>(in) + first_image * c.in.image_step();
+            out_scratch =
+                static_cast<const T*>(grad_out) + first_image * c.out.image_step() + first_channel * c.out.channel_step();
           } else {
             if (strip != placed) {
               in_placement = scratch.in(strip);
               out_placement = scratch.out(strip);
               placed = strip;
             }
-            load(c.out, grad_out, first_image, first_channel, channels, blocking, out_placement,
+            load(c.out, element, grad_out, first_image, first_channel, channels, blocking, out_placement,
                  const_cast<T*>(out_scratch));
           }
           for (int64_t block = 0; block < blocks; ++block) {
             const int64_t first = block * blocking.channel_block;
             if (!in_place)
-              load(c.in, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
+              load(c.in, element, in, first_image, first, std::min(blocking.channel_block, c.in.channels - first), blocking,
                    in_placement, const_cast<T*>(in_scratch));
             for (const Tile& tile : scratch.tiles(strip)) {
               with_tile(blocking, tile, [&]<class L, int R, int Q, int G>() {
@@ -229,7 +267,7 @@ class Engine {
         for (int64_t part = 1; part < parts; ++part) sum += partial[part * nnz + e];
         const int32_t place = entries.value(e);
         // Positions beyond the output have a gradient of 0, but 0 x Inf is NaN: what is not finite is done again.
-        grad_values[place] = ragged && !std::isfinite(sum) ? exact(c, matrix, in, grad_out, place) : sum;
+        grad_values[place] = ragged && !std::isfinite(sum) ? exact(c, matrix, element, in, grad_out, place) : sum;
       }
     });
   }
@@ -253,32 +291,47 @@ class Engine {
       with_tile(blocking, tile, [&]<class L, int R, int Q, int>() { L::template rectify<R, Q>(out + tile.out, row_step, count); });
   }
 
-  static void load(const Images& images, const T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
-                   const Blocking& blocking, const Placement& place, T* scratch) {
-    if (blocking.panels)
-      PanelTransfer<V>::load(images, tensor, first_channel, channels, place, scratch);
-    else
-      Transfer<V>::load(images, tensor, first_image, first_channel, channels, blocking, place, scratch);
+  static void load(const Images& images, Element element, const void* tensor, int64_t first_image, int64_t first_channel,
+                   int64_t channels, const Blocking& blocking, const Placement& place, T* scratch) {
+    with_element<T>(element, [&]<class E>(E) {
+      const E* const from = static_cast<const E*>(tensor);
+      if (blocking.panels)
+        PanelTransfer<V>::load(images, from, first_channel, channels, place, scratch);
+      else
+        Transfer<V>::load(images, from, first_image, first_channel, channels, blocking, place, scratch);
+    });
   }
 
-  static void store(const Images& images, T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
-                    const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
-    if (blocking.panels)
-      PanelTransfer<V>::store(images, tensor, first_channel, channels, place, scratch, stream);
-    else
-      Transfer<V>::store(images, tensor, first_image, first_channel, channels, blocking, place, scratch, stream);
+  static void store(const Images& images, Element element, void* tensor, int64_t first_image, int64_t first_channel,
+                    int64_t channels, const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
+    with_element<T>(element, [&]<class E>(E) {
+      E* const to = static_cast<E*>(tensor);
+      if (blocking.panels)
+        PanelTransfer<V>::store(images, to, first_channel, channels, place, scratch, stream);
+      else
+        Transfer<V>::store(images, to, first_image, first_channel, channels, blocking, place, scratch, stream);
+    });
+  }
+
+  static void* at(Element element, void* tensor, int64_t place) {
+    return static_cast<char*>(tensor) + place * bytes_of(element);
   }
 
   /// The gradient of one value, position by position.
-  static T exact(const Correlation& c, const SparseRows& matrix, const T* in, const T* grad_out, int32_t place) {
+  static T exact(const Correlation& c, const SparseRows& matrix, Element element, const void* in, const void* grad_out,
+                 int32_t place) {
     const int64_t row = std::upper_bound(matrix.row_offsets, matrix.row_offsets + matrix.rows + 1, place) -
                         matrix.row_offsets - 1;
-    return gradient_of_value(c, matrix, row, place, in, grad_out);
+    T gradient = 0;
+    with_element<T>(element, [&]<class E>(E) {
+      gradient = gradient_of_value<T>(c, matrix, row, place, static_cast<const E*>(in), static_cast<const E*>(grad_out));
+    });
+    return gradient;
   }
 };
 
 template <class V, class Pair = V>
-const Kernels<typename V::Element>* kernels_of() {
-  static const Kernels<typename V::Element> kernels = {&Engine<V, Pair>::correlate, &Engine<V, Pair>::grad_weight};
+const Kernels* kernels_of() {
+  static const Kernels kernels = {&Engine<V, Pair>::correlate, &Engine<V, Pair>::grad_weight};
   return &kernels;
 }

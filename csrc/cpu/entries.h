@@ -71,6 +71,9 @@ class Entries {
     if (clips != nullptr)
       for (size_t column = 0; column < offsets.size(); column += taps)
         clip_of_column_.insert(clip_of_column_.end(), clips->begin(), clips->end());
+    if (row_by_row_)
+      for (int64_t block = 0; block < blocks_; ++block)
+        block_of_column_.insert(block_of_column_.end(), block_columns, static_cast<int32_t>(block));
     static thread_local Arena starts_arena, entries_arena;
     int32_t* const starts = starts_arena.take<int32_t>(matrix.rows * blocks_ * (runs_ + 1));
     Entry<T>* const entries = entries_arena.take<Entry<T>>(matrix.nnz());
@@ -173,17 +176,31 @@ class Entries {
     return e == last;
   }
 
-  /// A row whose order stays as it is.
+  /// A row whose order stays as it is. Each entry says where its block would end if it were the last: that is a store, where to
+  /// ask whether a block ends here is a branch, mispredicted for each of them.
   template <typename Value>
   bool copy(int64_t row, const Value& value, int32_t* starts, Entry<T>* entries, int32_t origin) const {
-    const int64_t before = matrix_.columns_before(row);
+    const int32_t first = matrix_.row_offsets[row], last = matrix_.row_offsets[row + 1];
     const int32_t* const columns = matrix_.columns;
-    const int32_t* const offset_of = offsets_.data();
-    return for_each_block(row, [&](int64_t block, int32_t& e, const auto& in_block) {
-      starts[2 * block] = e;
-      for (; in_block(e); ++e) entries[e - origin] = {offset_of[before + columns[e]], value(e)};
-      starts[2 * block + 1] = e;
-    });
+    if (any_outside(columns, first, last, matrix_.column_limit(static_cast<int64_t>(offsets_.size())))) return false;
+    const int64_t before = matrix_.columns_before(row);
+    const int32_t* const offset_of = offsets_.data() + before;
+    const int32_t* const block_of = block_of_column_.data() + before;
+    std::fill_n(starts, row_step_, first);
+    int32_t previous = 0;
+    bool ascend = true;
+    for (int32_t e = first; e < last; ++e) {
+      entries[e - origin] = {offset_of[columns[e]], value(e)};
+      const int32_t block = block_of[columns[e]];
+      starts[2 * block + 1] = e + 1;
+      ascend &= previous <= block;
+      previous = block;
+    }
+    for (int64_t block = 1; block < blocks_; ++block) {
+      starts[2 * block] = starts[2 * block - 1];
+      starts[2 * block + 1] = std::max(starts[2 * block], starts[2 * block + 1]);
+    }
+    return ascend;
   }
 
   /// The number of entries of each run in a row, where its end will be.
@@ -235,6 +252,7 @@ class Entries {
   const bool row_by_row_;
   const int64_t row_step_, block_step_;
   std::vector<Clip> clip_of_column_;
+  std::vector<int32_t> block_of_column_;  // for rows that are copied; the last block may be shorter
   const int32_t* starts_;
   const Entry<T>* entries_;
 };

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "element.h"
 #include "entries.h"
 #include "inline.h"
 #include "plain.h"
@@ -17,6 +18,7 @@ LTH_SPARSE_PUSH_AVX2
 #define VECTOR_NAMESPACE avx2
 #include "vector_avx2.h"
 namespace lth_sparse::avx2 {
+#include "convert.h"
 #include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
@@ -25,10 +27,10 @@ namespace lth_sparse::avx2 {
 LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
-const Kernels<float>* avx2_kernels(int) { return avx2::kernels_of<avx2::Float8<16>>(); }
+const Kernels* avx2_kernels(int) { return avx2::kernels_of<avx2::Float8<16>>(); }
 }  // namespace lth_sparse
 #else
 namespace lth_sparse {
-const Kernels<float>* avx2_kernels(int) { return nullptr; }
+const Kernels* avx2_kernels(int) { return nullptr; }
 }  // namespace lth_sparse
 #endif

@@ -1,4 +1,4 @@
-// The kernels for AVX-512 (F, VL, DQ), with vectors of sixteen floats or of eight.
+// The kernels for AVX-512 (F, VL, DQ, BW), with vectors of sixteen floats or of eight.
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -13,6 +13,7 @@
 #include <cmath>
 #include <type_traits>
 
+#include "element.h"
 #include "entries.h"
 #include "inline.h"
 #include "plain.h"
@@ -23,6 +24,7 @@ LTH_SPARSE_PUSH_AVX512
 #include "vector_avx2.h"
 #include "vector_avx512.h"
 namespace lth_sparse::avx512 {
+#include "convert.h"
 #include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
@@ -31,12 +33,12 @@ namespace lth_sparse::avx512 {
 LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
-const Kernels<float>* avx512_kernels(int width) {
+const Kernels* avx512_kernels(int width) {
   return width == 16 ? avx512::kernels_of<avx512::Float16>() : avx512::kernels_of<avx512::Float8<32>, avx512::Float16>();
 }
 }  // namespace lth_sparse
 #else
 namespace lth_sparse {
-const Kernels<float>* avx512_kernels(int) { return nullptr; }
+const Kernels* avx512_kernels(int) { return nullptr; }
 }  // namespace lth_sparse
 #endif

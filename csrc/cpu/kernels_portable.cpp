@@ -9,6 +9,7 @@
 #include "vector_portable.h"
 
 namespace lth_sparse::portable {
+#include "convert.h"
 #include "panel_transfer.h"
 #include "transfer.h"
 #include "tiles.h"
@@ -16,6 +17,6 @@ namespace lth_sparse::portable {
 }
 
 namespace lth_sparse {
-const Kernels<float>* portable_kernels(int) { return portable::kernels_of<portable::Array<float, 8>>(); }
-const Kernels<double>* double_kernels(int) { return portable::kernels_of<portable::Array<double, 8>>(); }
+const Kernels* portable_kernels(int) { return portable::kernels_of<portable::Array<float, 8>>(); }
+const Kernels* double_kernels(int) { return portable::kernels_of<portable::Array<double, 8>>(); }
 }  // namespace lth_sparse

@@ -1,8 +1,9 @@
 // Between tensors and the panels of 1 x 1 convolutions (panels.h), for any vector type.
 //
-// Include like engine.h, before it. Contiguous tensors are copied row by row, and where the stride is 2 every other pixel of a
-// row is; channels_last ones are transposed in registers, W channels of W pixels, which need not be neighbours. Pixels that no
-// position sees are not read, and written as 0.
+// Include like engine.h, before it and after convert.h. Contiguous tensors are copied row by row, and where the stride is 2
+// every other pixel of a row is; channels_last ones are transposed in registers, W channels of W pixels, which need not be
+// neighbours. Pixels that no position sees are not read, and written as 0. A tensor's elements E may be of another type than
+// those of the vectors (element.h).
 
 template <class V>
 class PanelTransfer {
@@ -10,18 +11,20 @@ class PanelTransfer {
   static constexpr int W = V::width;
 
  public:
-  static void load(const Images& images, const T* tensor, int64_t first_channel, int64_t channels, const Placement& place,
+  template <class E>
+  static void load(const Images& images, const E* tensor, int64_t first_channel, int64_t channels, const Placement& place,
                    T* scratch) {
-    const T* const from = tensor + first_channel * images.channel_step();
+    const E* const from = tensor + first_channel * images.channel_step();
     if (images.channels_last)
       load_channels_last(images, from, channels, place, scratch);
     else
       load_contiguous(images, from, channels, place, scratch);
   }
 
-  static void store(const Images& images, T* tensor, int64_t first_channel, int64_t channels, const Placement& place,
+  template <class E>
+  static void store(const Images& images, E* tensor, int64_t first_channel, int64_t channels, const Placement& place,
                     const T* scratch, bool stream) {
-    T* const to = tensor + first_channel * images.channel_step();
+    E* const to = tensor + first_channel * images.channel_step();
     if (images.channels_last)
       store_channels_last(images, to, channels, place, scratch, stream);
     else
@@ -46,15 +49,16 @@ class PanelTransfer {
     return std::min(row.count * place.stride[1], images.width - row.column * place.stride[1]);
   }
 
-  static void load_contiguous(const Images& images, const T* tensor, int64_t channels, const Placement& place, T* scratch) {
+  template <class E>
+  static void load_contiguous(const Images& images, const E* tensor, int64_t channels, const Placement& place, T* scratch) {
     const int64_t step = place.stride[1], end = place.end();
     for (int64_t channel = 0; channel < channels; ++channel) {
       T* const plane = scratch + channel * place.channel_step;
       for (const PanelRow& row : place.rows) {
-        const T* const from = tensor + begin(images, place, row) + channel * images.pixels();
+        const E* const from = tensor + begin(images, place, row) + channel * images.pixels();
         if (step > 1 && channel + kAhead < channels) prefetch(from + kAhead * images.pixels(), (row.count - 1) * step + 1);
         if (step == 1)
-          copy(from, row.count, plane + row.at);
+          convert<V>(from, row.count, plane + row.at);
         else if (step == 2)
           copy_every_other(from, row.count, plane + row.at);
         else
@@ -64,36 +68,33 @@ class PanelTransfer {
     }
   }
 
-  static void store_contiguous(const Images& images, T* tensor, int64_t channels, const Placement& place, const T* scratch) {
+  template <class E>
+  static void store_contiguous(const Images& images, E* tensor, int64_t channels, const Placement& place, const T* scratch) {
     for (int64_t channel = 0; channel < channels; ++channel)
       for (const PanelRow& row : place.rows) {
         const T* const from = scratch + channel * place.channel_step + row.at;
-        T* const to = tensor + begin(images, place, row) + channel * images.pixels();
+        E* const to = tensor + begin(images, place, row) + channel * images.pixels();
         const int64_t columns = width(images, place, row);
         if (place.stride[1] == 1)
-          copy(from, row.count, to);
+          convert<V>(from, row.count, to);
         else if (place.stride[1] == 2)
           spread_by_two(from, columns, to);
         else
-          for (int64_t k = 0; k < columns; ++k) to[k] = k % place.stride[1] == 0 ? from[k / place.stride[1]] : T(0);
-        for (int64_t k = 1; k < height(images, place, row); ++k) std::fill_n(to + k * images.width, columns, T(0));
+          for (int64_t k = 0; k < columns; ++k) to[k] = k % place.stride[1] == 0 ? E(from[k / place.stride[1]]) : E();
+        for (int64_t k = 1; k < height(images, place, row); ++k) std::fill_n(to + k * images.width, columns, E());
       }
   }
 
-  static void prefetch(const T* from, int64_t count) {
-    constexpr int64_t kLine = 64 / sizeof(T);
+  template <class E>
+  static void prefetch(const E* from, int64_t count) {
+    constexpr int64_t kLine = 64 / sizeof(E);
     for (int64_t k = 0; k < count; k += kLine) __builtin_prefetch(from + k);
     __builtin_prefetch(from + count - 1);
   }
 
-  static void copy(const T* from, int64_t count, T* to) {
-    int64_t k = 0;
-    for (; k + W <= count; k += W) V::load(from + k).store(to + k);
-    if (k < count) V::load(from + k, static_cast<int>(count - k)).store(to + k, static_cast<int>(count - k));
-  }
-
   /// What follows the last element that is copied is not read: it may lie behind the tensor.
-  static void copy_every_other(const T* from, int64_t count, T* to) {
+  template <class E>
+  static void copy_every_other(const E* from, int64_t count, T* to) {
     V even, odd;
     int64_t k = 0;
     for (; k + W < count; k += W) {
@@ -107,7 +108,8 @@ class PanelTransfer {
   }
 
   /// `count` elements: the next one of `from`, and 0, in turn.
-  static void spread_by_two(const T* from, int64_t count, T* to) {
+  template <class E>
+  static void spread_by_two(const T* from, int64_t count, E* to) {
     V a, b;
     int64_t k = 0;
     for (; k + 2 * W <= count; k += 2 * W) {
@@ -131,7 +133,8 @@ class PanelTransfer {
     return result;
   }
 
-  static void load_channels_last(const Images& images, const T* tensor, int64_t channels, const Placement& place, T* scratch) {
+  template <class E>
+  static void load_channels_last(const Images& images, const E* tensor, int64_t channels, const Placement& place, T* scratch) {
     const std::vector<int64_t> at = places(images, place);
     const int64_t end = place.end();
     for (int64_t p = 0; p < end; p += W) {
@@ -147,7 +150,8 @@ class PanelTransfer {
     }
   }
 
-  static void store_channels_last(const Images& images, T* tensor, int64_t channels, const Placement& place, const T* scratch,
+  template <class E>
+  static void store_channels_last(const Images& images, E* tensor, int64_t channels, const Placement& place, const T* scratch,
                                   bool stream) {
     const std::vector<int64_t> at = places(images, place);
     const int64_t end = place.end();
@@ -166,24 +170,24 @@ class PanelTransfer {
       clear_between(images, tensor + begin(images, place, row), channels, place, row, stream);
   }
 
-  static void clear_between(const Images& images, T* first, int64_t channels, const Placement& place, const PanelRow& row,
+  template <class E>
+  static void clear_between(const Images& images, E* first, int64_t channels, const Placement& place, const PanelRow& row,
                             bool stream) {
     for (int64_t y = 0; y < height(images, place, row); ++y)
       for (int64_t x = 0; x < width(images, place, row); ++x) {
         if (y == 0 && x % place.stride[1] == 0) continue;
-        T* const pixel = first + (y * images.width + x) * images.channels;
+        E* const pixel = first + (y * images.width + x) * images.channels;
         for (int64_t channel = 0; channel < channels; channel += W)
           store(V::zero(), pixel + channel, static_cast<int>(std::min<int64_t>(W, channels - channel)), stream);
       }
   }
 
   /// Not masked where it need not be: with whole rows of 28 so, grad_input of stride 2 took a quarter more.
-  static void store(V vector, T* to, int count, bool stream) {
-    if (count < W)
-      vector.store(to, count);
-    else if (stream && reinterpret_cast<uintptr_t>(to) % (W * sizeof(T)) == 0)
-      vector.stream(to);
-    else
-      vector.store(to);
+  template <class E>
+  static void store(V vector, E* to, int count, bool stream) {
+    if (count < W) return vector.store(to, count);
+    if constexpr (sizeof(E) == sizeof(T))
+      if (stream && reinterpret_cast<uintptr_t>(to) % (W * sizeof(T)) == 0) return vector.stream(to);
+    vector.store(to);
   }
 };

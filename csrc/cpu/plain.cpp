@@ -2,6 +2,9 @@
 
 #include <algorithm>
 #include <stdexcept>
+#include <vector>
+
+#include "element.h"
 
 namespace lth_sparse {
 namespace {
@@ -17,7 +20,7 @@ struct Inside {
   }
 };
 
-/// Calls use(place in `in`, place in `out`), both within an image and a channel, for each position of a phase, given by its
+/// Calls use(place in `in`, pixel of `out`), the place within an image and a channel, for each position of a phase, given by its
 /// first output pixel, at which the tap reads a pixel.
 template <typename Use>
 void for_each_product(const Correlation& c, int64_t tap, int64_t top, int64_t left, const Use& use) {
@@ -28,7 +31,7 @@ void for_each_product(const Correlation& c, int64_t tap, int64_t top, int64_t le
     for (int64_t i = columns.begin; i < columns.end; ++i) {
       const int64_t y = j * c.in_stride[0] + shift[0], x = i * c.in_stride[1] + shift[1];
       const int64_t to_y = j * c.out_stride[0] + top, to_x = i * c.out_stride[1] + left;
-      use((y * c.in.width + x) * c.in.pixel_step(), (to_y * c.out.width + to_x) * c.out.pixel_step());
+      use((y * c.in.width + x) * c.in.pixel_step(), to_y * c.out.width + to_x);
     }
 }
 
@@ -41,64 +44,67 @@ void check(const Correlation& c, const SparseRows& matrix) {
 
 }  // namespace
 
-template <typename T>
-void correlate_plainly(const Correlation& c, const SparseRows& matrix, const T* in, const T* values, const T* bias, bool relu,
-                       T* out, const Parallel& parallel) {
+template <typename T, typename E>
+void correlate_plainly(const Correlation& c, const SparseRows& matrix, const E* in, const T* values, const T* bias, bool relu,
+                       E* out, const Parallel& parallel) {
   check(c, matrix);
   parallel(c.out.count * c.out.channels, [&](int64_t begin, int64_t end) {
+    std::vector<T> sums(c.out.pixels());  // of a channel of an image
     for (int64_t task = begin; task < end; ++task) {
       const int64_t image = task / c.out.channels, channel = task % c.out.channels;
-      const T* const from = in + image * c.in.image_step();
-      T* const to = out + image * c.out.image_step() + channel * c.out.channel_step();
-      for (int64_t pixel = 0; pixel < c.out.pixels(); ++pixel) to[pixel * c.out.pixel_step()] = bias == nullptr ? 0 : bias[channel];
+      const E* const from = in + image * c.in.image_step();
+      std::fill(sums.begin(), sums.end(), bias == nullptr ? T(0) : bias[channel]);
       for (int64_t phase = 0; phase < c.phases(); ++phase) {
         const int64_t row = phase * c.out.channels + channel, before = matrix.columns_before(row);
         for (int64_t e = matrix.row_offsets[row]; e < matrix.row_offsets[row + 1]; ++e) {
           const int64_t column = before + matrix.columns[e];
           const T value = values[matrix.order == nullptr ? e : matrix.order[e]];
-          const T* const operand = from + column / c.taps() * c.in.channel_step();
+          const E* const operand = from + column / c.taps() * c.in.channel_step();
           for_each_product(c, column % c.taps(), phase / c.out_stride[1], phase % c.out_stride[1],
-                           [&](int64_t source, int64_t target) { to[target] += value * operand[source]; });
+                           [&](int64_t source, int64_t pixel) { sums[pixel] += value * operand[source]; });
         }
       }
+      E* const to = out + image * c.out.image_step() + channel * c.out.channel_step();
       // Not std::max, which gives 0 for NaN.
-      for (int64_t pixel = 0; relu && pixel < c.out.pixels(); ++pixel)
-        if (to[pixel * c.out.pixel_step()] < 0) to[pixel * c.out.pixel_step()] = 0;
+      for (int64_t pixel = 0; pixel < c.out.pixels(); ++pixel)
+        to[pixel * c.out.pixel_step()] = E(relu && sums[pixel] < 0 ? T(0) : sums[pixel]);
     }
   });
 }
 
-template <typename T>
-T gradient_of_value(const Correlation& c, const SparseRows& matrix, int64_t row, int64_t place, const T* in, const T* grad_out) {
+template <typename T, typename E>
+T gradient_of_value(const Correlation& c, const SparseRows& matrix, int64_t row, int64_t place, const E* in, const E* grad_out) {
   const int64_t column = matrix.columns_before(row) + matrix.columns[place];
-  const T* const operand = in + column / c.taps() * c.in.channel_step();
-  const T* const gradient = grad_out + row * c.out.channel_step();
+  const E* const operand = in + column / c.taps() * c.in.channel_step();
+  const E* const gradient = grad_out + row * c.out.channel_step();
   T sum = 0;
   for (int64_t image = 0; image < c.in.count; ++image)
-    for_each_product(c, column % c.taps(), 0, 0, [&](int64_t source, int64_t target) {
-      sum += operand[image * c.in.image_step() + source] * gradient[image * c.out.image_step() + target];
+    for_each_product(c, column % c.taps(), 0, 0, [&](int64_t source, int64_t pixel) {
+      sum += operand[image * c.in.image_step() + source] * gradient[image * c.out.image_step() + pixel * c.out.pixel_step()];
     });
   return sum;
 }
 
-template <typename T>
-void grad_weight_plainly(const Correlation& c, const SparseRows& matrix, const T* in, const T* grad_out, T* grad_values,
+template <typename T, typename E>
+void grad_weight_plainly(const Correlation& c, const SparseRows& matrix, const E* in, const E* grad_out, T* grad_values,
                          const Parallel& parallel) {
   check(c, matrix);
   parallel(matrix.rows, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row)
       for (int64_t e = matrix.row_offsets[row]; e < matrix.row_offsets[row + 1]; ++e)
-        grad_values[e] = gradient_of_value(c, matrix, row, e, in, grad_out);
+        grad_values[e] = gradient_of_value<T>(c, matrix, row, e, in, grad_out);
   });
 }
 
-#define LTH_SPARSE_INSTANTIATE(T)                                                                                           \
-  template void correlate_plainly<T>(const Correlation&, const SparseRows&, const T*, const T*, const T*, bool, T*,          \
-                                     const Parallel&);                                                                      \
-  template void grad_weight_plainly<T>(const Correlation&, const SparseRows&, const T*, const T*, T*, const Parallel&);      \
-  template T gradient_of_value<T>(const Correlation&, const SparseRows&, int64_t, int64_t, const T*, const T*)
-LTH_SPARSE_INSTANTIATE(float);
-LTH_SPARSE_INSTANTIATE(double);
+#define LTH_SPARSE_INSTANTIATE(T, E)                                                                                        \
+  template void correlate_plainly<T, E>(const Correlation&, const SparseRows&, const E*, const T*, const T*, bool, E*,       \
+                                        const Parallel&);                                                                   \
+  template void grad_weight_plainly<T, E>(const Correlation&, const SparseRows&, const E*, const E*, T*, const Parallel&);   \
+  template T gradient_of_value<T, E>(const Correlation&, const SparseRows&, int64_t, int64_t, const E*, const E*)
+LTH_SPARSE_INSTANTIATE(float, float);
+LTH_SPARSE_INSTANTIATE(double, double);
+LTH_SPARSE_INSTANTIATE(float, Bfloat16);
+LTH_SPARSE_INSTANTIATE(float, Half);
 #undef LTH_SPARSE_INSTANTIATE
 
 }  // namespace lth_sparse

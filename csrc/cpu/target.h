@@ -8,8 +8,8 @@
 
 #define LTH_SPARSE_PRAGMA(text) _Pragma(#text)
 
-#define LTH_SPARSE_PUSH_AVX2 LTH_SPARSE_PUSH_TARGET("avx2,fma")
-#define LTH_SPARSE_PUSH_AVX512 LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx2,fma")
+#define LTH_SPARSE_PUSH_AVX2 LTH_SPARSE_PUSH_TARGET("avx2,fma,f16c")
+#define LTH_SPARSE_PUSH_AVX512 LTH_SPARSE_PUSH_TARGET("avx512f,avx512vl,avx512dq,avx512bw,avx2,fma,f16c")
 
 #if defined(__clang__)
 #define LTH_SPARSE_PUSH_TARGET(features) \

@@ -1,9 +1,9 @@
 // Between tensors and scratch: what a task reads and writes, for any vector type.
 //
-// Include like engine.h, before it. Vectors of images are made by transposing in registers: W pixels (contiguous tensors)
-// or W channels (channels_last ones) of W images at a time. So are vectors of pixels of channels_last tensors: W channels of
-// W pixels. Where a tensor is too large for the caches to hold it until its next reader comes, whole lines are streamed past
-// them.
+// Include like engine.h, before it and after convert.h. Vectors of images are made by transposing in registers: W pixels
+// (contiguous tensors) or W channels (channels_last ones) of W images at a time. So are vectors of pixels of channels_last
+// tensors: W channels of W pixels. Where a tensor is too large for the caches to hold it until its next reader comes, whole
+// lines are streamed past them. A tensor's elements E may be of another type than those of the vectors (element.h).
 
 template <class V>
 class Transfer {
@@ -11,9 +11,10 @@ class Transfer {
   static constexpr int W = V::width;
 
  public:
-  static void load(const Images& images, const T* tensor, int64_t first_image, int64_t first_channel,
+  template <class E>
+  static void load(const Images& images, const E* tensor, int64_t first_image, int64_t first_channel,
                    int64_t channels, const Blocking& blocking, const Placement& place, T* scratch) {
-    const T* from = tensor + first_image * images.image_step() + first_channel * images.channel_step();
+    const E* from = tensor + first_image * images.image_step() + first_channel * images.channel_step();
     const int64_t count = std::min(blocking.images(), images.count - first_image);
     if (blocking.lanes_are_pixels && images.channels_last)
       load_pixels_of_channels_last(images, from, channels, place, scratch);
@@ -25,9 +26,10 @@ class Transfer {
       load_contiguous(images, from, count, channels, blocking.groups, place, scratch);
   }
 
-  static void store(const Images& images, T* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
+  template <class E>
+  static void store(const Images& images, E* tensor, int64_t first_image, int64_t first_channel, int64_t channels,
                     const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
-    T* to = tensor + first_image * images.image_step() + first_channel * images.channel_step();
+    E* to = tensor + first_image * images.image_step() + first_channel * images.channel_step();
     const int64_t count = std::min(blocking.images(), images.count - first_image);
     if (blocking.lanes_are_pixels && images.channels_last)
       store_pixels_of_channels_last(images, to, channels, place, scratch);
@@ -39,12 +41,17 @@ class Transfer {
       store_contiguous(images, to, count, channels, blocking.groups, place, scratch, stream);
   }
 
-  /// `run` elements of each of `count` images.
-  static void store_rows(const V (&rows)[W], T* to, int64_t image_step, int count, int run, bool stream) {
-    constexpr uintptr_t line = W * sizeof(T);
-    if (run == W && stream && reinterpret_cast<uintptr_t>(to) % line == 0 && image_step * sizeof(T) % line == 0) {
-      for (int k = 0; k < count; ++k) rows[k].stream(to + k * image_step);
-    } else if (run == W) {
+  /// `run` elements of each of `count` images. Vectors that become shorter are no whole lines to stream.
+  template <class E>
+  static void store_rows(const V (&rows)[W], E* to, int64_t image_step, int count, int run, bool stream) {
+    if constexpr (sizeof(E) == sizeof(T)) {
+      constexpr uintptr_t line = W * sizeof(T);
+      if (run == W && stream && reinterpret_cast<uintptr_t>(to) % line == 0 && image_step * sizeof(T) % line == 0) {
+        for (int k = 0; k < count; ++k) rows[k].stream(to + k * image_step);
+        return;
+      }
+    }
+    if (run == W) {
       for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step);
     } else {
       for (int k = 0; k < count; ++k) rows[k].store(to + k * image_step, run);
@@ -64,16 +71,17 @@ class Transfer {
   }
 
   /// W pixels of W images at a time.
-  static void load_contiguous(const Images& images, const T* from, int64_t count, int64_t channels, int64_t groups,
+  template <class E>
+  static void load_contiguous(const Images& images, const E* from, int64_t count, int64_t channels, int64_t groups,
                               const Placement& place, T* scratch) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
-    const int64_t bytes = images.pixels() * static_cast<int64_t>(sizeof(T));
+    const int64_t bytes = images.pixels() * static_cast<int64_t>(sizeof(E));
     const bool fetched = bytes >= kKilobyte && bytes < 4 * kKilobyte;
     for (int64_t channel = 0; channel < channels; ++channel) {
       T* const plane = scratch + channel * place.channel_step;
       zero_padding(place, groups, plane);
       for (int64_t g = 0; g < groups; ++g) {
-        const T* const source = from + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
+        const E* const source = from + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
         const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
         for (int64_t p = 0; p < pixels; p += W) {
           V rows[W];
@@ -90,10 +98,11 @@ class Transfer {
   }
 
   /// W channels of W images at a time.
-  static void load_channels_last(const Images& images, const T* from, int64_t count, int64_t channels,
+  template <class E>
+  static void load_channels_last(const Images& images, const E* from, int64_t count, int64_t channels,
                                  int64_t groups, const Placement& place, T* scratch) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
-    const bool fetched = images.channels * static_cast<int64_t>(sizeof(T)) >= kKilobyte / 2;
+    const bool fetched = images.channels * static_cast<int64_t>(sizeof(E)) >= kKilobyte / 2;
     const int64_t next = images.channels * (images.pixels() == 1 ? W : 1);
     for (int64_t channel = 0; channel < channels; ++channel)
       zero_padding(place, groups, scratch + channel * place.channel_step);
@@ -101,7 +110,7 @@ class Transfer {
       const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
       for (int64_t p = 0; p < pixels; ++p) {
         if (place.position[p] < 0) continue;
-        const T* const source =
+        const E* const source =
             from + g * W * images.image_step() + (place.first_pixel + p) * images.channels;
         for (int64_t channel = 0; channel < channels; channel += W) {
           V rows[W];
@@ -118,7 +127,8 @@ class Transfer {
   }
 
   /// `run` elements of each of `count` images; zero where there are fewer than W of either.
-  static void load_rows(const T* from, int64_t image_step, int count, int run, V (&rows)[W]) {
+  template <class E>
+  static void load_rows(const E* from, int64_t image_step, int count, int run, V (&rows)[W]) {
     if (count == W && run == W) {
       for (int k = 0; k < W; ++k) rows[k] = V::load(from + k * image_step);
     } else {
@@ -126,13 +136,14 @@ class Transfer {
     }
   }
 
-  static void store_contiguous(const Images& images, T* to, int64_t count, int64_t channels, int64_t groups,
+  template <class E>
+  static void store_contiguous(const Images& images, E* to, int64_t count, int64_t channels, int64_t groups,
                                const Placement& place, const T* scratch, bool stream) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
     for (int64_t channel = 0; channel < channels; ++channel) {
       const T* const plane = scratch + channel * place.channel_step;
       for (int64_t g = 0; g < groups; ++g) {
-        T* const target = to + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
+        E* const target = to + g * W * images.image_step() + channel * images.pixels() + place.first_pixel;
         const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
         for (int64_t p = 0; p < pixels; p += W) {
           V rows[W];
@@ -146,13 +157,14 @@ class Transfer {
     }
   }
 
-  static void store_channels_last(const Images& images, T* to, int64_t count, int64_t channels, int64_t groups,
+  template <class E>
+  static void store_channels_last(const Images& images, E* to, int64_t count, int64_t channels, int64_t groups,
                                   const Placement& place, const T* scratch, bool stream) {
     const int64_t pixels = static_cast<int64_t>(place.position.size());
     for (int64_t g = 0; g < groups; ++g) {
       const int here = static_cast<int>(std::clamp<int64_t>(count - g * W, 0, W));
       for (int64_t p = 0; p < pixels; ++p) {
-        T* const target = to + g * W * images.image_step() + (place.first_pixel + p) * images.channels;
+        E* const target = to + g * W * images.image_step() + (place.first_pixel + p) * images.channels;
         for (int64_t channel = 0; channel < channels; channel += W) {
           V rows[W];
           const int run = static_cast<int>(std::min<int64_t>(W, channels - channel));
@@ -171,13 +183,14 @@ class Transfer {
   }
 
   /// W channels of W pixels at a time: a vector of channels becomes one of pixels.
-  static void load_pixels_of_channels_last(const Images& images, const T* from, int64_t channels,
+  template <class E>
+  static void load_pixels_of_channels_last(const Images& images, const E* from, int64_t channels,
                                            const Placement& place, T* scratch) {
     for (int64_t channel = 0; channel < channels; ++channel) zero_gaps(place, scratch + channel * place.channel_step);
     for (const Run& run : place.runs)
       for (int64_t p = 0; p < run.count; p += W) {
         const int pixels = static_cast<int>(std::min<int64_t>(W, run.count - p));
-        const T* const source = from + (run.tensor + p * run.tensor_step) * images.channels;
+        const E* const source = from + (run.tensor + p * run.tensor_step) * images.channels;
         for (int64_t channel = 0; channel < channels; channel += W) {
           V rows[W];
           const int here = static_cast<int>(std::min<int64_t>(W, channels - channel));
@@ -189,12 +202,13 @@ class Transfer {
       }
   }
 
-  static void store_pixels_of_channels_last(const Images& images, T* to, int64_t channels, const Placement& place,
+  template <class E>
+  static void store_pixels_of_channels_last(const Images& images, E* to, int64_t channels, const Placement& place,
                                             const T* scratch) {
     for (const Run& run : place.runs)
       for (int64_t p = 0; p < run.count; p += W) {
         const int pixels = static_cast<int>(std::min<int64_t>(W, run.count - p));
-        T* const target = to + (run.tensor + p * run.tensor_step) * images.channels;
+        E* const target = to + (run.tensor + p * run.tensor_step) * images.channels;
         for (int64_t channel = 0; channel < channels; channel += W) {
           V rows[W];
           const int here = static_cast<int>(std::min<int64_t>(W, channels - channel));
@@ -205,41 +219,37 @@ class Transfer {
       }
   }
 
-  static void load_pixels(const Images& images, const T* from, int64_t channels, const Placement& place,
+  template <class E>
+  static void load_pixels(const Images& images, const E* from, int64_t channels, const Placement& place,
                           T* scratch) {
     for (int64_t channel = 0; channel < channels; ++channel) {
-      const T* const source = from + channel * images.pixels();
+      const E* const source = from + channel * images.pixels();
       T* const plane = scratch + channel * place.channel_step;
       zero_gaps(place, plane);
       for (const Run& run : place.runs) {
-        const T* const s = source + run.tensor;
+        const E* const s = source + run.tensor;
         T* const d = plane + run.scratch;
-        if (run.tensor_step == 1) {
-          int64_t k = 0;
-          for (; k + W <= run.count; k += W) V::load(s + k).store(d + k);
-          if (k < run.count) V::load(s + k, static_cast<int>(run.count - k)).store(d + k, static_cast<int>(run.count - k));
-        } else {
+        if (run.tensor_step == 1)
+          convert<V>(s, run.count, d);
+        else
           for (int64_t k = 0; k < run.count; ++k) d[k] = s[k * run.tensor_step];
-        }
       }
     }
   }
 
-  static void store_pixels(const Images& images, T* to, int64_t channels, const Placement& place,
+  template <class E>
+  static void store_pixels(const Images& images, E* to, int64_t channels, const Placement& place,
                            const T* scratch) {
     for (int64_t channel = 0; channel < channels; ++channel) {
-      T* const target = to + channel * images.pixels();
+      E* const target = to + channel * images.pixels();
       const T* const plane = scratch + channel * place.channel_step;
       for (const Run& run : place.runs) {
-        T* const d = target + run.tensor;
+        E* const d = target + run.tensor;
         const T* const s = plane + run.scratch;
-        if (run.tensor_step == 1) {
-          int64_t k = 0;
-          for (; k + W <= run.count; k += W) V::load(s + k).store(d + k);
-          if (k < run.count) V::load(s + k, static_cast<int>(run.count - k)).store(d + k, static_cast<int>(run.count - k));
-        } else {
-          for (int64_t k = 0; k < run.count; ++k) d[k * run.tensor_step] = s[k];
-        }
+        if (run.tensor_step == 1)
+          convert<V>(s, run.count, d);
+        else
+          for (int64_t k = 0; k < run.count; ++k) d[k * run.tensor_step] = E(s[k]);
       }
     }
   }

@@ -1,9 +1,10 @@
 // Vectors of eight floats: AVX2 with FMA.
 //
-// Include after <immintrin.h> and a target (target.h) that admits avx2 and fma. With AVX-512VL as well, the compiler has
+// Include after <immintrin.h> and a target (target.h) that admits avx2, fma and f16c. With AVX-512VL as well, the compiler has
 // 32 registers for the same code, which is what `Registers` says.
 #pragma once
 
+#include "element.h"
 #include "inline.h"
 
 #include <immintrin.h>
@@ -23,6 +24,10 @@ struct Float8 {
   LTH_SPARSE_INLINE static Float8 broadcast(float value) { return {_mm256_set1_ps(value)}; }
   LTH_SPARSE_INLINE static Float8 load(const float* from) { return {_mm256_loadu_ps(from)}; }
   LTH_SPARSE_INLINE static Float8 load(const float* from, int count) { return {_mm256_maskload_ps(from, first(count))}; }
+  LTH_SPARSE_INLINE static Float8 load(const Bfloat16* from) { return of_bfloat16(eight(from)); }
+  LTH_SPARSE_INLINE static Float8 load(const Bfloat16* from, int count) { return of_bfloat16(fewer(from, count)); }
+  LTH_SPARSE_INLINE static Float8 load(const Half* from) { return {_mm256_cvtph_ps(eight(from))}; }
+  LTH_SPARSE_INLINE static Float8 load(const Half* from, int count) { return {_mm256_cvtph_ps(fewer(from, count))}; }
   using Mask = __m256i;
   /// The lanes [begin, end), of those that there are.
   LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {
@@ -33,6 +38,10 @@ struct Float8 {
   LTH_SPARSE_INLINE static Float8 load_where(const float* from, Mask mask) { return {_mm256_maskload_ps(from, mask)}; }
   LTH_SPARSE_INLINE void store(float* to) const { _mm256_storeu_ps(to, lanes); }
   LTH_SPARSE_INLINE void store(float* to, int count) const { _mm256_maskstore_ps(to, first(count), lanes); }
+  LTH_SPARSE_INLINE void store(Bfloat16* to) const { put(bfloat16(), to); }
+  LTH_SPARSE_INLINE void store(Bfloat16* to, int count) const { put(bfloat16(), to, count); }
+  LTH_SPARSE_INLINE void store(Half* to) const { put(half(), to); }
+  LTH_SPARSE_INLINE void store(Half* to, int count) const { put(half(), to, count); }
   /// `to` must be aligned to the vector. The line does not enter the caches.
   LTH_SPARSE_INLINE void stream(float* to) const { _mm256_stream_ps(to, lanes); }
   /// a * b + this
@@ -123,6 +132,35 @@ struct Float8 {
   }
 
  private:
+  LTH_SPARSE_INLINE static Float8 of_bfloat16(__m128i elements) {
+    return {_mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(elements), 16))};
+  }
+  /// Rounded as element.h says.
+  LTH_SPARSE_INLINE __m128i bfloat16() const {
+    const __m256i whole = _mm256_castps_si256(lanes);
+    const __m256i odd = _mm256_and_si256(_mm256_srli_epi32(whole, 16), _mm256_set1_epi32(1));
+    const __m256i rounded = _mm256_add_epi32(_mm256_add_epi32(whole, _mm256_set1_epi32(0x7fff)), odd);
+    const __m256i nan = _mm256_or_si256(whole, _mm256_set1_epi32(0x400000));
+    const __m256i is_nan = _mm256_castps_si256(_mm256_cmp_ps(lanes, lanes, _CMP_UNORD_Q));
+    const __m256i upper = _mm256_srli_epi32(_mm256_blendv_epi8(rounded, nan, is_nan), 16);
+    return _mm_packus_epi32(_mm256_castsi256_si128(upper), _mm256_extracti128_si256(upper, 1));
+  }
+  LTH_SPARSE_INLINE __m128i half() const { return _mm256_cvtps_ph(lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+  LTH_SPARSE_INLINE static __m128i eight(const void* from) { return _mm_loadu_si128(static_cast<const __m128i*>(from)); }
+  LTH_SPARSE_INLINE static void put(__m128i elements, void* to) { _mm_storeu_si128(static_cast<__m128i*>(to), elements); }
+  // AVX2 has no masks of 16 bits.
+  template <class E>
+  LTH_SPARSE_INLINE static __m128i fewer(const E* from, int count) {
+    E elements[width] = {};
+    for (int k = 0; k < count; ++k) elements[k] = from[k];
+    return eight(elements);
+  }
+  template <class E>
+  LTH_SPARSE_INLINE static void put(__m128i of_eight, E* to, int count) {
+    E elements[width];
+    put(of_eight, elements);
+    for (int k = 0; k < count; ++k) to[k] = elements[k];
+  }
   LTH_SPARSE_INLINE static __m256i first(int count) {
     return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
   }

@@ -1,8 +1,9 @@
 // Vectors of AVX-512: sixteen floats, or eight in the same instruction set's shorter registers.
 //
-// Include after <immintrin.h> and a target (target.h) that admits avx512f, avx512vl and avx512dq.
+// Include after <immintrin.h> and a target (target.h) that admits avx512f, avx512vl, avx512dq and avx512bw.
 #pragma once
 
+#include "element.h"
 #include "inline.h"
 
 #include <immintrin.h>
@@ -21,6 +22,10 @@ struct Float16 {
   LTH_SPARSE_INLINE static Float16 broadcast(float value) { return {_mm512_set1_ps(value)}; }
   LTH_SPARSE_INLINE static Float16 load(const float* from) { return {_mm512_loadu_ps(from)}; }
   LTH_SPARSE_INLINE static Float16 load(const float* from, int count) { return {_mm512_maskz_loadu_ps(first(count), from)}; }
+  LTH_SPARSE_INLINE static Float16 load(const Bfloat16* from) { return of_bfloat16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+  LTH_SPARSE_INLINE static Float16 load(const Bfloat16* from, int count) { return of_bfloat16(_mm256_maskz_loadu_epi16(first(count), from)); }
+  LTH_SPARSE_INLINE static Float16 load(const Half* from) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))}; }
+  LTH_SPARSE_INLINE static Float16 load(const Half* from, int count) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), from))}; }
   using Mask = __mmask16;
   /// The lanes [begin, end), of those that there are.
   LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {
@@ -31,6 +36,10 @@ struct Float16 {
   LTH_SPARSE_INLINE static Float16 load_where(const float* from, Mask mask) { return {_mm512_maskz_loadu_ps(mask, from)}; }
   LTH_SPARSE_INLINE void store(float* to) const { _mm512_storeu_ps(to, lanes); }
   LTH_SPARSE_INLINE void store(float* to, int count) const { _mm512_mask_storeu_ps(to, first(count), lanes); }
+  LTH_SPARSE_INLINE void store(Bfloat16* to) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), bfloat16()); }
+  LTH_SPARSE_INLINE void store(Bfloat16* to, int count) const { _mm256_mask_storeu_epi16(to, first(count), bfloat16()); }
+  LTH_SPARSE_INLINE void store(Half* to) const { _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half()); }
+  LTH_SPARSE_INLINE void store(Half* to, int count) const { _mm256_mask_storeu_epi16(to, first(count), half()); }
   /// `to` must be aligned to the vector. The line does not enter the caches.
   LTH_SPARSE_INLINE void stream(float* to) const { _mm512_stream_ps(to, lanes); }
   /// a * b + this
@@ -129,6 +138,19 @@ struct Float16 {
   }
 
  private:
+  LTH_SPARSE_INLINE static Float16 of_bfloat16(__m256i elements) {
+    return {_mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(elements), 16))};
+  }
+  /// Rounded as element.h says. The instruction for it, vcvtneps2bf16, takes numbers below the normal ones for 0.
+  LTH_SPARSE_INLINE __m256i bfloat16() const {
+    const __m512i whole = _mm512_castps_si512(lanes);
+    const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(whole, 16), _mm512_set1_epi32(1));
+    const __m512i rounded = _mm512_add_epi32(_mm512_add_epi32(whole, _mm512_set1_epi32(0x7fff)), odd);
+    const __m512i nan = _mm512_or_si512(whole, _mm512_set1_epi32(0x400000));
+    const __mmask16 is_nan = _mm512_cmp_ps_mask(lanes, lanes, _CMP_UNORD_Q);
+    return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_mask_mov_epi32(rounded, is_nan, nan), 16));
+  }
+  LTH_SPARSE_INLINE __m256i half() const { return _mm512_cvtps_ph(lanes, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
   LTH_SPARSE_INLINE static __mmask16 first(int count) { return static_cast<__mmask16>((1u << count) - 1); }
 };
 

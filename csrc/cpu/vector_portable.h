@@ -20,14 +20,17 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = value;
     return result;
   }
-  LTH_SPARSE_INLINE static Array load(const T* from) {
+  /// Of T, or of a type that becomes one.
+  template <class E>
+  LTH_SPARSE_INLINE static Array load(const E* from) {
     Array result;
     for (int k = 0; k < Width; ++k) result.lanes[k] = from[k];
     return result;
   }
-  LTH_SPARSE_INLINE static Array load(const T* from, int count) {
+  template <class E>
+  LTH_SPARSE_INLINE static Array load(const E* from, int count) {
     Array result;
-    for (int k = 0; k < Width; ++k) result.lanes[k] = k < count ? from[k] : T(0);
+    for (int k = 0; k < Width; ++k) result.lanes[k] = k < count ? T(from[k]) : T(0);
     return result;
   }
   struct Mask {
@@ -41,11 +44,13 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = k >= mask.begin && k < mask.end ? from[k] : T(0);
     return result;
   }
-  LTH_SPARSE_INLINE void store(T* to) const {
-    for (int k = 0; k < Width; ++k) to[k] = lanes[k];
+  template <class E>
+  LTH_SPARSE_INLINE void store(E* to) const {
+    for (int k = 0; k < Width; ++k) to[k] = E(lanes[k]);
   }
-  LTH_SPARSE_INLINE void store(T* to, int count) const {
-    for (int k = 0; k < count; ++k) to[k] = lanes[k];
+  template <class E>
+  LTH_SPARSE_INLINE void store(E* to, int count) const {
+    for (int k = 0; k < count; ++k) to[k] = E(lanes[k]);
   }
   LTH_SPARSE_INLINE void stream(T* to) const { store(to); }
   /// a * b + this

@@ -64,9 +64,9 @@ plan: Callable[..., Any] = _module.plan if _module else _nothing
 """(tensors of a SparsePlan, the layer as 11 integers, whether it is linear, choose, gradients): what `call` takes
 first.
 
-choose (shape of x, whether float64, whether channels_last, whether x needs a gradient, whether values do): the kernels
-of each pass, as csrc/autograd/layer_plan.h numbers them, or None when they are not known yet. gradients: as
-`lth_sparse.backends.autograd_node` says.
+choose (shape of x, its dtype as csrc/cpu/element.h numbers it, whether channels_last, whether x needs a gradient,
+whether values do): the kernels of each pass, as csrc/autograd/layer_plan.h numbers them, or None when they are not
+known yet. gradients: as `lth_sparse.backends.autograd_node` says.
 """
 
 call: Callable[..., Tensor | None] = _module.call if _module else _nothing

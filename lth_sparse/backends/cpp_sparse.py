@@ -16,6 +16,8 @@ from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
+_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
 
 @dataclass(frozen=True, eq=False)
 class SparsePlan(Plan):
@@ -44,12 +46,13 @@ class SparseKernels(CppKernels):
     name = "cpp/sparse"
 
     def supports(self, spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> tuple[bool, str]:
-        """Layers in float32 and float64 on the CPU, but for such as csrc/layer_arguments.h refuses."""
+        """Layers in the dtypes of csrc/cpu/element.h on the CPU, but for such as csrc/layer_arguments.h refuses."""
         if reason := self.refuses(device):
             return False, reason
-        if dtype not in (torch.float32, torch.float64):
-            return False, f"dtype is {dtype}, and the C++ kernels compute in float32 and float64"
-        reason = _refused(spec)
+        if dtype not in _DTYPES:
+            return False, f"dtype is {dtype}, and the C++ kernels take float32, float64, bfloat16 and float16"
+        # No compiler can call the operator; what it traces are layers that were packed, and so are not refused.
+        reason = "" if torch.compiler.is_compiling() else _refused(spec)
         return not reason, reason
 
     def pack(self, pattern: Pattern, spec: LayerSpec) -> SparsePlan:

@@ -351,7 +351,7 @@ def test_all_stands_for_what_works_here(
 
 def test_a_registered_network_in_bfloat16(call: Callable[..., tuple[int, str, str]]) -> None:
     status, out, error = call(
-        "--model", "lenet-300-100", "--input-shape", "1,8,8", "--dtype", "bfloat16", "--backend", "dense"
+        "--model", "lenet-300-100", "--input-shape", "1,8,8", "--dtype", "bfloat16", "--backend", "auto,dense"
     )
     assert status == 0, out + error
 

@@ -159,12 +159,15 @@ FAR = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("dtype", "relative", "absolute"),
+    [(torch.float32, 1e-5, 1e-4), (torch.float64, 1e-5, 1e-10), (torch.bfloat16, 2**-8, 1e-4)],
+)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("images", [2, 17])
 @pytest.mark.parametrize("options", FAR.values(), ids=FAR)
 @pytest.mark.filterwarnings("ignore:.*leaves such a layer to masked dense PyTorch")
-def test_memory_is_in_proportion_to_input_and_output(options, images, layout, dtype):
+def test_memory_is_in_proportion_to_input_and_output(options, images, layout, dtype, relative, absolute):
     torch.manual_seed(0)
     dense = torch.nn.Conv2d(8, 8, **options, dtype=dtype)
     module = SparseConv2d.from_dense(dense, torch.rand(dense.weight.shape) < 0.7, backend="cpp")
@@ -182,7 +185,7 @@ def test_memory_is_in_proportion_to_input_and_output(options, images, layout, dt
         reference.grad_weight(arguments[0], grad_out.double(), mask, spec),
     )
     for ours, expected in zip((output, *grads), truth, strict=True):
-        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-4 if dtype == torch.float32 else 1e-10)
+        torch.testing.assert_close(ours.double(), expected, rtol=relative, atol=absolute)
 
 
 def test_what_lies_far_apart_is_rectified_and_keeps_nan():

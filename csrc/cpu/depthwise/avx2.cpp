@@ -8,6 +8,7 @@
 #include <type_traits>
 
 #include "../activations.h"
+#include "../element.h"
 #include "../inline.h"
 #include "../stream.h"
 #include "../target.h"

@@ -1,4 +1,4 @@
-// Depthwise convolutions for AVX-512 (F, VL, DQ).
+// Depthwise convolutions for AVX-512 (F, VL, DQ, BW).
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -13,6 +13,7 @@
 #include <type_traits>
 
 #include "../activations.h"
+#include "../element.h"
 #include "../inline.h"
 #include "../stream.h"
 #include "../target.h"

@@ -9,6 +9,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "../element.h"
 #include "../inline.h"
 #include "../scratch.h"
 #include "../stream.h"
@@ -19,6 +20,7 @@ LTH_SPARSE_PUSH_AVX2
 #define VECTOR_NAMESPACE avx2
 #include "../vector_avx2.h"
 namespace lth_sparse::avx2 {
+#include "../convert.h"
 #include "../transfer.h"
 #include "transforms.h"
 #include "products.h"

@@ -1,4 +1,4 @@
-// Winograd's algorithm for AVX-512 (F, VL, DQ): vectors of sixteen channels.
+// Winograd's algorithm for AVX-512 (F, VL, DQ, BW): vectors of sixteen channels.
 #include "kernels.h"
 
 #if defined(__x86_64__)
@@ -14,6 +14,7 @@
 #include <optional>
 #include <stdexcept>
 
+#include "../element.h"
 #include "../inline.h"
 #include "../scratch.h"
 #include "../stream.h"
@@ -23,6 +24,7 @@
 LTH_SPARSE_PUSH_AVX512
 #include "../vector_avx512.h"
 namespace lth_sparse::avx512 {
+#include "../convert.h"
 #include "../transfer.h"
 #include "transforms.h"
 #include "products.h"

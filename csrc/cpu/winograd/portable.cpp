@@ -12,6 +12,7 @@
 #include "tiling.h"
 
 namespace lth_sparse::portable {
+#include "../convert.h"
 #include "../transfer.h"
 #include "transforms.h"
 #include "products.h"
