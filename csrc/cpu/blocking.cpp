@@ -86,7 +86,6 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
     b.tile_columns = static_cast<int>(b.groups * width);
     if (height >= 2 && b.tile_columns == (many ? 8 : 4)) b.tile_rows = 2;
   } else {
-    b.pairs = 2 * b.width == machine.widest;
     const int64_t side_by_side = 1 + b.pairs;
     // Sixteen accumulators of 32 registers, eight of 16, or two fewer, in the shape that takes least. Where two rows or more
     // of the image are a tile, its pixels follow each other, and it can be stored without scratch.
@@ -111,10 +110,14 @@ void tile_of_images(const Correlation& c, int64_t element_size, const Machine& m
 
 /// Whether there is a kernel that leaves out the padding of such tiles.
 bool has_clipped_kernel(const Blocking& b, const Machine& machine) {
-  if (b.lanes_are_pixels || b.pairs) return false;
+  if (b.lanes_are_pixels) return false;
   if (machine.registers >= 32)
     return (b.tile_rows == 4 && b.groups == 1) || (b.tile_rows == 2 && b.tile_columns == 8 && b.groups == 4);
   return b.tile_rows == 2 && b.tile_columns == 4 && b.groups == 2;
+}
+
+bool clips(const Correlation& c, const Blocking& b, const Machine& machine) {
+  return c.taps() > 1 && has_clipped_kernel(b, machine) && Scratch(c, b).clipped() > kLeastClipped;
 }
 
 }  // namespace
@@ -139,11 +142,15 @@ Blocking choose_blocking(const Correlation& c, int64_t nnz, Element element, con
     tile_of_pixels(c, machine, b);
   else
     tile_of_images(c, element_size, machine, b);
+  b.by_clip = clips(c, b, machine);
+  if (!b.by_clip && !b.lanes_are_pixels && 2 * b.width == machine.widest && c.positions(1) > 2) {
+    b.pairs = true;
+    tile_of_images(c, element_size, machine, b);
+  }
 
   if (b.in_place) {
     b.channel_block = c.in.channels;
   } else {
-    if (c.taps() > 1 && has_clipped_kernel(b, machine)) b.by_clip = Scratch(c, b).clipped() > kLeastClipped;
     const Scratch one_channel(c, b);
     const int64_t limit = std::max<int64_t>(8, kInputBytes / (one_channel.in_size() * element_size));
     const double per_channel = static_cast<double>(nnz) / static_cast<double>(c.rows() * c.in.channels);
