@@ -13,6 +13,9 @@ from lth_sparse.nn.fused_operators import takes
 from lth_sparse.nn.leaves import as_leaf
 from lth_sparse.nn.unfinished import Normalization, Unfinished
 
+FEWEST_POOLED = 100_000
+"""Numbers: a ReLU and a max-pool of fewer are left to PyTorch, whose two calls take less than the one from Python."""
+
 
 def hooked(module: nn.Module) -> bool:
     """Whether somebody sees what goes into `module`, or comes out."""
@@ -85,6 +88,8 @@ class FusedReLU(_Fused, nn.ReLU):
             return super().forward(x)
         if isinstance(x, fx.Proxy):
             return as_leaf(self, x)
-        if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or self._is_watched():
+        if not takes(x) or x.numel() < FEWEST_POOLED or min(x.shape[2:]) < 2:
+            return super().forward(x)
+        if (self.inplace and not self.alone) or self._is_watched():
             return super().forward(x)
         return Unfinished(x, None, bounds=RELU, pools=True)

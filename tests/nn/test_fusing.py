@@ -12,12 +12,18 @@ from torch.optim.swa_utils import AveragedModel
 import lth_sparse as lth
 from lth_sparse import models
 from lth_sparse.backends import cpu_operators
-from lth_sparse.nn import unfinished
+from lth_sparse.nn import fused_modules, unfinished
 from lth_sparse.nn.fused_modules import FusedBatchNorm2d, FusedReLU
 
 pytestmark = pytest.mark.skipif(
     bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"
 )
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    """The images here are small."""
+    monkeypatch.setattr(fused_modules, "FEWEST_POOLED", 1)
 
 
 class Block(nn.Module):
@@ -121,6 +127,14 @@ def test_a_fused_model_does_what_it_did(build, layout, calls):
     with torch.inference_mode():
         assert_same(fused(x), plain(x))
     assert fused(x).stride() == plain(x).stride()
+
+
+@pytest.mark.parametrize(("fewest", "fused"), [(16, 1), (17, 0)])
+def test_a_pool_of_few_numbers_is_left_to_pytorch(monkeypatch, calls, fewest, fused):
+    monkeypatch.setattr(fused_modules, "FEWEST_POOLED", fewest)
+    model = lth.fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(2)))
+    model(torch.zeros(1, 1, 4, 4))
+    assert calls["relu_max_pool"] == fused
 
 
 def test_what_is_found():
