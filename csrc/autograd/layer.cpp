@@ -39,6 +39,8 @@ const char* label(int by, const char* sparse, const char* depthwise, const char*
   return by == kSparse ? sparse : by == kDepthwise ? depthwise : winograd;
 }
 
+}  // namespace
+
 Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& values, const Tensor& bias, bool relu) {
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::forward", "lth_sparse_cpu::depthwise_forward", "lth_sparse_cpu::winograd_forward"),
                   std::vector<c10::IValue>({x.tensor, values, bias}));
@@ -92,6 +94,8 @@ Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Op
                                   grad.tensor.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   return gradient;
 }
+
+namespace {
 
 Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
   return plan.linear ? at::sum(grad.tensor, {0}) : at::sum(grad.tensor, {0, 2, 3});
@@ -163,7 +167,9 @@ Operand operand(const LayerPlan& plan, const Tensor& tensor) {
   }
   Tensor pictures = tensor.dim() == 4 ? tensor : tensor.unsqueeze(0);
   const bool contiguous = pictures.is_contiguous();
-  const bool channels_last = !contiguous && pictures.is_contiguous(at::MemoryFormat::ChannelsLast);
+  // One of one channel or one pixel is both, and has the format of its strides.
+  const bool channels_last = pictures.is_contiguous(at::MemoryFormat::ChannelsLast) &&
+                             (!contiguous || pictures.suggest_memory_format() == at::MemoryFormat::ChannelsLast);
   if (!contiguous && !channels_last) pictures = pictures.contiguous();
   const Images images{pictures.size(0), pictures.size(1), pictures.size(2), pictures.size(3), channels_last};
   return {std::move(pictures), images};

@@ -37,10 +37,16 @@ class Plan:
 
 
 def memory_format(images: Tensor) -> torch.memory_format:
-    """channels_last if `images` is contiguous in that format alone; whatever else counts as contiguous."""
-    if images.dim() == 4 and not images.is_contiguous() and images.is_contiguous(memory_format=torch.channels_last):
+    """channels_last if `images` is contiguous in that format alone, or in both and laid out so by its strides, which is
+    what PyTorch goes by for images of one channel or one pixel; whatever else counts as contiguous."""
+    if images.dim() != 4 or not images.is_contiguous(memory_format=torch.channels_last):
+        return torch.contiguous_format
+    if not images.is_contiguous():
         return torch.channels_last
-    return torch.contiguous_format
+    _, channels, height, width = images.shape
+    contiguous, last = (height * width, width, 1), (1, width * channels, channels)
+    is_last = images.numel() > 0 and contiguous != images.stride()[1:] == last
+    return torch.channels_last if is_last else torch.contiguous_format
 
 
 def in_dense_layout(images: Tensor) -> Tensor:

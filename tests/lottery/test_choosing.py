@@ -32,7 +32,7 @@ def task(tiny_data: Dataset) -> Task:
 
 
 def whole_steps_take(task: Task, patch: pytest.MonkeyPatch, found: list[float]) -> None:
-    def times(ways: Sequence[Way], masks: Masks, round: int) -> list[float]:
+    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
         return found
 
     patch.setattr(task, "times", times)

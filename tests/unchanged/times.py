@@ -8,7 +8,7 @@
 | `run/plots/speedup.png` | all but its size and that it is a PNG | it is drawn of the times |
 | `run/report.html` | that picture, where it is the one in `plots`; step times and speedups in the table of rounds and in the tile, where they are those of `rounds.csv` | it shows them |
 | `run/config.json`, `run/report.html` | `commit`, where it is a commit without changes | each tree has its own |
-| `said/stderr` | images per second and the time left, at the end of the line of a round | measured |
+| `said/stderr` | images per second and the time left, at the end of the line of a round; what choosing took | measured |
 | `said/stdout` | the line that compares the times of a step | it shows them |
 
 So of config.json only the commit may differ: both sides give the same command, with relative paths, on one machine.
@@ -29,7 +29,7 @@ MEASURED = ("step_ms", "dense_step_ms", "seconds")
 TIME = "TIME"
 COMMIT = re.compile(r'"commit": "([0-9a-f]{12})"')
 MILLISECONDS = re.compile(r'"milliseconds": \{([^{}]*)\}')
-PACE = re.compile(r"[\d,]+ images/s, [\d:]+ left$", re.MULTILINE)
+PACE = re.compile(r"[\d,]+ images/s, [\d:]+ left$|(?<=^choosing what trains the rounds) took .*$", re.MULTILINE)
 SPEED = re.compile(r"^A training step of this ticket takes .*$", re.MULTILINE)
 RECORD = re.compile(r'\{"sha256": "([0-9a-f]{64})",\n"record": (.*)\}\n', re.DOTALL)
 PNG = b"\x89PNG\r\n\x1a\n"
