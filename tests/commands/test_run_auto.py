@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,7 @@ def test_it_says_what_it_chose_and_why(first: Path, tmp_path: Path, lottery: Lot
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 0, error
     assert "backend auto (of dense, exact)" in error
+    assert re.search(r"^choosing what trains the rounds took \d+\.\d\d s, \d+\.\d% of their time$", error, re.MULTILINE)
     assert "round 0: masked dense PyTorch trains it, channels_last: nothing is pruned" in error
     assert "round 1: sparse layers train it, channels_last: a step takes auto 1.00 (dense 2.00) ms" in error
     lines = [line.split() for line in error.splitlines() if line.startswith("  conv2a")]
