@@ -167,9 +167,9 @@ Operand operand(const LayerPlan& plan, const Tensor& tensor) {
   }
   Tensor pictures = tensor.dim() == 4 ? tensor : tensor.unsqueeze(0);
   const bool contiguous = pictures.is_contiguous();
-  // One of one channel or one pixel is both, and has the format of its strides.
-  const bool channels_last = pictures.is_contiguous(at::MemoryFormat::ChannelsLast) &&
-                             (!contiguous || pictures.suggest_memory_format() == at::MemoryFormat::ChannelsLast);
+  // Of one channel they are both, and have the format of their strides: lth_sparse/backends/base.py.
+  const bool by_strides = pictures.size(1) == 1 && pictures.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  const bool channels_last = pictures.is_contiguous(at::MemoryFormat::ChannelsLast) && (!contiguous || by_strides);
   if (!contiguous && !channels_last) pictures = pictures.contiguous();
   const Images images{pictures.size(0), pictures.size(1), pictures.size(2), pictures.size(3), channels_last};
   return {std::move(pictures), images};

@@ -54,8 +54,6 @@ def chosen(round: int, layer: str, density: float, operation: str, choice: Choic
     notes += [f"{name} failed: {reason}" for name, reason in choice.failed.items()]
     if choice.measured_at is not None:
         notes.append(f"measured at a batch of {choice.measured_at}")
-    if choice.measured_live is not None:
-        notes.append(f"measured with {choice.measured_live:,} live weights")
     return Chosen(round, layer, density, operation, choice.backend, dict(choice.milliseconds), "; ".join(notes))
 
 

@@ -261,7 +261,7 @@ def test_operators_whose_plan_is_another_unpack_it() -> None:
     # As many tensors, of which one is another; no such backend; a mask that was written to; and none that lives.
     copied = [*tensors[:-1], tensors[-1].clone()]
     assert torch.equal(OPERATORS.forward(x, layer.values, layer.bias, copied, ints, "cpp"), expected)
-    with pytest.raises(ValueError, match="spec"):
+    with pytest.raises(ValueError, match="plan: got a mask"):
         OPERATORS.forward(x, layer.values, layer.bias, tensors, (0, 4, *ints[2:]), "cpp")
     layer.mask[layer.mask.nonzero()[0].tolist()] = False
     with pytest.raises(ValueError, match="written in place"):
@@ -294,8 +294,8 @@ def test_what_does_not_fit_a_known_plan_is_refused(call: Callable[..., Tensor]) 
 
 @pytest.mark.parametrize("backend", ["dense", "cpp", "auto"])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("shape", [(2, 1, 5, 4), (2, 3, 1, 1)])
-def test_images_of_one_channel_or_pixel_have_the_format_of_their_strides(
+@pytest.mark.parametrize("shape", [(2, 1, 5, 4), (1, 1, 1, 3)])
+def test_images_of_one_channel_have_the_format_of_their_strides(
     shape: tuple[int, ...], layout: torch.memory_format, backend: str
 ) -> None:
     torch.manual_seed(0)

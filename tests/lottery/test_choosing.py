@@ -88,7 +88,7 @@ def test_what_is_said_of_a_layer_is_of_the_format_that_it_trains_in(tiny_data: D
 
 def pruned(task: Task, live: int) -> Masks:
     """`live` weights in every layer."""
-    masks = {name: torch.zeros_like(mask) for name, mask in all_alive(task.model).items()}
+    masks = {name: torch.zeros(mask.shape, dtype=torch.bool) for name, mask in all_alive(task.model).items()}
     for mask in masks.values():
         mask.view(-1)[:live] = True
     return masks
