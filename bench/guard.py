@@ -3,6 +3,9 @@
 What is compared are ratios, dense PyTorch's time over ours, taken in turn in this process: with those of
 bench/results/cpu-*.json that were measured on the same processor family, with the same instruction set and number of
 threads. Where there are none, the ratios are only reported. Absolute times are never compared.
+
+What a call of a tiny layer costs over nn's own is held on every machine to what it must be, by
+`bench.contests.tiny_layers`.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ import torch
 import lth_sparse
 from bench.cases.activations import ACTIVATIONS
 from bench.cases.layers import LAYERS
-from bench.contests import activations, layers
+from bench.contests import activations, layers, tiny_layers
 from bench.timing.row import Row
+from lth_sparse.backends import autograd_library
 from lth_sparse.storage import environment
 from lth_sparse.system import allocator
 
@@ -31,6 +35,10 @@ GUARDED = (("c64", 0.95), ("c128", 0.9), ("c256", 0.95), ("linear", 0.9), ("c128
 MOST_FALLEN = 0.25
 SECONDS = 2.0
 """Of the turns of a layer; three times as many for a ratio that fell, which is measured once more."""
+SECONDS_OF_CALLS = 0.3
+"""Of a tiny layer, called one way; ten times as many for one that took too long, which is measured once more."""
+MOST_OVER = 1.25
+"""Times what the ratio must be: processors differ in what Python takes beside PyTorch's own work."""
 SAME = ("processor_family", "instruction_set", "threads")
 """What two machines must share for their ratios to be compared."""
 
@@ -100,7 +108,37 @@ def main() -> int:
             (comparison,) = compare([measured(3 * SECONDS)], committed)
         print(comparison, flush=True)
         fell |= comparison.fell
-    return int(fell)
+    return int(fell | _calls_cost_too_much())
+
+
+def _calls_cost_too_much() -> bool:
+    """Whether a tiny layer took longer than it may, twice in a row. Prints each ratio."""
+    if autograd_library.UNUSABLE:
+        print(f"tiny layers are called from Python, and not compared: {autograd_library.UNUSABLE}")
+        return False
+    over = False
+    for name, layer in tiny_layers.layers().items():
+        for way, musts in tiny_layers.MUST.items():
+            ratios = _over_nn(name, layer, way, SECONDS_OF_CALLS)
+            if too_slow(ratios, musts):
+                ratios = _over_nn(name, layer, way, 10 * SECONDS_OF_CALLS)
+            slow = too_slow(ratios, musts)
+            told = ", ".join(
+                f"{side} {ratio:.2f} (at most {MOST_OVER * musts[side]:.2f})" for side, ratio in ratios.items()
+            )
+            print(f"tiny {name}, {way}: time over nn's: {told}{'  ABOVE' if slow else ''}", flush=True)
+            over |= slow
+    return over
+
+
+def too_slow(ratios: Mapping[str, float], musts: Mapping[str, float]) -> bool:
+    """Whether a backend's time over nn's is above what it may be."""
+    return any(ratio > MOST_OVER * musts[backend] for backend, ratio in ratios.items())
+
+
+def _over_nn(name: str, layer: tiny_layers.Tiny, way: str, seconds: float) -> dict[str, float]:
+    times = tiny_layers.measure(name, layer, way, seconds)
+    return {backend: min(times[backend]) / min(times["nn"]) for backend in tiny_layers.BACKENDS}
 
 
 def instruction_set() -> str:

@@ -25,7 +25,7 @@ from lth_sparse import reference
 from lth_sparse.backends import autograd_node, registry
 from lth_sparse.backends.base import Backend, Plan, forward_relu, memory_format
 from lth_sparse.backends.kept import Kept, keeping
-from lth_sparse.operators import arguments, flops, vmapping
+from lth_sparse.operators import arguments, flops, known_plans, vmapping
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 from lth_sparse.plans.written_masks import refuse_written
@@ -277,7 +277,10 @@ def node(plan: Plan, backend: str) -> autograd_node.Node | None:
         grad_x, *others = _gradients(by, batched(grad_out), None if x is None else batched(x), values, shape, needed)
         return (grad_x if grad_x is None or shape == input_shape else grad_x.view(input_shape), *others)
 
-    return autograd_node.node(way.backend, plan, gradients)
+    made = autograd_node.node(way.backend, plan, gradients)
+    if made is not None:
+        known_plans.remember(made, plan, backend)
+    return made
 
 
 class _Layer(Function):
@@ -334,6 +337,8 @@ _GRAD_WEIGHT = torch.ops.lth_sparse.grad_weight.default
 
 
 def _forward_kernel(x: Tensor, values: Tensor, bias: Tensor | None, *plan: Any) -> Tensor:
+    if (known := known_plans.forward(x, values, bias, *plan)) is not None:
+        return known
     way = _Straight.unpack(*plan)
     arguments.check_forward(way.plan, x, values, bias)
     refuse_written(way.plan.pattern)
@@ -353,6 +358,8 @@ def _forward_fake(
 
 
 def _grad_input_kernel(grad_out: Tensor, values: Tensor, input_shape: Sequence[int], *plan: Any) -> Tensor:
+    if (known := known_plans.grad_input(grad_out, values, input_shape, *plan)) is not None:
+        return known
     way = _Straight.unpack(*plan)
     arguments.check_grad_input(way.plan, grad_out, values, input_shape)
     return way.grad_input(grad_out, values, input_shape)
@@ -367,6 +374,8 @@ def _grad_input_fake(grad_out: Tensor, values: Tensor, input_shape: Sequence[int
 
 
 def _grad_weight_kernel(x: Tensor, grad_out: Tensor, *plan: Any) -> Tensor:
+    if (known := known_plans.grad_weight(x, grad_out, *plan)) is not None:
+        return known
     way = _Straight.unpack(*plan)
     arguments.check_grad_weight(way.plan, x, grad_out)
     return way.grad_weight(x, grad_out)

@@ -11,7 +11,7 @@ from typing import Any
 
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
-from lth_sparse.lottery import tensorboard
+from lth_sparse.lottery import outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.settings import config, file
@@ -103,12 +103,9 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         with ExitStack() as open_until_over:
             listeners = _listeners(options, open_until_over)
             store, record = play(_request(options, home.command(program, given), listeners))
-        best, dense = record.best_ticket(), record.rounds[0]
-        print(
-            f"{dense.dataset}: round {best.round}, {best.density:.1%} of the weights left: test accuracy "
-            f"{best.accuracy_retrained:.2%}, dense {dense.accuracy_retrained:.2%}; "
-            f"ticket {store.ticket_path(best.round)}, report {store.path / 'report.html'}"
-        )
+        ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
+        print(f"{outcome.accuracy(record)}; ticket {ticket}, report {report}")
+        print(outcome.speed(record, store.read_info()["backend"]))
         return 0
 
     return exit_status(

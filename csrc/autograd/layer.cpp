@@ -37,6 +37,8 @@ const char* label(int by, const char* sparse, const char* depthwise, const char*
   return by == kSparse ? sparse : by == kDepthwise ? depthwise : winograd;
 }
 
+}  // namespace
+
 Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& values, const Tensor& bias, bool relu) {
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::forward", "lth_sparse_cpu::depthwise_forward", "lth_sparse_cpu::winograd_forward"),
                   std::vector<c10::IValue>({x.tensor, values, bias}));
@@ -90,6 +92,8 @@ Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Op
                                   grad.tensor.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   return gradient;
 }
+
+namespace {
 
 Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
   return plan.linear ? at::sum(grad.tensor, {0}) : at::sum(grad.tensor, {0, 2, 3});
@@ -188,7 +192,9 @@ Operand operand(const LayerPlan& plan, const Tensor& tensor) {
   }
   Tensor pictures = tensor.dim() == 4 ? tensor : tensor.unsqueeze(0);
   const bool contiguous = pictures.is_contiguous();
-  const bool channels_last = !contiguous && pictures.is_contiguous(at::MemoryFormat::ChannelsLast);
+  // Of one channel they are both, and have the format of their strides: lth_sparse/backends/base.py.
+  const bool by_strides = pictures.size(1) == 1 && pictures.suggest_memory_format() == at::MemoryFormat::ChannelsLast;
+  const bool channels_last = pictures.is_contiguous(at::MemoryFormat::ChannelsLast) && (!contiguous || by_strides);
   if (!contiguous && !channels_last) pictures = pictures.contiguous();
   const Images images{pictures.size(0), pictures.size(1), pictures.size(2), pictures.size(3), channels_last};
   return {std::move(pictures), images};

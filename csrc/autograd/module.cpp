@@ -1,4 +1,4 @@
-// What Python calls: `plan`, `call`, `forget` and `connect`, as lth_sparse/backends/autograd_node.py says.
+// What Python calls: `plan`, `call`, the passes alone, `forget` and `connect`, as lth_sparse/backends/autograd_node.py says.
 //
 // Of PyTorch's full ABI, for the stable one has no nodes of autograd; so it is loaded only by the PyTorch that it was built for,
 // which `kBuiltFor` lets Python read without loading it.
@@ -35,14 +35,29 @@ py::capsule plan(std::vector<Tensor> tensors, const std::vector<int64_t>& layer,
 /// Whether PyTorch would not look for a __torch_function__: a Tensor or a Parameter, no other subclass.
 bool is_tensor(PyObject* object) { return THPVariable_CheckExact(object); }
 
+/// Whether `values` are of a dtype of the kernels, as many as the plan has, one after the other.
+bool has_numbers(const LayerPlan& plan, const Tensor& values) {
+  const at::ScalarType dtype = values.scalar_type();
+  return element_of(dtype) && values.dim() == 1 && values.numel() == plan.rows.nnz() &&
+         values.is_contiguous();
+}
+
 bool fits(const LayerPlan& plan, const Tensor& x, const Tensor& values, const Tensor& bias) {
   const Convolution& c = plan.convolution;
   const int64_t dim = x.dim();
   if (plan.linear ? dim < 1 || x.size(-1) != c.in_channels : (dim != 3 && dim != 4) || x.size(-3) != c.in_channels) return false;
-  if (x.numel() > INT32_MAX || values.dim() != 1 || values.numel() != plan.rows.nnz() || !values.is_contiguous()) return false;
+  if (x.numel() > INT32_MAX || !has_numbers(plan, values)) return false;
   if (bias.defined() && (bias.dim() != 1 || bias.numel() != c.out_channels || !bias.is_contiguous())) return false;
   const at::ScalarType dtype = values.scalar_type();
-  return element_of(dtype) && x.scalar_type() == dtype && (!bias.defined() || bias.scalar_type() == dtype);
+  return x.scalar_type() == dtype && (!bias.defined() || bias.scalar_type() == dtype);
+}
+
+/// The kernels for it, where they are not Python's.
+std::optional<Passes> passes_in_here(LayerPlan& plan, const Images& x, const Tensor& like, bool grad_x, bool grad_values) {
+  const std::optional<Passes> passes =
+      plan.passes({{x.count, x.channels, x.height, x.width}, at::get_num_threads(), *element_of(like.scalar_type()),
+                   !plan.linear && x.channels_last, grad_x, grad_values});
+  return passes && !passes->in_python() ? passes : std::nullopt;
 }
 
 /// (plan, x, values, bias or None, mask, how often that had been written to, relu): the output, or None for who has to go the
@@ -74,10 +89,8 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   const Images& images = given.images;
   const Images out = output_of(plan.convolution, images);
   if (out.height < 1 || out.width < 1 || (images.count > 0 && images.pixels() == 0)) Py_RETURN_NONE;
-  const std::optional<Passes> passes =
-      plan.passes({{images.count, images.channels, images.height, images.width}, at::get_num_threads(),
-                   *element_of(values.scalar_type()), !plan.linear && images.channels_last, grad_x, grad_values});
-  if (!passes || passes->in_python()) Py_RETURN_NONE;
+  const std::optional<Passes> passes = passes_in_here(plan, images, values, grad_x, grad_values);
+  if (!passes) Py_RETURN_NONE;
   Tensor output;
   {
     const py::gil_scoped_release no_gil;
@@ -85,6 +98,64 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   }
   return THPVariable_Wrap(std::move(output));
   END_HANDLE_TH_ERRORS
+}
+
+LayerPlan& plan_of(const py::capsule& capsule) { return **capsule.get_pointer<std::shared_ptr<LayerPlan>>(); }
+
+bool is_batch(const LayerPlan& plan, const Tensor& tensor) { return is_plain(tensor) && tensor.dim() == (plan.linear ? 2 : 4); }
+
+/// Whether `grad` is of the output for `x`, and lies as that does.
+bool is_of_output(const LayerPlan& plan, const Images& x, const Images& grad) {
+  const Images out = output_of(plan.convolution, x);
+  return x.channels == plan.convolution.in_channels && (plan.linear || x.pixels() > 0) && out.height > 0 && out.width > 0 &&
+         grad.count == out.count && grad.channels == out.channels && grad.height == out.height && grad.width == out.width &&
+         grad.channels_last == x.channels_last;
+}
+
+/// The passes below autograd, which the operators' kernels in Python call; nothing where that goes another way.
+std::optional<Tensor> forward_pass(const py::capsule& capsule, const Tensor& x, const Tensor& values,
+                                   const std::optional<Tensor>& bias) {
+  LayerPlan& plan = plan_of(capsule);
+  const Tensor given_bias = bias.value_or(Tensor());
+  if (!is_batch(plan, x) || !is_plain(values) || (given_bias.defined() && !is_plain(given_bias)) ||
+      !fits(plan, x, values, given_bias))
+    return std::nullopt;
+  const Operand given = operand(plan, x);
+  const Images out = output_of(plan.convolution, given.images);
+  if (out.height < 1 || out.width < 1 || (!plan.linear && given.images.pixels() == 0)) return std::nullopt;
+  const auto passes = passes_in_here(plan, given.images, values, false, false);
+  if (!passes) return std::nullopt;
+  const py::gil_scoped_release no_gil;
+  return run_forward(plan, passes->forward, given, values, given_bias, false);
+}
+
+std::optional<Tensor> grad_input_pass(const py::capsule& capsule, const Tensor& grad_out, const Tensor& values,
+                                      const std::vector<int64_t>& x_sizes) {
+  LayerPlan& plan = plan_of(capsule);
+  if (!is_batch(plan, grad_out) || !is_plain(values) || x_sizes.size() != static_cast<size_t>(grad_out.dim()) ||
+      !has_numbers(plan, values) || grad_out.scalar_type() != values.scalar_type())
+    return std::nullopt;
+  const Operand grad = operand(plan, grad_out);
+  const Images x{x_sizes[0], x_sizes[1], plan.linear ? 1 : x_sizes[2], plan.linear ? 1 : x_sizes[3], grad.images.channels_last};
+  if (!is_of_output(plan, x, grad.images)) return std::nullopt;
+  const auto passes = passes_in_here(plan, x, values, true, false);
+  if (!passes) return std::nullopt;
+  const py::gil_scoped_release no_gil;
+  return run_grad_input(plan, passes->grad_input, grad, values, x);
+}
+
+std::optional<Tensor> grad_weight_pass(const py::capsule& capsule, const Tensor& x, const Tensor& grad_out) {
+  LayerPlan& plan = plan_of(capsule);
+  const at::ScalarType dtype = x.scalar_type();
+  if (!is_batch(plan, x) || !is_batch(plan, grad_out) || !element_of(dtype) ||
+      grad_out.scalar_type() != dtype || x.numel() > INT32_MAX)
+    return std::nullopt;
+  const Operand given = operand(plan, x), grad = operand(plan, grad_out);
+  if (!is_of_output(plan, given.images, grad.images)) return std::nullopt;
+  const auto passes = passes_in_here(plan, given.images, x, false, true);
+  if (!passes) return std::nullopt;
+  const py::gil_scoped_release no_gil;
+  return run_grad_weight(plan, passes->grad_weight, given, grad);
 }
 
 /// Whether the table at this address is that of a library compiled of the same sources; then it is what is called.
@@ -103,6 +174,9 @@ PyMethodDef kCall = {"call", reinterpret_cast<PyCFunction>(reinterpret_cast<void
 PYBIND11_MODULE(TORCH_EXTENSION_NAME, module) {
   module.doc() = lth_sparse::kBuiltFor;
   module.def("plan", &lth_sparse::plan);
+  module.def("forward", &lth_sparse::forward_pass);
+  module.def("grad_input", &lth_sparse::grad_input_pass);
+  module.def("grad_weight", &lth_sparse::grad_weight_pass);
   module.def("connect", &lth_sparse::connect);
   module.def("forget", &lth_sparse::LayerPlan::forget);
   module.attr("call") = py::reinterpret_steal<py::object>(PyCFunction_New(&lth_sparse::kCall, nullptr));

@@ -22,10 +22,11 @@ from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
 FEWEST_CALLS = 3
-MOST_CALLS = 50
+MOST_CALLS = 20
+"""Of each: those that are still as fast as each other then are so near that it does not matter which is chosen."""
 BUDGET_SECONDS = 0.05
 """For one operation, all candidates together; the fewest calls are made all the same."""
-OUT = 2.0
+OUT = 1.5
 """A candidate this many times slower than the fastest is called no more, once the fewest calls are made..."""
 HICCUP_SECONDS = 0.1
 """... or at once, when it loses more than any interruption by the operating system could explain."""
@@ -346,11 +347,9 @@ def _float32(spec: LayerSpec, dtype: torch.dtype, device: torch.device) -> str:
 
 
 def _layout(images: Tensor) -> str:
-    if images.is_contiguous():
-        return "contiguous"
-    if images.dim() == 4 and images.is_contiguous(memory_format=torch.channels_last):
+    if memory_format(images) == torch.channels_last:
         return "channels_last"
-    return "strided"
+    return "contiguous" if images.is_contiguous() else "strided"
 
 
 def _reason(error: Exception) -> str:

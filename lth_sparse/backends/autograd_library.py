@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +77,15 @@ None when the call is not plain, and has to go through Python: a mode, a transfo
 forward-mode AD is active, a tensor is of a subclass or not dense memory, the mask was written to, the kernels are not
 known yet or not those of C++, or the input does not fit, which Python says in a sentence.
 """
+
+forward: Callable[[Any, Tensor, Tensor, Tensor | None], Tensor | None] = _module.forward if _module else _nothing
+"""(plan, x, values, bias or None): the output, below autograd, of x [N, C] or [N, C, H, W].
+
+None when something does not fit, or the kernels are not known yet or not those of C++.
+"""
+
+grad_input: Callable[[Any, Tensor, Tensor, Sequence[int]], Tensor | None] = _module.grad_input if _module else _nothing
+"""(plan, grad_out, values, shape of x): the gradient of x, or None as above."""
+
+grad_weight: Callable[[Any, Tensor, Tensor], Tensor | None] = _module.grad_weight if _module else _nothing
+"""(plan, x, grad_out): the gradient of the values, or None as above."""

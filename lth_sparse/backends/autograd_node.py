@@ -45,9 +45,13 @@ class NodeBackend(Backend, Protocol):
 
 @dataclass(frozen=True)
 class Node:
-    """What `autograd_library.call` takes first, for the mask of one layer."""
+    """What `autograd_library.call` takes first, for the mask of one layer; and of what it was made: the plan as an
+    operator is given it, and how often the mask had been written to."""
 
     plan: Any
+    tensors: tuple[Tensor, ...]
+    ints: tuple[int, ...]
+    mask_version: int
 
     def __deepcopy__(self, memo: dict[int, Any]) -> None:
         """None: whoever copies a layer gives it a mask of its own, and finds a node when it is packed anew."""
@@ -75,7 +79,9 @@ def node(backend: Backend, plan: Plan, gradients: Gradients) -> Node | None:
         return tuple(numbers.get(each, _SPARSE) for each in _PASSES)
 
     tensors, linear = list(matrices.tensors()), spec.kind == "linear"
-    return Node(autograd_library.plan(tensors, spec.to_ints()[1:], linear, choose, gradients))
+    made = autograd_library.plan(tensors, spec.to_ints()[1:], linear, choose, gradients)
+    mask = plan.pattern.mask
+    return Node(made, plan.tensors(), spec.to_ints(), -1 if mask.is_inference() else mask._version)
 
 
 def _number(kernels: str, spec: LayerSpec, input_shape: Sequence[int]) -> int:

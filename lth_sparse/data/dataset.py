@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from lth_sparse.backends.base import memory_format
 from lth_sparse.storage.sealed import digest
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.seeding import generator
@@ -34,7 +35,7 @@ class Split:
 
     def select(self, chosen: Tensor) -> Tensor:
         """The images of the indices `chosen`, int64 [n]: uint8 [n, C, H, W], in the layout of all images."""
-        if self.images.is_contiguous():
+        if memory_format(self.images) == torch.contiguous_format:
             return self.images.index_select(0, chosen)
         return self.images.permute(0, 2, 3, 1).index_select(0, chosen).permute(0, 3, 1, 2)
 

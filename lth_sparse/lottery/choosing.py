@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from lth_sparse.backends.auto import candidates, gain_by_zeros_alone
 from lth_sparse.backends.choices import Choice, Choices, StepKey
 from lth_sparse.backends.registry import with_kernels
 from lth_sparse.lottery.choice_rows import chosen, format_times, layers_chosen
-from lth_sparse.lottery.formats import WORTHWHILE_STEPS, Formats
+from lth_sparse.lottery.formats import CLEAR_LEAD, HELD_FOR, WORTHWHILE_STEPS, Formats
 from lth_sparse.lottery.task import Task, Way
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
@@ -20,6 +21,11 @@ from lth_sparse.storage.record import STEP, Chosen
 from lth_sparse.storage.run_directory import RunDirectory, read_choices
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
+from lth_sparse.system.timing import FEWEST_STEPS, MOST_STEPS
+
+OF_A_TRAINING = 0.01
+"""The share of a training's steps that is timed, of each side, to choose between the two: a short one is not worth
+more."""
 
 
 class Chooser:
@@ -28,7 +34,7 @@ class Chooser:
 
     It measures nothing that `choices` know, and adds what it measured. A training whose step auto would not make
     faster, dense does; both are compared in their own better formats. `write()` keeps the choices with the run: it
-    comes before any state that rests on them. `worthwhile`: as `Formats` has it.
+    comes before any state that rests on them. `worthwhile`: as `Formats` has it. `seconds`: what choosing took so far.
     """
 
     def __init__(
@@ -40,12 +46,20 @@ class Chooser:
         self._store = store
         self._formats = Formats(task, choices, worthwhile)
         self._written = 0
+        self.seconds = 0.0
+        self._last: tuple[tuple[int, StepKey], tuple[Way, list[Chosen]]] | None = None
 
     def choose(self, masks: Masks, round: int) -> tuple[Way, list[Chosen]]:
         """How `masks` are trained in `round`, and the rows of the record that say why, if that was measured."""
+        of = round, self._key(masks)
+        if self._last is not None and self._last[0] == of:  # The control's masks are as sparse as the ticket's.
+            return self._last[1]
+        began = time.perf_counter()
         backend = self.backend if self.backend != "auto" or len(candidates()) > 1 else "dense"
         way, rows = self._by_auto(masks, round) if backend == "auto" else self._by(backend, masks, round)
+        self.seconds += time.perf_counter() - began
         self.write()
+        self._last = of, (way, rows)
         return way, rows
 
     def dense(self, masks: Masks, round: int) -> Way:
@@ -84,13 +98,29 @@ class Chooser:
     def _step(self, ours: Way, dense: Way, masks: Masks, layers: list[Chosen], round: int) -> tuple[Choice, str]:
         """Whether sparse layers or masked dense PyTorch make the faster step, both measured whole."""
         key = self._key(masks)
-        if key not in self.choices.steps:
+        choice = self._known_step(key)
+        if choice is None:
             if all(row.backend == "dense" for row in layers):
                 return Choice("dense"), "it is the fastest at every operation of every layer"
-            auto_ms, dense_ms = self._task.times([ours, dense], masks, round)
-            faster = "auto" if auto_ms < dense_ms else "dense"
-            self.choices.steps[key] = Choice(faster, {"auto": auto_ms, "dense": dense_ms})
-        return self.choices.steps[key], ""
+            most = max(FEWEST_STEPS, min(MOST_STEPS, int(OF_A_TRAINING * self._task.steps)))
+            auto_ms, dense_ms = self._task.times([ours, dense], masks, round, most)
+            choice = Choice("auto" if auto_ms < dense_ms else "dense", {"auto": auto_ms, "dense": dense_ms})
+        self.choices.steps[key] = choice
+        other = choice.measured_live
+        return choice, "" if other is None else f"measured with {other:,} live weights"
+
+    def _known_step(self, key: StepKey) -> Choice | None:
+        """What is known of this step, from up to twice the live weights if auto led there: fewer take it no longer."""
+        if key in self.choices.steps:
+            return self.choices.steps[key]
+        for other, choice in self.choices.steps.items():
+            if other._replace(live=()) != key._replace(live=()) or choice.measured_live is not None:
+                continue
+            denser = all(most >= least for most, least in zip(other.live, key.live, strict=True))
+            like = denser and sum(other.live) <= HELD_FOR * sum(key.live)
+            if like and choice.backend == "auto" and choice.lead >= CLEAR_LEAD:
+                return replace(choice, measured_live=sum(other.live))
+        return None
 
     def _key(self, masks: Masks) -> StepKey:
         task = self._task

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lth_sparse.nn.clamps import RELU, UNBOUNDED, Bounds
 from lth_sparse.nn.fused_operators import batch_norm, relu_max_pool
+
+FEWEST_POOLED = 100_000
+"""Numbers: a ReLU and a max-pool of fewer are left to PyTorch, whose two calls take less than the one from Python."""
 
 
 class Beginning(Protocol):
@@ -23,7 +26,7 @@ class Beginning(Protocol):
         ...
 
     def pools(self) -> bool:
-        """Whether its output is large enough for a 2x2 max-pool."""
+        """Whether its output is large enough for a 2x2 max-pool, and to gain by it."""
         ...
 
     def apply(self, residual: Tensor | None, bounds: Bounds, pool: bool) -> Tensor:
@@ -73,7 +76,7 @@ class Rectification:
 
     def pools(self) -> bool:
         """As its input."""
-        return min(self.x.shape[2:]) >= 2
+        return self.x.numel() >= FEWEST_POOLED and min(self.x.shape[2:]) >= 2
 
     def apply(self, residual: Tensor | None, bounds: Bounds, pool: bool) -> Tensor:
         """ReLU, or with the pool."""
@@ -87,7 +90,7 @@ class Layer(Protocol):
 
     def _output(self, input: Tensor, relu: bool = False, bias_apart: bool = False) -> Tensor: ...
 
-    def _output_size(self, input: Tensor) -> tuple[int, ...]: ...
+    def _output_shape(self, input: Tensor) -> tuple[int, ...]: ...
 
 
 @dataclass
@@ -103,7 +106,8 @@ class LayerOutput:
 
     def pools(self) -> bool:
         """As its output."""
-        return min(self.layer._output_size(self.x), default=0) >= 2
+        shape = self.layer._output_shape(self.x)
+        return math.prod(shape) >= FEWEST_POOLED and min(shape[2:], default=0) >= 2
 
     def apply(self, residual: Tensor | None, bounds: Bounds, pool: bool) -> Tensor:
         """There is no residual."""

@@ -76,6 +76,9 @@ class FusedReLU(_Fused, nn.ReLU):
             return super().forward(x)
         if isinstance(x, fx.Proxy):
             return as_leaf(self, x)
-        if not takes(x) or min(x.shape[2:]) < 2 or (self.inplace and not self.alone) or is_watched(self, self.followers):
+        beginning = Rectification(x)
+        if not takes(x) or not beginning.pools() or (self.inplace and not self.alone):
             return super().forward(x)
-        return Unfinished(Rectification(x), bounds=RELU, pools=True)
+        if is_watched(self, self.followers):
+            return super().forward(x)
+        return Unfinished(beginning, bounds=RELU, pools=True)

@@ -27,9 +27,7 @@ def takes(x: Tensor) -> bool:
     Not what others watch or trace: compilers, modes, torch.func's transforms, forward-mode AD, subclasses.
     """
     return (
-        is_unwatched(x)
-        and x.dim() == 4
-        and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
+        is_unwatched(x) and x.dim() == 4 and (x.is_contiguous() or x.is_contiguous(memory_format=torch.channels_last))
     )
 
 

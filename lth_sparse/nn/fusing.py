@@ -38,11 +38,12 @@ _STARTS = (*NORMS, *RELUS, SparseConv2d, SparseLinear)
 def fuse(model: nn.Module) -> nn.Module:
     """Let BatchNorm2d and sparse layers, each with what follows it, and ReLU with a 2x2 max-pool, run as one, in place.
 
-    What may follow a BatchNorm2d is an addition, ReLU, ReLU6 or Hardtanh, or both, or ReLU and a 2x2 max-pool; what
-    may follow a sparse layer is ReLU, or ReLU and the pool, and the bias's gradient is part of theirs. They are found by following `model` (torch.fx), and computed together on the CPU in float32, training or not; everything else,
-    and on every other device, is left to PyTorch. Names of modules, parameters and the state dict stay as they
-    are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what cannot be followed, and
-    a line on standard error names each. There is no second derivative.
+    What may follow a BatchNorm2d is an addition, ReLU, ReLU6 or Hardtanh, or both, or ReLU and a 2x2 max-pool; what may
+    follow a sparse layer is ReLU, or ReLU and the pool, and the bias's gradient is part of theirs. They are found by
+    following `model` (torch.fx), and computed together on the CPU in float32, training or not; everything else, ReLU
+    and pools of few numbers, and all on every other device, is left to PyTorch. Names of modules, parameters and the
+    state dict stay as they are, outputs and gradients do up to rounding. A module with hooks is not fused, nor is what
+    cannot be followed, and a line on standard error names each. There is no second derivative.
 
     Returns `model`. It can be fused again after a change.
     """

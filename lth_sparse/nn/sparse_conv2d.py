@@ -113,10 +113,10 @@ class SparseConv2d(SparseLayer):
         # The node pads as the operator does, not before it.
         return None if any(self._input_padding) else super()._by_node(input, relu, bias_apart)
 
-    def _output_size(self, input: Tensor) -> tuple[int, ...]:
+    def _output_shape(self, input: Tensor) -> tuple[int, ...]:
         left, right, top, bottom = self._input_padding
-        height, width = input.shape[2:]
-        return self.spec.output_size(height + top + bottom, width + left + right)
+        batch, _, height, width = input.shape
+        return batch, self.out_channels, *self.spec.output_size(height + top + bottom, width + left + right)
 
     def extra_repr(self) -> str:
         """nn.Conv2d's words, without defaults, then sparsity and backend."""

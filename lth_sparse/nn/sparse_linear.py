@@ -78,8 +78,8 @@ class SparseLinear(SparseLayer):
     def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         return ops.linear(input, self.values, bias, self.plan, self.computed_by, relu)
 
-    def _output_size(self, input: Tensor) -> tuple[int, ...]:
-        return ()
+    def _output_shape(self, input: Tensor) -> tuple[int, ...]:
+        return *input.shape[:-1], self.out_features
 
     def extra_repr(self) -> str:
         """nn.Linear's words, then sparsity and backend."""

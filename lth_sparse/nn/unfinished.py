@@ -53,7 +53,9 @@ class Unfinished:
         self._versions = self._current_versions()
 
     def _current_versions(self) -> tuple[int, ...]:
-        return tuple(0 if t.is_inference() else t._version for t in (self._beginning.x, self._residual) if t is not None)
+        return tuple(
+            0 if t.is_inference() else t._version for t in (self._beginning.x, self._residual) if t is not None
+        )
 
     def _compute(self, pool: bool) -> Tensor:
         if self._versions != self._current_versions():

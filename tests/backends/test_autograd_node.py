@@ -20,7 +20,7 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import lth_sparse as lth
-from lth_sparse import doctor
+from lth_sparse import doctor, ops
 from lth_sparse.backends import auto, autograd_library, winograd
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choice, Choices
@@ -226,6 +226,87 @@ def test_a_dispatch_mode_sees_operators() -> None:
     assert passes == ["lth_sparse::forward", "lth_sparse::grad_input", "lth_sparse::grad_weight"]
     for result, expected in zip(watched, plain, strict=True):
         assert torch.equal(result, expected)
+
+
+OPERATORS = torch.ops.lth_sparse
+
+
+def refuse(*_: Any) -> Any:
+    raise AssertionError("the plan was to be known")
+
+
+@pytest.mark.parametrize(
+    "case", ["linear", "float64", "no rows", "no bias", "conv2d", "stride and groups", "depthwise"]
+)
+def test_operators_of_a_living_layer_unpack_no_plan(case: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, shape = CASES[case]
+    layer = make()
+    x = torch.randn(shape, dtype=layer.values.dtype)
+    grad_out = torch.randn_like(layer(x).detach())
+    with poisoned_memory(), Seen():
+        expected = gradients(layer, x, grad_out, IN_PYTHON)
+    monkeypatch.setattr(ops._Straight, "unpack", refuse)
+    with poisoned_memory(), Seen():
+        found = gradients(layer, x, grad_out, IN_PYTHON)
+    for result, same in zip(found, expected, strict=True):
+        assert torch.equal(result, same)
+        assert result.stride() == same.stride()
+    assert torch.equal(found[0], layer(x))
+
+
+def test_operators_whose_plan_is_another_unpack_it() -> None:
+    layer, x = linear(), torch.randn(5, 9)
+    tensors, ints = layer.plan.tensors(), layer.spec.to_ints()
+    expected = OPERATORS.forward(x, layer.values, layer.bias, tensors, ints, "cpp")
+    # As many tensors, of which one is another; no such backend; a mask that was written to; and none that lives.
+    copied = [*tensors[:-1], tensors[-1].clone()]
+    assert torch.equal(OPERATORS.forward(x, layer.values, layer.bias, copied, ints, "cpp"), expected)
+    with pytest.raises(ValueError, match="plan: got a mask"):
+        OPERATORS.forward(x, layer.values, layer.bias, tensors, (0, 4, *ints[2:]), "cpp")
+    layer.mask[layer.mask.nonzero()[0].tolist()] = False
+    with pytest.raises(ValueError, match="written in place"):
+        OPERATORS.forward(x, layer.values, layer.bias, tensors, ints, "cpp")
+    values, bias = layer.values, layer.bias
+    tensors = [t.clone() for t in linear().plan.tensors()]
+    assert torch.equal(OPERATORS.forward(x, values, bias, tensors, ints, "cpp"), expected)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda plan, x, v, g: OPERATORS.forward(x[:, :8], v, None, *plan),
+        lambda plan, x, v, g: OPERATORS.forward(x, v[1:], None, *plan),
+        lambda plan, x, v, g: OPERATORS.forward(x.double(), v, None, *plan),
+        lambda plan, x, v, g: OPERATORS.grad_input(g[:, 1:], v, (5, 9), *plan),
+        lambda plan, x, v, g: OPERATORS.grad_input(g, v, (4, 9), *plan),
+        lambda plan, x, v, g: OPERATORS.grad_input(g, v, (5, 9, 1), *plan),
+        lambda plan, x, v, g: OPERATORS.grad_input(g.double(), v, (5, 9), *plan),
+        lambda plan, x, v, g: OPERATORS.grad_weight(x[1:], g, *plan),
+        lambda plan, x, v, g: OPERATORS.grad_weight(x, g.double(), *plan),
+    ],
+)
+def test_what_does_not_fit_a_known_plan_is_refused(call: Callable[..., Tensor]) -> None:
+    layer = linear()
+    plan = (layer.plan.tensors(), layer.spec.to_ints(), "cpp")
+    with torch.no_grad(), pytest.raises(ValueError, match="got"):
+        call(plan, torch.randn(5, 9), layer.values, torch.randn(5, 7))
+
+
+@pytest.mark.parametrize("backend", ["dense", "cpp", "auto"])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("shape", [(2, 1, 5, 4), (1, 1, 1, 3)])
+def test_images_of_one_channel_have_the_format_of_their_strides(
+    shape: tuple[int, ...], layout: torch.memory_format, backend: str
+) -> None:
+    torch.manual_seed(0)
+    layer = lth.SparseConv2d(shape[1], 6, 3, padding=1, mask=torch.rand(6, shape[1], 3, 3) < 0.5, backend=backend)
+    x = torch.randn(shape).to(memory_format=layout)
+    for _ in range(2):  # auto measures, and then calls what it chose.
+        output = layer(x)
+        assert output.stride() == torch.empty(output.shape, memory_format=layout).stride()
+    with Seen():
+        assert layer(x).stride() == output.stride()
+    torch.testing.assert_close(output, layer.to_dense()(x))
 
 
 def test_a_dispatch_mode_around_the_backward_pass_alone() -> None:

@@ -12,7 +12,7 @@ from bench import guard
 from bench.cases.activations import ACTIVATIONS, PASSES
 from bench.cases.layers import LAYERS
 from bench.cases.layouts import LAYOUTS
-from bench.contests import activations
+from bench.contests import activations, tiny_layers
 from bench.timing.contest import Times
 from bench.timing.row import Row
 
@@ -108,3 +108,22 @@ def test_an_unknown_machine_is_only_reported(
     monkeypatch.setattr(guard, "_measured", lambda *_: ratio(0.1))
     assert guard.main() == 0
     assert "reported only" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("took", "status"), [(1.3, 0), (1.5, 1)])
+def test_a_tiny_layer_may_take_a_quarter_longer_than_it_must(
+    took: float, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured: list[float] = []
+
+    def measure(name: str, layer: Any, way: str, seconds: float) -> dict[str, list[float]]:
+        measured.append(seconds)
+        slow = took if (name, way) == ("linear", "inference") else 0.5
+        return {"nn": [1.0, 2.0], "cpp": [slow, 9.0], "auto": [0.5]}
+
+    monkeypatch.setattr(guard.autograd_library, "UNUSABLE", "")
+    monkeypatch.setattr(tiny_layers, "measure", measure)
+    assert guard._calls_cost_too_much() == bool(status)
+    assert capsys.readouterr().out.count("ABOVE") == status
+    # It is slow twice, or it was a hiccup.
+    assert len(measured) == 6 + status

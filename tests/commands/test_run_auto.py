@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -57,7 +58,7 @@ def leave_two_backends(patch: pytest.MonkeyPatch) -> None:
 def let_exact_be_faster(patch: pytest.MonkeyPatch) -> None:
     clear = Choice("exact", {"dense": 3.0, "exact": 1.0})
     patch.setattr(auto, "_measure", lambda calls, failed, device: clear)
-    patch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device: [1.0, 2.0])
+    patch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device, most: [1.0, 2.0])
 
 
 @pytest.fixture(autouse=True)
@@ -114,6 +115,7 @@ def test_it_says_what_it_chose_and_why(first: Path, tmp_path: Path, lottery: Lot
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 0, error
     assert "backend auto (of dense, exact)" in error
+    assert re.search(r"^choosing what trains the rounds took \d+\.\d\d s, \d+\.\d% of their time$", error, re.MULTILINE)
     assert "round 0: masked dense PyTorch trains it, channels_last: nothing is pruned" in error
     assert "round 1: sparse layers train it, channels_last: a step takes auto 1.00 (dense 2.00) ms" in error
     lines = [line.split() for line in error.splitlines() if line.startswith("  conv2a")]
@@ -129,7 +131,7 @@ def test_given_its_choices_a_run_is_repeated_bit_for_bit(
 ) -> None:
     monkeypatch.setattr(auto, "_measure", refuse)
     # Measured here, the whole steps would come out the other way.
-    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device: [2.0, 1.0])
+    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device, most: [2.0, 1.0])
     status, error = lottery(*SHORT, "--choices", first / "choices.json", "--out", tmp_path / "again")
     assert status == 0, error
     assert rows(tmp_path / "again", without_times=True) == rows(first, without_times=True)
@@ -177,7 +179,7 @@ def test_lost_choices_are_measured_again_and_the_training_in_progress_goes_on(
     interrupted(tmp_path / "run", lottery, monkeypatch, 3, SHORT)
     (tmp_path / "run" / "choices.json").unlink()
     # Chosen again, masked dense PyTorch would train round 1, whose state is that of sparse layers.
-    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device: [2.0, 1.0])
+    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device, most: [2.0, 1.0])
     status, error = lottery("--out", tmp_path / "run", "--resume")
     assert status == 0, error
     assert rows(tmp_path / "run", without_times=True)[1]["train_loss"] == rows(first)[1]["train_loss"]
@@ -186,7 +188,7 @@ def test_lost_choices_are_measured_again_and_the_training_in_progress_goes_on(
 def test_where_the_whole_step_is_not_faster_masked_dense_trains(
     dense: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, exact_is_faster: None
 ) -> None:
-    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device: [2.0, 2.0])
+    monkeypatch.setattr("lth_sparse.lottery.task.side_by_side", lambda steps, device, most: [2.0, 2.0])
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 0, error
     assert "round 1: masked dense PyTorch trains it, channels_last: a step takes dense 2.00 (auto 2.00) ms" in error

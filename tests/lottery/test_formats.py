@@ -133,7 +133,7 @@ def test_both_sides_of_a_comparison_are_in_their_own_better_format(
     chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
     seen: list[list[Way]] = []
 
-    def times(ways: Sequence[Way], masks: Masks, round: int) -> list[float]:
+    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
         seen.append(list(ways))
         return [1.0, 2.0]
 

@@ -308,7 +308,7 @@ def test_a_lottery_compares_recorded_steps(
 ) -> None:
     timed = []
 
-    def side_by_side(steps: list[Any], device: torch.device) -> list[float]:
+    def side_by_side(steps: list[Any], device: torch.device, most: int) -> list[float]:
         timed.extend(step.__self__._graph.settled for step in steps)
         return [1.0, 2.0]
 

@@ -10,6 +10,7 @@ from torch import nn
 
 import lth_sparse as lth
 from lth_sparse.backends import autograd_library, cpu_operators
+from lth_sparse.nn import beginnings
 from lth_sparse.nn.unfinished import Unfinished
 from tests.poison import poisoned_memory
 from tests.threads import at_threads
@@ -18,6 +19,12 @@ pytestmark = pytest.mark.skipif(
     bool(cpu_operators.UNUSABLE), reason=f"the C++ operators cannot be used here: {cpu_operators.UNUSABLE}"
 )
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
+
+
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    """The images here are small."""
+    monkeypatch.setattr(beginnings, "FEWEST_POOLED", 1)
 
 
 class Functional(nn.Module):

@@ -20,6 +20,12 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.fixture(autouse=True)
+def few_are_enough(monkeypatch):
+    """The images here are small."""
+    monkeypatch.setattr(beginnings, "FEWEST_POOLED", 1)
+
+
 class Block(nn.Module):
     """As torchvision's: one ReLU module used twice, in place, and an addition in place."""
 
@@ -121,6 +127,14 @@ def test_a_fused_model_does_what_it_did(build, layout, calls):
     with torch.inference_mode():
         assert_same(fused(x), plain(x))
     assert fused(x).stride() == plain(x).stride()
+
+
+@pytest.mark.parametrize(("fewest", "fused"), [(16, 1), (17, 0)])
+def test_a_pool_of_few_numbers_is_left_to_pytorch(monkeypatch, calls, fewest, fused):
+    monkeypatch.setattr(beginnings, "FEWEST_POOLED", fewest)
+    model = lth.fuse(nn.Sequential(nn.Conv2d(1, 1, 1), nn.ReLU(), nn.MaxPool2d(2)))
+    model(torch.zeros(1, 1, 4, 4))
+    assert calls["relu_max_pool"] == fused
 
 
 def test_what_is_found():

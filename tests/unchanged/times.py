@@ -8,7 +8,8 @@
 | `run/plots/speedup.png` | all but its size and that it is a PNG | it is drawn of the times |
 | `run/report.html` | that picture, where it is the one in `plots`; step times and speedups in the table of rounds and in the tile, where they are those of `rounds.csv` | it shows them |
 | `run/config.json`, `run/report.html` | `commit`, where it is a commit without changes | each tree has its own |
-| `said/stderr` | images per second and the time left, at the end of the line of a round | measured |
+| `said/stderr` | images per second and the time left, at the end of the line of a round; what choosing took | measured |
+| `said/stdout` | the line that compares the times of a step | it shows them |
 
 So of config.json only the commit may differ: both sides give the same command, with relative paths, on one machine.
 A run that is finished is opened again without any of these masks: there the times are those of the record, and the same
@@ -28,7 +29,8 @@ MEASURED = ("step_ms", "dense_step_ms", "seconds")
 TIME = "TIME"
 COMMIT = re.compile(r'"commit": "([0-9a-f]{12})"')
 MILLISECONDS = re.compile(r'"milliseconds": \{([^{}]*)\}')
-PACE = re.compile(r"[\d,]+ images/s, [\d:]+ left$", re.MULTILINE)
+PACE = re.compile(r"[\d,]+ images/s, [\d:]+ left$|(?<=^choosing what trains the rounds) took .*$", re.MULTILINE)
+SPEED = re.compile(r"^A training step of this ticket takes .*$", re.MULTILINE)
 RECORD = re.compile(r'\{"sha256": "([0-9a-f]{64})",\n"record": (.*)\}\n', re.DOTALL)
 PNG = b"\x89PNG\r\n\x1a\n"
 PNG_END = b"IEND\xaeB`\x82"
@@ -109,5 +111,6 @@ MASKS = {
     "run/report.html": _page,
     "run/config.json": lambda _, text: COMMIT.sub('"commit": COMMIT', text),
     "said/stderr": lambda _, text: PACE.sub(TIME, text),
+    "said/stdout": lambda _, text: SPEED.sub(TIME, text),
 }
 """File -> what masks its times, given the folder and the text."""
