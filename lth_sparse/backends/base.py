@@ -39,13 +39,14 @@ class Plan:
 def memory_format(images: Tensor) -> torch.memory_format:
     """channels_last if `images` is contiguous in that format alone, or of one channel and laid out so by its strides,
     which is what PyTorch goes by where both formats are the same memory; whatever else counts as contiguous."""
-    if images.dim() != 4 or not images.is_contiguous(memory_format=torch.channels_last):
+    if images.dim() != 4:
         return torch.contiguous_format
-    if not images.is_contiguous():
-        return torch.channels_last
-    count, channels, height, width = images.shape
-    of_one_channel = channels == 1 and count * height * width > 0 and height * width > 1
-    is_last = of_one_channel and images.stride()[1:] == (1, width, 1)
+    if images.is_contiguous():  # Asked first: under vmap nothing else can be.
+        count, channels, height, width = images.shape
+        of_one_channel = channels == 1 and count * height * width > 0 and height * width > 1
+        is_last = of_one_channel and images.stride()[1:] == (1, width, 1)
+    else:
+        is_last = images.is_contiguous(memory_format=torch.channels_last)
     return torch.channels_last if is_last else torch.contiguous_format
 
 

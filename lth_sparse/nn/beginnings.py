@@ -95,7 +95,7 @@ class Layer(Protocol):
 
 @dataclass
 class LayerOutput:
-    """What a sparse layer makes of one input, before ReLU: in the kernel's store, and masked with the bias's gradient."""
+    """What a sparse layer makes of one input, before ReLU, which is in its store, its gradient with the bias's."""
 
     x: Tensor
     layer: Layer

@@ -71,7 +71,7 @@ def fuse(model: nn.Module) -> nn.Module:
 
 @dataclass(frozen=True)
 class _Chain:
-    """What follows a BatchNorm, a sparse layer or a ReLU: the modules, and what they do; alone: nobody else sees the input."""
+    """What follows a BatchNorm, a sparse layer or a ReLU: modules, and what they do; alone: no other sees the input."""
 
     followers: tuple[nn.Module, ...]
     adds: bool

@@ -163,13 +163,17 @@ class SparseLayer(PlannedLayer):
     def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         raise NotImplementedError
 
+    def _output_shape(self, input: Tensor) -> tuple[int, ...]:
+        raise NotImplementedError
+
     def _by_node(self, input: Tensor, relu: bool, bias_apart: bool) -> Tensor | None:
         """The layer's output by its node in C++, None where that is not for this call: see `autograd_library.call`."""
         if _is_compiling() or (node := self._node) is None:
             return None
         parameters = self._parameters
         try:
-            values, bias = parameters["values"], parameters["bias"]
+            values: Tensor | None = parameters["values"]
+            bias: Tensor | None = parameters["bias"]
         except KeyError:  # Made by a parametrization, by torch.nn.utils.prune or for a replica.
             return None
         if bias_apart and bias is not None:

@@ -186,7 +186,8 @@ def test_frozen_parameters_single_images_other_dtypes_and_empty_batches():
         model[0].bias.requires_grad_(False)
         model[2].values.requires_grad_(False)
     assert_same(step(fused, x), step(plain, x))
-    assert fused[0].bias.grad is None and fused[2].values.grad is None
+    assert fused[0].bias.grad is None
+    assert fused[2].values.grad is None
     assert_same(fused[:5](x[0]), plain[:5](x[0]))
     assert fused[:5](x[:0]).shape == plain[:5](x[:0]).shape
     assert_same(step(fused.double(), x.double()), step(plain.double(), x.double()))
@@ -199,10 +200,12 @@ def test_hooks_keep_a_layer_by_itself(capsys):
     seen = []
     model[1].register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].min()))
     lth.fuse(model)
-    assert waiting(model) == {"2", "6"} and "1 has hooks: it is not fused" in capsys.readouterr().err
+    assert waiting(model) == {"2", "6"}
+    assert "1 has hooks: it is not fused" in capsys.readouterr().err
     model[6].register_forward_hook(lambda module, inputs, output: seen.append(output.min()))
     model(images())
-    assert len(seen) == 2 and all(type(each) is torch.Tensor and each < 0 for each in seen)
+    assert len(seen) == 2
+    assert all(type(each) is torch.Tensor and each < 0 for each in seen)
 
 
 def test_copies_pickles_and_the_way_back():
@@ -216,7 +219,8 @@ def test_copies_pickles_and_the_way_back():
         assert_same(other(x), expected)
         assert other[0]._followers[0] is other[1]
     dense = lth.densify(copy.deepcopy(model))
-    assert not waiting(dense) and not hasattr(dense[0], "_followers")
+    assert not waiting(dense)
+    assert not hasattr(dense[0], "_followers")
     assert_same(dense(x), expected)
 
 
