@@ -42,7 +42,7 @@ bench: $(VENV)/ready
 	$(VENV)/bin/python -m pytest bench/ --benchmark-only $(ARGS)
 
 bench-full: $(VENV)/ready
-	$(VENV)/bin/python -m pytest bench/ --benchmark-only --full $(ARGS)
+	$(VENV)/bin/python -m pytest bench/ --benchmark-only --full --results bench/results $(ARGS)
 
 # Ratios against the committed ones of such a machine; where there are none it only reports.
 guard: $(VENV)/ready
