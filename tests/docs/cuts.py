@@ -36,6 +36,10 @@ _PLAYED = (
 _UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
 _GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = [("linear", 0.9)]; guard.main()'
 _OVERHEAD = "from bench import overhead; overhead.SECONDS = 0.02; overhead.main()"
+_AT_ONCE = (
+    'from bench import two_processes; two_processes.LOTTERY = (*two_processes.LOTTERY, "--iterations", "4", '
+    '"--rounds", "1"); two_processes.main()'
+)
 _THREADS = "from bench import threads; threads.CASES, threads.THREADS = threads.CASES[-1:], (8,); threads.main()"
 _PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
 _ONE_FILE = "tests/lottery/test_pruning.py -k ties"
@@ -92,6 +96,11 @@ CUTS = (
         r"\bpython -m bench\.threads$",
         ((r"python -m bench\.threads", f"python -c '{_THREADS}'"),),
         "half a minute of a quiet machine, so one layer by 8 threads",
+    ),
+    Cut(
+        r"^python -m bench\.two_processes$",
+        ((r".*", f"python -c '{_AT_ONCE}'"),),
+        "a minute of a quiet machine, so 4 steps of one round, whose ratio does not count",
     ),
     Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
     Cut(
