@@ -48,7 +48,7 @@ def cuda_home() -> str | None:
 def sources_flag() -> str:
     """Of which sources the libraries are that call each other past the stable ABI: kernel_table.h."""
     csrc, digest = ROOT / "csrc", hashlib.sha256()
-    for path in sorted([*csrc.glob("*.h"), csrc / "cpu/correlation.h", csrc / "cpu/element.h"]):
+    for path in sorted([*csrc.glob("*.h"), *csrc.glob("cpu/correlation.h"), *csrc.glob("cpu/element.h")]):
         digest.update(path.read_bytes())
     return f'-DLTH_SPARSE_SOURCES="{digest.hexdigest()[:16]}"'
 
