@@ -77,7 +77,8 @@ def test_what_every_processor_runs_is_compiled_for_every_processor(checkout: Pat
             function = found[1]
         elif re.match(r" *[0-9a-f]+:\s+v(?!er[rw]\b)", line):
             # objdump leaves the names of some lambdas as they are.
-            own = re.search(r"lth_sparse::avx|^_Z[A-Z]*10lth_sparse\d+avx", function) and not function.startswith("std::")
+            own = re.search(r"lth_sparse::avx|^_Z[A-Z]*10lth_sparse\d+avx", function)
+            own = own and not function.startswith("std::")
             (inside if own else outside).add(function)
     assert inside
     assert not outside
