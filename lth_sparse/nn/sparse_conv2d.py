@@ -103,7 +103,8 @@ class SparseConv2d(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[N, in_channels, H, W] or [in_channels, H, W] -> [N, out_channels, H_out, W_out], or without N."""
-        return self._output(input) if self._followers is None else self._waiting(input)
+        followers = self._followers
+        return self._output(input) if followers is None else self._waiting(input, followers)
 
     def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         padding = (self._input_padding, self.padding_mode)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.fx import Proxy
 
 from lth_sparse.backends.autograd_library import call as _call
-from lth_sparse.nn.beginnings import LayerOutput
+from lth_sparse.nn import beginnings
 from lth_sparse.nn.dense_weight import DenseWeight
 from lth_sparse.nn.foreign_tools import Parameters, Parametrizations, refuse_weight
 from lth_sparse.nn.fused_operators import is_unwatched
@@ -136,20 +136,21 @@ class SparseLayer(PlannedLayer):
             refuse_weight()
         super().register_parameter(name, param)
 
-    def _waiting(self, input: Tensor) -> Any:
+    def _waiting(self, input: Tensor, followers: tuple[nn.Module, ...]) -> Any:
         """The output for `input`, not yet computed where it will be together with the ReLU that `fuse` found."""
-        values = self._parameters.get("values")
-        if (
-            self._followers is None
-            or not is_unwatched(input)
-            or input.dim() != 2 + 2 * (self.spec.kind == "conv2d")
-            or values is None
-            or values.dtype != input.dtype
-            or torch.is_autocast_enabled("cpu")
-            or is_watched(self, self._followers)
-        ):
-            return self._output(input)
-        return Unfinished(LayerOutput(input, self), pools=self._pools)
+        spec, values = self.spec, self._parameters.get("values")
+        waits = (
+            type(input) is Tensor
+            # First, for a small layer has no time for the rest.
+            and input.numel() * spec.out_channels >= beginnings.FEWEST_RECTIFIED * spec.in_channels
+            and is_unwatched(input)
+            and input.dim() == len(spec.weight_shape)
+            and values is not None
+            and values.dtype == input.dtype
+            and not torch.is_autocast_enabled("cpu")
+            and not is_watched(self, followers)
+        )
+        return Unfinished(beginnings.LayerOutput(input, self), pools=self._pools) if waits else self._output(input)
 
     def _output(self, input: Tensor, relu: bool = False, bias_apart: bool = False) -> Tensor:
         """The output for `input`, or ReLU of it. `bias_apart`: the bias's gradient is left to the caller."""

@@ -73,7 +73,8 @@ class SparseLinear(SparseLayer):
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., in_features] -> [..., out_features]."""
-        return self._output(input) if self._followers is None else self._waiting(input)
+        followers = self._followers
+        return self._output(input) if followers is None else self._waiting(input, followers)
 
     def _by_operator(self, input: Tensor, bias: Tensor | None, relu: bool) -> Tensor:
         return ops.linear(input, self.values, bias, self.plan, self.computed_by, relu)

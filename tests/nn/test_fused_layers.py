@@ -25,6 +25,7 @@ LAYOUTS = [torch.contiguous_format, torch.channels_last]
 def few_are_enough(monkeypatch):
     """The images here are small."""
     monkeypatch.setattr(beginnings, "FEWEST_POOLED", 1)
+    monkeypatch.setattr(beginnings, "FEWEST_RECTIFIED", 1)
 
 
 class Functional(nn.Module):
@@ -177,6 +178,14 @@ def test_what_else_is_done_with_the_output_is_done_with_the_layers():
             assert_same(found, wanted)
         else:
             assert found == wanted
+
+
+def test_small_layers_do_not_wait(monkeypatch):
+    """Of the first 6 images it has 8 * 6 * 11 * 13 numbers."""
+    model, x = lth.fuse(sparse(nn.Sequential(nn.Conv2d(5, 8, 3, padding=1), nn.ReLU()))), images()
+    monkeypatch.setattr(beginnings, "FEWEST_RECTIFIED", 8 * 6 * 11 * 13)
+    assert type(model[0](x)) is Unfinished
+    assert type(model[0](x[:5])) is torch.Tensor
 
 
 def test_frozen_parameters_single_images_other_dtypes_and_empty_batches():
