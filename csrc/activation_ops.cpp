@@ -173,19 +173,20 @@ std::tuple<Tensor, Tensor> relu_max_pool(const Tensor& x) {
   return {output, taken};
 }
 
-/// (gradient of x, its sums over each channel, which are the gradient of a bias before it).
+/// (gradient of x, its sums over each channel, which are the gradient of a bias before it; empty unless `summed`).
 std::tuple<Tensor, Tensor> relu_max_pool_backward(const Tensor& grad_out, const Tensor& taken,
-                                                  const std::vector<int64_t>& input_shape, bool channels_last) {
+                                                  const std::vector<int64_t>& input_shape, bool channels_last,
+                                                  bool summed) {
   images_of(grad_out, "grad_out");
   STD_TORCH_CHECK(input_shape.size() == 4, "input_shape: got ", input_shape.size(), " sizes, expected 4");
   const Images in{input_shape[0], input_shape[1], input_shape[2], input_shape[3], channels_last};
   const Images out = pooled(in);
   check_like(grad_out, "grad_out", ScalarType::Float, out);
   check_like(taken, "taken", ScalarType::Byte, out);
-  Tensor grad_x = empty_images(in, grad_out), sums = empty_vector(in.channels);
+  Tensor grad_x = empty_images(in, grad_out), sums = empty_vector(summed ? in.channels : 0);
   const float* const gradient = grad_out.const_data_ptr<float>();
   const uint8_t* const places = taken.const_data_ptr<uint8_t>();
-  kernels().sums_of_pooled(as_computed(out), gradient, places, sums.mutable_data_ptr<float>(), in_fixed_shares);
+  if (summed) kernels().sums_of_pooled(as_computed(out), gradient, places, sums.mutable_data_ptr<float>(), in_fixed_shares);
   kernels().relu_max_pool_backward(in, gradient, places, grad_x.mutable_data_ptr<float>(), in_fixed_shares);
   return {grad_x, sums};
 }
@@ -205,7 +206,9 @@ STABLE_TORCH_LIBRARY_FRAGMENT(lth_sparse_cpu, library) {
       "batch_norm_backward(Tensor grad_out, Tensor x, Tensor? out, Tensor? weight, Tensor? bias, Tensor mean, "
       "Tensor inverse_deviation, Tensor? taken, bool of_batch, float? least, float? greatest) -> (Tensor, Tensor, Tensor, Tensor)");
   library.def("relu_max_pool(Tensor x) -> (Tensor, Tensor)");
-  library.def("relu_max_pool_backward(Tensor grad_out, Tensor taken, int[] input_shape, bool channels_last) -> (Tensor, Tensor)");
+  library.def(
+      "relu_max_pool_backward(Tensor grad_out, Tensor taken, int[] input_shape, bool channels_last, bool summed) -> "
+      "(Tensor, Tensor)");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(lth_sparse_cpu, CPU, library) {

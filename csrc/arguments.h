@@ -13,8 +13,8 @@
 #include <vector>
 
 #include "cpu/correlation.h"
-#include "cpu/element.h"
 #include "cpu/huge_pages.h"
+#include "dtypes.h"
 #include "layer_arguments.h"
 
 namespace lth_sparse {
@@ -141,13 +141,9 @@ inline Tensor empty_images(const Images& images, const Tensor& like) {
 
 /// What the sparse kernels take the tensor's elements for.
 inline Element element_of(const Tensor& tensor, const char* name) {
-  switch (tensor.scalar_type()) {
-    case ScalarType::Float: return Element::kFloat;
-    case ScalarType::Double: return Element::kDouble;
-    case ScalarType::BFloat16: return Element::kBfloat16;
-    case ScalarType::Half: return Element::kHalf;
-    default: STD_TORCH_CHECK(false, name, ": expected float32, float64, bfloat16 or float16");
-  }
+  const std::optional<Element> element = element_of(tensor.scalar_type());
+  STD_TORCH_CHECK(element.has_value(), name, ": expected float32, float64, bfloat16 or float16");
+  return *element;
 }
 
 }  // namespace lth_sparse

@@ -12,6 +12,12 @@ class Goal:
     must: float
     aim: float
 
+    def verdict(self, ratio: float) -> str:
+        """What became of it."""
+        if ratio < self.must:
+            return "MISSED"
+        return "aim reached" if ratio >= self.aim else "holds"
+
 
 TEN_STEPS = 10
 FASTER_PACKING = Goal(1.0, 1.0)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bench.cases.goals import DENSE_SPARSITY, FASTER_PACKING, NEVER_SLOWER, TEN_STEPS
 from bench.cases.layers import Layer
-from bench.cases.layouts import LAYOUTS
+from bench.cases.layouts import layouts
 from bench.contests.tensors import PASSES, Tensors, errors
 from bench.sides.dense import dense_gradients, dense_layer
 from bench.sides.modules import dense_module, sparse_module, step
@@ -56,7 +56,7 @@ class Timed:
     def dense_layout(self) -> str:
         """The one in which dense PyTorch is faster, all in all."""
         whole = operations_on(self.device)[-1]
-        return min(layouts(self.layer), key=lambda layout: min(self.seconds(dense_name(layout), whole)))
+        return min(layouts(self.layer.spec), key=lambda layout: min(self.seconds(dense_name(layout), whole)))
 
     def seconds(self, side: str, name: str) -> list[float]:
         """Of the operation called `name`, turn by turn."""
@@ -80,7 +80,7 @@ def measure(
     """
     tensors = Tensors.random(layer.spec, layer.input_shape, device)
     by_module = MODULE in operations_on(device)
-    laid_out = {layout: tensors.laid_out(layout) for layout in layouts(layer)}
+    laid_out = {layout: tensors.laid_out(layout) for layout in layouts(layer.spec)}
     found: dict[str, Side] = {}
     differences: dict[tuple[str, float], dict[str, float]] = {}
     for layout, own in laid_out.items():
@@ -128,7 +128,7 @@ def operations(timed: Timed, ceilings: Ceilings) -> list[Operation]:
     for sparsity, mask in timed.masks.items():
         works = work.of_layer(layer.spec, mask, layer.input_shape)
         for name in operations_on(timed.device):
-            dense = {layout: timed.seconds(dense_name(layout), name) for layout in layouts(layer)}
+            dense = {layout: timed.seconds(dense_name(layout), name) for layout in layouts(layer.spec)}
             best = min(dense, key=lambda layout: min(dense[layout]))
             passes = (name,) if name in PASSES else PASSES
             checked = (MODULE,) if name == MODULE else passes
@@ -166,7 +166,9 @@ def rows_of(timed: Timed) -> list[Row]:
     for sparsity in timed.masks:
         goal = layer.goals[sparsity]
         if (ours := name_of("cpp", sparsity, "contiguous")) in times.seconds:
-            others = [times.row(name_of("cpp", sparsity, layout), against, sparsity) for layout in layouts(layer)[1:]]
+            others = [
+                times.row(name_of("cpp", sparsity, layout), against, sparsity) for layout in layouts(layer.spec)[1:]
+            ]
             notes = [_kernels(timed, "cpp", sparsity), *(f"channels_last {row.by_minimum:.2f}" for row in others)]
             rows.append(times.row(ours, against, sparsity, goal, ", ".join(notes)))
             if goal := layer.operator_goals.get(sparsity):
@@ -199,11 +201,6 @@ def kernels_of(backend: str, spec: LayerSpec, mask: Tensor, input_shape: tuple[i
     nnz = int(mask.sum())
     wanted = (spec, nnz, input_shape)
     return [each.backend for key, each in made.choices.layers.items() if (key.spec, key.nnz, key.input_shape) == wanted]
-
-
-def layouts(layer: Layer) -> list[str]:
-    """Memory formats that make a difference."""
-    return list(LAYOUTS) if layer.spec.kind == "conv2d" else ["contiguous"]
 
 
 def operations_on(device: torch.device) -> tuple[str, ...]:

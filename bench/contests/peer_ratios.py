@@ -36,9 +36,7 @@ class Lowest:
     @property
     def verdict(self) -> str:
         """What became of the goal."""
-        if self.ratio.value < self.goal.must:
-            return "MISSED"
-        return "aim reached" if self.ratio.value >= self.goal.aim else "holds"
+        return self.goal.verdict(self.ratio.value)
 
 
 def of(rows: Sequence[Mapping[str, Any]]) -> list[Ratio]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.cases.goals import DENSE_SPARSITY
-from bench.cases.layouts import LAYOUTS
+from bench.cases.layouts import layouts
 from bench.cases.peers import PeerCase
 from bench.contests.layers import CPU, TOLERANCE
 from bench.contests.tensors import PASSES, Tensors, errors
@@ -58,7 +58,7 @@ def sides(case: PeerCase) -> dict[str, Side]:
     """Dense PyTorch in each layout, ours and the peers at each sparsity; all but dense are checked."""
     tensors = Tensors.random(case.spec, case.input_shape, CPU)
     found: dict[str, Side] = {}
-    for layout in LAYOUTS if case.spec.kind == "conv2d" else ["contiguous"]:
+    for layout in layouts(case.spec):
         x, weight, grad_out = tensors.laid_out(layout).masked(tensors.chances >= DENSE_SPARSITY)
         found[f"{DENSE}, {layout}"] = _called(case, dense_module(case.spec, weight), x, grad_out)
     for sparsity in case.sparsities:

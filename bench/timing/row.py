@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from bench.cases.goals import Goal
 from bench.timing.operation import Operation
 
 
@@ -35,11 +36,7 @@ class Row:
     @property
     def verdict(self) -> str:
         """What became of the goal, if there is one."""
-        if self.must is None or self.aim is None:
-            return ""
-        if self.ratio < self.must:
-            return "MISSED"
-        return "aim reached" if self.ratio >= self.aim else "holds"
+        return "" if self.must is None or self.aim is None else Goal(self.must, self.aim).verdict(self.ratio)
 
 
 @dataclass

@@ -46,8 +46,8 @@ Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor
   const Tensor output = empty(plan, out, x.tensor);
   const void* const biases = bias.defined() ? bias.const_data_ptr() : nullptr;
   if (by == kSparse)
-    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(values.scalar_type()), x.tensor.const_data_ptr(),
-                            values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
+    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(values.scalar_type()),
+                            x.tensor.const_data_ptr(), values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_forward(plan.convolution, plan.rows, x.images, out, x.tensor.const_data_ptr<float>(),
                                values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
@@ -151,7 +151,8 @@ class SparseLayerBackward : public torch::autograd::Node {
     const std::array<bool, 3> needed = {task_should_compute_output(0), task_should_compute_output(1),
                                         task_should_compute_output(2)};
     const Tensor given = x_.unpack(), values = values_.unpack();
-    const Tensor output = rectified_ ? output_.unpack(c10::intrusive_ptr<Node>::unsafe_reclaim_from_nonowning(static_cast<Node*>(this))) : Tensor();
+    const auto self = c10::intrusive_ptr<Node>::unsafe_reclaim_from_nonowning(static_cast<Node*>(this));
+    const Tensor output = rectified_ ? output_.unpack(self) : Tensor();
     if (!at::GradMode::is_enabled() && is_plain_eager() && is_plain(grad_out) && (!given.defined() || is_plain(given)) &&
         (!values.defined() || is_plain(values)) && (!output.defined() || is_plain(output))) {
       const at::AutoDispatchBelowADInplaceOrView below_autograd;

@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "../cpu/correlation.h"
-#include "../cpu/element.h"
+#include "../dtypes.h"
 
 namespace lth_sparse {
 
@@ -31,17 +31,6 @@ struct Question {
 
   bool operator==(const Question&) const = default;
 };
-
-/// What the kernels take the elements of tensors of this dtype for, if they take them.
-inline std::optional<Element> element_of(at::ScalarType dtype) {
-  switch (dtype) {
-    case at::kFloat: return Element::kFloat;
-    case at::kDouble: return Element::kDouble;
-    case at::kBFloat16: return Element::kBfloat16;
-    case at::kHalf: return Element::kHalf;
-    default: return std::nullopt;
-  }
-}
 
 class LayerPlan {
  public:

@@ -37,9 +37,7 @@ bool is_tensor(PyObject* object) { return THPVariable_CheckExact(object); }
 
 /// Whether `values` are of a dtype of the kernels, as many as the plan has, one after the other.
 bool has_numbers(const LayerPlan& plan, const Tensor& values) {
-  const at::ScalarType dtype = values.scalar_type();
-  return element_of(dtype) && values.dim() == 1 && values.numel() == plan.rows.nnz() &&
-         values.is_contiguous();
+  return element_of(values.scalar_type()) && values.dim() == 1 && values.numel() == plan.rows.nnz() && values.is_contiguous();
 }
 
 bool fits(const LayerPlan& plan, const Tensor& x, const Tensor& values, const Tensor& bias) {
@@ -147,8 +145,8 @@ std::optional<Tensor> grad_input_pass(const py::capsule& capsule, const Tensor& 
 std::optional<Tensor> grad_weight_pass(const py::capsule& capsule, const Tensor& x, const Tensor& grad_out) {
   LayerPlan& plan = plan_of(capsule);
   const at::ScalarType dtype = x.scalar_type();
-  if (!is_batch(plan, x) || !is_batch(plan, grad_out) || !element_of(dtype) ||
-      grad_out.scalar_type() != dtype || x.numel() > INT32_MAX)
+  if (!is_batch(plan, x) || !is_batch(plan, grad_out) || !element_of(dtype) || grad_out.scalar_type() != dtype ||
+      x.numel() > INT32_MAX)
     return std::nullopt;
   const Operand given = operand(plan, x), grad = operand(plan, grad_out);
   if (!is_of_output(plan, given.images, grad.images)) return std::nullopt;

@@ -14,7 +14,7 @@
 //   the vector and any tap costs the same. Tensors come and go through in-register transposes. Of few images, vectors half
 //   as long leave no lane empty, and products are of `pairs` of them: of two positions that follow each other, for which
 //   nothing in scratch need be otherwise. Then a load at an odd column crosses a line, and yet 8 images take three quarters
-//   of the time.
+//   to five sixths of the time.
 // - pixels: the lanes are consecutive positions of one image, `position` counts single elements, rows follow each other
 //   in a flat plane and a tile is a run of it. Loads are unaligned, and the columns between two rows are computed for
 //   nothing, but one image is enough and nothing is transposed.

@@ -9,15 +9,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lth_sparse.backends import autograd_library, winograd
+from lth_sparse.backends import autograd_library, cpu_operators, winograd
 from lth_sparse.backends.base import Backend, Plan
 from lth_sparse.plans.layer_spec import LayerSpec
 
 _PASSES = ("forward", "grad_input", "grad_weight")
 _PYTHON, _SPARSE, _DEPTHWISE = 0, 1, 3
 """As csrc/autograd/layer_plan.h numbers kernels; Winograd's algorithm goes by the size of its tiles."""
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-"""As csrc/cpu/element.h numbers them."""
 
 Gradients = Callable[
     [Tensor, Tensor | None, Tensor | None, tuple[int, ...], tuple[bool, bool, bool]], tuple[Tensor | None, ...]
@@ -72,7 +70,7 @@ def node(backend: Backend, plan: Plan, gradients: Gradients) -> Node | None:
     ) -> tuple[int, ...] | None:
         needed = [name for name, is_needed in zip(_PASSES, (True, grad_x, grad_values), strict=True) if is_needed]
         layout = "channels_last" if channels_last else "contiguous"
-        names = asked.chosen(plan, needed, _DTYPES[element], shape, layout)
+        names = asked.chosen(plan, needed, cpu_operators.DTYPES[element], shape, layout)
         if names is None:
             return None
         numbers = {each: _number(name, spec, shape) for each, name in zip(needed, names, strict=True)}

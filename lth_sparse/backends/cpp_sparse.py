@@ -16,8 +16,6 @@ from lth_sparse.backends.registry import register
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
-_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
-
 
 @dataclass(frozen=True, eq=False)
 class SparsePlan(Plan):
@@ -49,7 +47,7 @@ class SparseKernels(CppKernels):
         """Layers in the dtypes of csrc/cpu/element.h on the CPU, but for such as csrc/layer_arguments.h refuses."""
         if reason := self.refuses(device):
             return False, reason
-        if dtype not in _DTYPES:
+        if dtype not in cpu_operators.DTYPES:
             return False, f"dtype is {dtype}, and the C++ kernels take float32, float64, bfloat16 and float16"
         # No compiler can call the operator; what it traces are layers that were packed, and so are not refused.
         reason = "" if torch.compiler.is_compiling() else _refused(spec)

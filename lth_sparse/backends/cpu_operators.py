@@ -11,6 +11,9 @@ from lth_sparse.backends import extension
 from lth_sparse.backends.base import memory_format
 from lth_sparse.plans.layer_spec import LayerSpec
 
+DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+"""What the sparse kernels take, as csrc/cpu/element.h numbers them."""
+
 
 def refuses(device: torch.device) -> str:
     """Why the kernels compute nothing on `device`, "" where they do."""

@@ -149,5 +149,6 @@ class _ReLUMaxPool(Function):
             taken,
             ctx.shape,
             ctx.layout == torch.channels_last,
+            ctx.needs_input_grad[1],
         )
         return grad_x, grad_added if ctx.needs_input_grad[1] else None

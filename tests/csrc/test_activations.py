@@ -180,7 +180,7 @@ def test_relu_max_pool_takes_what_pytorch_takes(shape, layout, nan):
     with poisoned_memory():
         output, taken = torch.ops.lth_sparse_cpu.relu_max_pool(x.detach())
         grad_x, sums = torch.ops.lth_sparse_cpu.relu_max_pool_backward(
-            grad_out, taken, shape, layout == torch.channels_last
+            grad_out, taken, shape, layout == torch.channels_last, True
         )
     torch.testing.assert_close(output, expected.detach(), rtol=0, atol=0, equal_nan=True)
     assert torch.equal(grad_x, x.grad)
@@ -231,7 +231,7 @@ def test_what_does_not_fit_is_refused():
         "more than 1 value per channel": lambda: forward(x[:1, :, :1, :1].contiguous()),
         "expected at least 2 x 2": lambda: forward(x[:, :, :1].contiguous(), pool=True),
         r"grad_out: expected \[2, 3, 2, 2\]": lambda: operators.relu_max_pool_backward(
-            x, torch.zeros(2, 3, 2, 2, dtype=torch.uint8), x.shape, False
+            x, torch.zeros(2, 3, 2, 2, dtype=torch.uint8), x.shape, False, True
         ),
     }.items():
         with pytest.raises(RuntimeError, match=sentence):

@@ -138,7 +138,7 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
             None,
         ),
         "lth_sparse_cpu::relu_max_pool": (x,),
-        "lth_sparse_cpu::relu_max_pool_backward": (pooled, taken, list(x.shape), last),
+        "lth_sparse_cpu::relu_max_pool_backward": (pooled, taken, list(x.shape), last, True),
     }
 
 
