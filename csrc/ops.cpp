@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/Exception.h>
 
+#include <algorithm>
 #include <cstring>
 #include <optional>
 #include <string>
@@ -63,6 +64,26 @@ void correlate(const Correlation& correlation, const SparseRows& rows, Element e
   chosen.kernels->correlate(correlation, rows, chosen.blocking, element, in, values, bias, relu, out, chosen.threads);
 }
 
+LinearLayer linear_layer(const Convolution& c, const SparseRows& rows, const SparseRows& transposed, const Images& x) {
+  return {rows, transposed, c.in_channels, c.out_channels, x.count, torch::stable::get_num_threads()};
+}
+
+/// Calls use(kernels, threads, zero of their type) if there are kernels for the layer as a linear one, or returns false; of
+/// bfloat16 and float16 there are none.
+template <class Use>
+bool as_linear(const Convolution& c, const SparseRows& rows, const Images& x, Element element, const Use& use) {
+  const bool linear = c.taps() == 1 && c.phases() == 1 && c.padding[0] == 0 && c.padding[1] == 0 && x.pixels() == 1;
+  if (!linear || x.count == 0 || is_converted(element)) return false;
+  const Parallel& threads = rows.nnz() * x.count <= kFewProducts ? one_thread : parallel;
+  const auto called = [&](const auto* kernels, auto zero) {
+    if (kernels != nullptr) use(*kernels, threads, zero);
+    return kernels != nullptr;
+  };
+  const int64_t features = std::max(c.in_channels, c.out_channels);
+  if (element == Element::kDouble) return called(linear_doubles(x.count, features), double());
+  return called(instruction_set().linear(x.count, features), float());
+}
+
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
                const Tensor& columns, const std::vector<int64_t>& layer, bool relu) {
   const Convolution c = convolution(layer);
@@ -79,16 +100,20 @@ Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor
 }
 
 Tensor grad_input(const Tensor& grad_out, const Tensor& values, const Tensor& row_offsets, const Tensor& columns,
-                  const Tensor& order, const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
+                  const Tensor& transposed_row_offsets, const Tensor& transposed_columns, const Tensor& order,
+                  const std::vector<int64_t>& layer, const std::vector<int64_t>& input_shape) {
   const Convolution c = convolution(layer);
   const Element element = element_of(grad_out, "grad_out");
   const Images in = images(grad_out, "grad_out", c, c.out_channels);
   const Images out = input_images(c, in, grad_out.dim(), input_shape);
-  const SparseRows rows = sparse_rows(row_offsets, columns, &order, c.phases() * c.in_channels,
-                                      c.phases() * c.in_channels, 0);
+  const SparseRows rows = forward_rows(c, row_offsets, columns);
+  const SparseRows transposed = sparse_rows(transposed_row_offsets, transposed_columns, &order, c.phases() * c.in_channels,
+                                            c.phases() * c.in_channels, 0);
+  STD_TORCH_CHECK(rows.nnz() == transposed.nnz(), "columns: got ", rows.nnz(), " elements, and transposed_columns ",
+                  transposed.nnz(), ", expected as many");
   check_vector(values, "values", grad_out.scalar_type(), rows.nnz());
   Tensor grad = empty_images(out, grad_out);
-  sparse_grad_input(c, rows, in, out, element, grad_out.const_data_ptr(), values.const_data_ptr(),
+  sparse_grad_input(c, rows, transposed, in, out, element, grad_out.const_data_ptr(), values.const_data_ptr(),
                     grad.mutable_data_ptr());
   return grad;
 }
@@ -186,13 +211,24 @@ std::string instructions() { return instruction_set().name; }
 void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                     const void* x, const void* values, const void* bias, bool relu, void* out) {
   flatten_pixels(layer, x_images, out_images);
-  correlate(forward_correlation(layer, x_images, out_images), rows, element, x, values, bias, relu, out);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
+    using T = decltype(zero);
+    kernels.forward(linear_layer(layer, rows, {}, x_images), static_cast<const T*>(x), static_cast<const T*>(values),
+                    static_cast<const T*>(bias), relu, static_cast<T*>(out), threads);
+  });
+  if (!linear) correlate(forward_correlation(layer, x_images, out_images), rows, element, x, values, bias, relu, out);
 }
 
-void sparse_grad_input(const Convolution& layer, const SparseRows& transposed, Images out_images, Images x_images,
-                       Element element, const void* grad_out, const void* values, void* grad_x) {
+void sparse_grad_input(const Convolution& layer, const SparseRows& rows, const SparseRows& transposed, Images out_images,
+                       Images x_images, Element element, const void* grad_out, const void* values, void* grad_x) {
   flatten_pixels(layer, x_images, out_images);
-  correlate(grad_input_correlation(layer, out_images, x_images), transposed, element, grad_out, values, nullptr, false, grad_x);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
+    using T = decltype(zero);
+    kernels.grad_input(linear_layer(layer, rows, transposed, x_images), static_cast<const T*>(grad_out),
+                       static_cast<const T*>(values), static_cast<T*>(grad_x), threads);
+  });
+  if (!linear)
+    correlate(grad_input_correlation(layer, out_images, x_images), transposed, element, grad_out, values, nullptr, false, grad_x);
 }
 
 void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
@@ -204,6 +240,12 @@ void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images
     return;
   }
   flatten_pixels(layer, x_images, out_images);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
+    using T = decltype(zero);
+    kernels.grad_weight(linear_layer(layer, rows, {}, x_images), static_cast<const T*>(x), static_cast<const T*>(grad_out),
+                        static_cast<T*>(grad_values), threads);
+  });
+  if (linear) return;
   const Correlation correlation = forward_correlation(layer, x_images, out_images);
   const Chosen chosen = choose(correlation, nnz, element, true);
   chosen.kernels->grad_weight(correlation, rows, chosen.blocking, element, x, grad_out, grad_values, chosen.threads);
@@ -215,8 +257,8 @@ STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {
       "forward(Tensor x, Tensor values, Tensor? bias, Tensor row_offsets, Tensor columns, int[] layer, bool relu=False) -> "
       "Tensor");
   library.def(
-      "grad_input(Tensor grad_out, Tensor values, Tensor row_offsets, Tensor columns, Tensor order, int[] layer, "
-      "int[] input_shape) -> Tensor");
+      "grad_input(Tensor grad_out, Tensor values, Tensor row_offsets, Tensor columns, Tensor transposed_row_offsets, "
+      "Tensor transposed_columns, Tensor order, int[] layer, int[] input_shape) -> Tensor");
   library.def(
       "grad_weight(Tensor x, Tensor grad_out, Tensor row_offsets, Tensor columns, int[] layer) -> Tensor");
   library.def(

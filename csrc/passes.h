@@ -2,7 +2,7 @@
 // node (autograd/) calls without an operator.
 //
 // Images are in one of the two contiguous layouts, of floats or of what `element` says; values, bias and the gradient of the
-// values follow. `rows` are the forward pass's matrix, `transposed` that of sparse_grad_input.
+// values follow. `rows` are the forward pass's matrix, `transposed` its transposed one.
 #pragma once
 
 #include "cpu/correlation.h"
@@ -13,8 +13,8 @@ namespace lth_sparse {
 /// `bias` may be null. What is below 0 becomes 0 if `relu`.
 void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                     const void* x, const void* values, const void* bias, bool relu, void* out);
-void sparse_grad_input(const Convolution& layer, const SparseRows& transposed, Images out_images, Images x_images,
-                       Element element, const void* grad_out, const void* values, void* grad_x);
+void sparse_grad_input(const Convolution& layer, const SparseRows& rows, const SparseRows& transposed, Images out_images,
+                       Images x_images, Element element, const void* grad_out, const void* values, void* grad_x);
 void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                         const void* x, const void* grad_out, void* grad_values);
 

@@ -65,7 +65,7 @@ Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const 
                   std::vector<c10::IValue>({grad.tensor, values}));
   const Tensor gradient = empty(plan, x, grad.tensor);
   if (by == kSparse)
-    kernels->sparse_grad_input(plan.convolution, plan.transposed, grad.images, x, *element_of(values.scalar_type()),
+    kernels->sparse_grad_input(plan.convolution, plan.rows, plan.transposed, grad.images, x, *element_of(values.scalar_type()),
                                grad.tensor.const_data_ptr(), values.const_data_ptr(), gradient.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_grad_input(plan.convolution, plan.rows, grad.images, x, grad.tensor.const_data_ptr<float>(),

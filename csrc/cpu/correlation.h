@@ -15,6 +15,8 @@
 #include <cstdint>
 #include <vector>
 
+#include "inline.h"
+
 namespace lth_sparse {
 
 inline int64_t ceil_div(int64_t value, int64_t divisor) { return (value + divisor - 1) / divisor; }
@@ -87,7 +89,7 @@ inline constexpr const char* kNoOrder = "order: expected places among the values
 
 /// Whether any of indices[first, last) is not in [0, limit): then it is negative, or its distance from the greatest is. That
 /// is an `or` of sign bits; SSE2 has no unsigned comparison.
-inline bool any_outside(const int32_t* indices, int64_t first, int64_t last, int64_t limit) {
+LTH_SPARSE_INLINE bool any_outside(const int32_t* indices, int64_t first, int64_t last, int64_t limit) {
   uint32_t bits = 0;
   const uint32_t greatest = static_cast<uint32_t>(limit - 1);
   for (int64_t e = first; e < last; ++e) {

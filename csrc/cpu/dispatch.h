@@ -5,6 +5,7 @@
 #include "blocking.h"
 #include "depthwise/kernels.h"
 #include "kernels.h"
+#include "linear/kernels.h"
 #include "winograd/kernels.h"
 
 namespace lth_sparse {
@@ -16,6 +17,7 @@ struct InstructionSet {
   const WinogradKernels* (*winograd)();
   const DepthwiseKernels* (*depthwise)(const Convolution&);
   const Activations* (*activations)();
+  const LinearKernels<float>* (*linear)(int64_t batch, int64_t features);
 };
 
 /// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.

@@ -28,6 +28,10 @@ struct Float8 {
   LTH_SPARSE_INLINE static Float8 load(const Bfloat16* from, int count) { return of_bfloat16(fewer(from, count)); }
   LTH_SPARSE_INLINE static Float8 load(const Half* from) { return {_mm256_cvtph_ps(eight(from))}; }
   LTH_SPARSE_INLINE static Float8 load(const Half* from, int count) { return {_mm256_cvtph_ps(fewer(from, count))}; }
+  /// from[at[k]] in lane k.
+  LTH_SPARSE_INLINE static Float8 gather(const float* from, const int32_t* at) {
+    return {_mm256_i32gather_ps(from, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(at)), sizeof(float))};
+  }
   using Mask = __m256i;
   /// The lanes [begin, end), of those that there are.
   LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {

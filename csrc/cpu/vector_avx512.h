@@ -26,6 +26,10 @@ struct Float16 {
   LTH_SPARSE_INLINE static Float16 load(const Bfloat16* from, int count) { return of_bfloat16(_mm256_maskz_loadu_epi16(first(count), from)); }
   LTH_SPARSE_INLINE static Float16 load(const Half* from) { return {_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)))}; }
   LTH_SPARSE_INLINE static Float16 load(const Half* from, int count) { return {_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first(count), from))}; }
+  /// from[at[k]] in lane k.
+  LTH_SPARSE_INLINE static Float16 gather(const float* from, const int32_t* at) {
+    return {_mm512_i32gather_ps(_mm512_loadu_si512(at), from, sizeof(float))};
+  }
   using Mask = __mmask16;
   /// The lanes [begin, end), of those that there are.
   LTH_SPARSE_INLINE static Mask between(int64_t begin, int64_t end) {

@@ -33,6 +33,12 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = k < count ? T(from[k]) : T(0);
     return result;
   }
+  /// from[at[k]] in lane k.
+  LTH_SPARSE_INLINE static Array gather(const T* from, const int32_t* at) {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = from[at[k]];
+    return result;
+  }
   struct Mask {
     int64_t begin, end;
   };

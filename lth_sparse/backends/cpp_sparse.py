@@ -71,11 +71,13 @@ class SparseKernels(CppKernels):
         return _forward(x, values, plan, bias, relu=True)
 
     def grad_input(self, grad_out: Tensor, values: Tensor, plan: Plan, input_shape: tuple[int, ...]) -> Tensor:
-        """The forward pass of the transposed matrix."""
+        """The forward pass of the transposed matrix; of a linear layer's few rows, without it."""
         assert isinstance(plan, SparsePlan)
         gradient: Tensor = torch.ops.lth_sparse_cpu.grad_input(
             in_dense_layout(grad_out),
             values.contiguous(),
+            plan.pattern.row_offsets,
+            plan.pattern.column_indices,
             plan.transposed_row_offsets,
             plan.transposed_columns,
             plan.transposed_order,

@@ -56,13 +56,13 @@ def _register_fakes() -> None:
         values: Tensor,
         row_offsets: Tensor,
         columns: Tensor,
+        transposed_row_offsets: Tensor,
+        transposed_columns: Tensor,
         order: Tensor,
         layer: Sequence[int],
         input_shape: Sequence[int],
     ) -> Tensor:
-        return torch.empty(
-            input_shape, dtype=grad_out.dtype, device=grad_out.device, memory_format=memory_format(grad_out)
-        )
+        return _like_input(grad_out, input_shape)
 
     @torch.library.register_fake("lth_sparse_cpu::grad_weight")
     def grad_weight(x: Tensor, grad_out: Tensor, row_offsets: Tensor, columns: Tensor, layer: Sequence[int]) -> Tensor:
@@ -91,7 +91,7 @@ def _register_fakes() -> None:
         input_shape: Sequence[int],
         tile: int,
     ) -> Tensor:
-        return grad_input(grad_out, values, row_offsets, columns, columns, layer, input_shape)
+        return _like_input(grad_out, input_shape)
 
     @torch.library.register_fake("lth_sparse_cpu::winograd_grad_weight")
     def winograd_grad_weight(
@@ -120,7 +120,7 @@ def _register_fakes() -> None:
         layer: Sequence[int],
         input_shape: Sequence[int],
     ) -> Tensor:
-        return grad_input(grad_out, values, row_offsets, columns, columns, layer, input_shape)
+        return _like_input(grad_out, input_shape)
 
     @torch.library.register_fake("lth_sparse_cpu::depthwise_grad_weight")
     def depthwise_grad_weight(
@@ -144,6 +144,10 @@ def _register_fakes() -> None:
         spec = LayerSpec.from_ints((0, *layer))
         rows = spec.stride[0] * spec.stride[1] * spec.in_channels
         return columns.new_empty(rows + 1), torch.empty_like(columns), torch.empty_like(columns)
+
+
+def _like_input(grad_out: Tensor, input_shape: Sequence[int]) -> Tensor:
+    return torch.empty(input_shape, dtype=grad_out.dtype, device=grad_out.device, memory_format=memory_format(grad_out))
 
 
 UNUSABLE = _load()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,6 +93,7 @@ SHAPES = {
     "1 x 1 with padding": (conv2d(20, 30, 1, padding=(1, 1)), (17, 20, 4, 4)),
     "linear": (LayerSpec("linear", 300, 41), (133, 300)),
     "linear, one row": (LayerSpec("linear", 41, 300), (1, 41)),
+    "linear, more features than lanes hold": (LayerSpec("linear", 16500, 3), (65, 16500)),
 }
 
 
@@ -394,6 +396,8 @@ def test_a_transposed_order_that_leads_outside_is_refused(batch):
         torch.ops.lth_sparse_cpu.grad_input(
             torch.zeros(batch, 3, 5, 5),
             torch.zeros(54),
+            plan.pattern.row_offsets,
+            plan.pattern.column_indices,
             plan.transposed_row_offsets,
             plan.transposed_columns,
             order,
@@ -415,7 +419,8 @@ def test_lower_instruction_sets_of_this_machine(instruction_set):
     highest = torch.ops.lth_sparse_cpu.instruction_set()
     if instruction_set not in LOWER[highest]:
         pytest.skip(f"this process runs {highest}")
-    done = run_with(instruction_set, "-m", "pytest", "-q", "-x", __file__, "-k", "not instruction_set")
+    files = [__file__, str(Path(__file__).with_name("test_linear.py"))]
+    done = run_with(instruction_set, "-m", "pytest", "-q", "-x", *files, "-k", "not instruction_set")
     assert done.returncode == 0, done.stdout + done.stderr
 
 

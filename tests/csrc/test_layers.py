@@ -65,7 +65,7 @@ def test_no_operator_multiplies_what_could_overflow(integers, reason):
     for call in (
         lambda: operators.pack(no_row, none, integers),
         lambda: operators.forward(x, ones, None, no_row, none, integers),
-        lambda: operators.grad_input(x, ones, no_row, none, none, integers, [1, 1, 2, 2]),
+        lambda: operators.grad_input(x, ones, *[no_row, none] * 2, none, integers, [1, 1, 2, 2]),
         lambda: operators.grad_weight(x, x, no_row, none, integers),
         lambda: operators.winograd_forward(x, ones, None, no_row, none, integers, 4),
     ):
@@ -101,7 +101,7 @@ def test_two_dimensions_are_for_linear_layers(integers):
     for call in (
         lambda: operators.forward(x, torch.ones(1), None, offsets, columns, integers),
         lambda: operators.grad_input(
-            torch.ones(17, 2), torch.ones(1), transposed, columns, columns, integers, [17, 17]
+            torch.ones(17, 2), torch.ones(1), offsets, columns, transposed, columns, columns, integers, [17, 17]
         ),
         lambda: operators.grad_weight(x, torch.ones(17, 2), offsets, columns, integers),
     ):
@@ -129,7 +129,7 @@ def test_images_without_a_pixel(shape):
     offsets, columns, values = int32(0, 1), int32(4), torch.ones(1)
     for call in (
         lambda: operators.forward(x, values, None, offsets, columns, integers),
-        lambda: operators.grad_input(grad_out, values, offsets, columns, int32(0), integers, shape),
+        lambda: operators.grad_input(grad_out, values, *[offsets, columns] * 2, int32(0), integers, shape),
         lambda: operators.grad_weight(x, grad_out, offsets, columns, integers),
     ):
         with pytest.raises(RuntimeError, match="expected at least a pixel"):
@@ -145,7 +145,7 @@ def test_images_without_a_pixel(shape):
 def test_the_shape_of_a_gradient_cannot_overflow(input_shape):
     with pytest.raises(RuntimeError, match=r"expected fewer than 2\^31 elements|does not have the shape"):
         torch.ops.lth_sparse_cpu.grad_input(
-            torch.ones(1, 1, 2, 2), torch.ones(0), int32(0, 0), int32(), int32(), layer(), input_shape
+            torch.ones(1, 1, 2, 2), torch.ones(0), *[int32(0, 0), int32()] * 2, int32(), layer(), input_shape
         )
 
 
@@ -210,7 +210,7 @@ def test_what_lies_far_apart_checks_what_it_indexes_with(offsets, columns, order
     x, values, matrix = torch.ones(16, 2, 5, 5), torch.ones(2), (int32(*offsets), int32(*columns))
     operators = torch.ops.lth_sparse_cpu
     with pytest.raises(RuntimeError, match=r"not those of a mask|expected places among the values"):
-        operators.grad_input(x, values, *matrix, int32(*order), integers, x.shape)
+        operators.grad_input(x, values, *matrix, *matrix, int32(*order), integers, x.shape)
     if order == (0, 1):
         for call in (
             lambda: operators.forward(x, values, None, *matrix, integers),

@@ -81,7 +81,7 @@ def _of_layers(
         "lth_sparse_cpu::pack": (*matrix, layer),
         "lth_sparse_cpu::refuses": (layer,),
         "lth_sparse_cpu::forward": (x, values, bias, *matrix, layer, True),
-        "lth_sparse_cpu::grad_input": (grad_out, values, *transposed, layer, shape),
+        "lth_sparse_cpu::grad_input": (grad_out, values, *matrix, *transposed, layer, shape),
         "lth_sparse_cpu::grad_weight": (x, grad_out, *matrix, layer),
         "lth_sparse_cpu::scatter_weight": (values, pattern.mask, *matrix, False),
         "lth_sparse_cpu::gather_weight": (dense, pattern.mask, *matrix),

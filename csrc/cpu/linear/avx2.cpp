@@ -1,0 +1,35 @@
+// The kernels of linear layers for AVX2 with FMA.
+#include "kernels.h"
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+
+#include <algorithm>
+#include <atomic>
+#include <stdexcept>
+
+#include "../inline.h"
+#include "../target.h"
+
+LTH_SPARSE_PUSH_AVX2
+#define VECTOR_NAMESPACE avx2
+#include "../vector_avx2.h"
+namespace lth_sparse::avx2 {
+#include "tasks.h"
+#include "features.h"
+#include "single.h"
+#include "lanes.h"
+#include "kernels_of.h"
+}
+LTH_SPARSE_POP_TARGET
+
+namespace lth_sparse {
+const LinearKernels<float>* linear_avx2(int64_t batch, int64_t features) {
+  return avx2::linear_of<avx2::Float8<16>>(batch, features);
+}
+}  // namespace lth_sparse
+#else
+namespace lth_sparse {
+const LinearKernels<float>* linear_avx2(int64_t, int64_t) { return nullptr; }
+}  // namespace lth_sparse
+#endif
