@@ -30,7 +30,11 @@ from lth_sparse.storage import environment
 from lth_sparse.system import allocator
 
 RESULTS = Path(__file__).with_name("results")
-GUARDED = (("c64", 0.95), ("c128", 0.9), ("c256", 0.95), ("linear", 0.9), ("c128", 0.0), ("c256", 0.5))
+_FEW_ROWS = (("linear-4096-batch-1", 0.95), ("linear-4096-batch-16", 0.8))
+GUARDED = (
+    *(("c64", 0.95), ("c128", 0.9), ("c256", 0.95), ("linear", 0.9), *_FEW_ROWS),
+    *(("c128", 0.0), ("c256", 0.5)),
+)
 """(layer, sparsity): one for each way through the kernels that training spends its time in, the last two Winograd's."""
 MOST_FALLEN = 0.25
 SECONDS = 2.0

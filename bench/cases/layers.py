@@ -62,6 +62,7 @@ _LINEAR = goals((0.9, 2.9, 4), (0.95, 4.3, 6.5), (0.98, 6, 11))
 _POINTWISE = goals((0.9, 1.15, 2.5), (0.95, 1.3, 3.5), (0.98, 1.35, 4))
 _LITTLE: dict[float, Goal | None] = {0.8: None}
 _NO_GOAL: dict[float, Goal | None] = {0.9: None}
+_FEW_ROWS: dict[float, Goal | None] = {0.8: None, 0.9: None, 0.95: None}
 # The 3x3 layers of a ResNet-50, at a batch size that its images allow: (channels, filters, stride, height and width).
 _RESNET = [
     (64, 64, 1, 56),
@@ -98,6 +99,10 @@ LAYERS = [
         for name, (channels, filters, size, must, aim) in _FEW_PRUNED.items()
     ),
     Layer("linear", LayerSpec("linear", 4096, 256), (128, 4096), _LINEAR, 3, packing=True),
+    *(
+        Layer(f"linear-4096-batch-{batch}", LayerSpec("linear", 4096, 4096), (batch, 4096), _FEW_ROWS, 2, full=True)
+        for batch in (1, 4, 16)
+    ),
     Layer("1x1", _conv(64, 256, kernel=1), (128, 64, 16, 16), _POINTWISE, 8, packing=True),
     *(
         Layer(f"{name}-batch-1", _conv(channels, channels), (1, channels, size, size), _BATCH_1, 2, full=True)
