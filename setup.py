@@ -11,10 +11,12 @@ import shlex
 import shutil
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 from setuptools import find_packages, setup
+from setuptools.errors import CompileError
 
 ROOT = Path(__file__).resolve().parent
 STABLE_ABI = "-DTORCH_TARGET_VERSION=0x020b000000000000"
@@ -48,7 +50,8 @@ def cuda_home() -> str | None:
 def sources_flag() -> str:
     """Of which sources the libraries are that call each other past the stable ABI: kernel_table.h."""
     csrc, digest = ROOT / "csrc", hashlib.sha256()
-    for path in sorted([*csrc.glob("*.h"), *csrc.glob("cpu/correlation.h"), *csrc.glob("cpu/element.h")]):
+    structures = [csrc / "cpu" / name for name in ("correlation.h", "dense_weight.h", "element.h")]
+    for path in sorted([*csrc.glob("*.h"), *structures]):
         digest.update(path.read_bytes())
     return f'-DLTH_SPARSE_SOURCES="{digest.hexdigest()[:16]}"'
 
@@ -117,6 +120,23 @@ def cuda_extension() -> tuple[Any, str]:
     return extension, ""
 
 
+def builder() -> Any:
+    """PyTorch's, which compiles as many files at a time as there are cores where it finds ninja, and else one by one."""
+    from torch.utils.cpp_extension import BuildExtension
+
+    # It looks on the PATH, where the environment's own is only if that is activated.
+    os.environ["PATH"] = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+
+    class Builder(BuildExtension):  # type: ignore[misc]
+        def build_extension(self, extension: Any) -> None:
+            try:
+                super().build_extension(extension)
+            except RuntimeError as error:  # Of ninja; setuptools goes on without an optional extension after its own.
+                raise CompileError(str(error)) from error
+
+    return Builder
+
+
 def extensions() -> dict[str, Any]:
     """The arguments of setup() that build csrc/, or none of them, with the reason said."""
     if compiler() is None:
@@ -124,7 +144,6 @@ def extensions() -> dict[str, Any]:
         return {}
     try:
         cuda, reason = cuda_extension()
-        from torch.utils.cpp_extension import BuildExtension
     except ImportError:
         say(
             "torch is not in the environment: installed without the C++ and CUDA kernels; for them, "
@@ -137,7 +156,7 @@ def extensions() -> dict[str, Any]:
         say(f"installed without the CUDA kernels: {reason}")
     return {
         "ext_modules": [cpp_extension(), autograd_extension(), *([cuda] if cuda else [])],
-        "cmdclass": {"build_ext": BuildExtension.with_options(use_ninja=False)},
+        "cmdclass": {"build_ext": builder()},
         "options": {"bdist_wheel": {"py_limited_api": "cp310"}},
     }
 

@@ -10,7 +10,8 @@ namespace {
 
 const KernelTable kTable = {LTH_SPARSE_SOURCES, &sparse_forward,       &sparse_grad_input,     &sparse_grad_weight,
                             &winograd_forward,  &winograd_grad_input,  &winograd_grad_weight,  &depthwise_forward,
-                            &depthwise_grad_input, &depthwise_grad_weight, &relu_backward};
+                            &depthwise_grad_input, &depthwise_grad_weight, &scatter_values,       &gather_values,
+                            &relu_backward};
 
 int64_t kernel_table() { return reinterpret_cast<int64_t>(&kTable); }
 

@@ -18,6 +18,8 @@ struct KernelTable {
   decltype(&lth_sparse::depthwise_forward) depthwise_forward;
   decltype(&lth_sparse::depthwise_grad_input) depthwise_grad_input;
   decltype(&lth_sparse::depthwise_grad_weight) depthwise_grad_weight;
+  decltype(&lth_sparse::scatter_values) scatter_values;
+  decltype(&lth_sparse::gather_values) gather_values;
   decltype(&lth_sparse::relu_backward) relu_backward;
 };
 

@@ -14,7 +14,6 @@
 
 #include "arguments.h"
 #include "cpu/blocking.h"
-#include "cpu/dense_weight.h"
 #include "cpu/dispatch.h"
 #include "passes.h"
 #include "torch_threads.h"
@@ -160,28 +159,31 @@ LiveWeights live_weights(const Tensor& mask, const Tensor& row_offsets, const Te
           !mask.is_contiguous()};
 }
 
-/// Calls `use` with an element type of the tensor's element size.
+/// Calls `use` with an element type of this size: 2, 4 or 8.
 template <typename Use>
-void with_element(const Tensor& tensor, const char* name, const Use& use) {
-  switch (tensor.element_size()) {
+void with_element(int64_t bytes, const Use& use) {
+  switch (bytes) {
     case 2: return use(uint16_t());
     case 4: return use(uint32_t());
     case 8: return use(uint64_t());
-    default: STD_TORCH_CHECK(false, name, ": got elements of ", tensor.element_size(), " bytes, expected 2, 4 or 8");
+    default: return use(uint64_t());
   }
+}
+
+void check_element(const Tensor& tensor, const char* name) {
+  const int64_t bytes = tensor.element_size();
+  STD_TORCH_CHECK(bytes == 2 || bytes == 4 || bytes == 8, name, ": got elements of ", bytes, " bytes, expected 2, 4 or 8");
 }
 
 Tensor scatter_weight(const Tensor& values, const Tensor& mask, const Tensor& row_offsets, const Tensor& columns,
                       bool channels_last) {
   const LiveWeights live = live_weights(mask, row_offsets, columns, channels_last);
   check_vector(values, "values", values.scalar_type(), live.nnz());
+  check_element(values, "values");
   Tensor weight = torch::stable::empty(sizes(mask), values.scalar_type(), std::nullopt, std::nullopt, std::nullopt,
                                        channels_last ? torch::headeronly::MemoryFormat::ChannelsLast
                                                      : torch::headeronly::MemoryFormat::Contiguous);
-  with_element(values, "values", [&](auto element) {
-    using T = decltype(element);
-    scatter(live, static_cast<const T*>(values.const_data_ptr()), static_cast<T*>(weight.mutable_data_ptr()), parallel);
-  });
+  scatter_values(live, values.element_size(), values.const_data_ptr(), weight.mutable_data_ptr());
   return weight;
 }
 
@@ -190,12 +192,10 @@ Tensor gather_weight(const Tensor& weight, const Tensor& mask, const Tensor& row
   const bool contiguous = weight.is_contiguous();
   STD_TORCH_CHECK(contiguous || (weight.dim() == 4 && has_layout(weight, true)),
                   "weight: expected a contiguous or channels_last tensor");
+  check_element(weight, "weight");
   const LiveWeights live = live_weights(mask, row_offsets, columns, !contiguous);
   Tensor values = torch::stable::empty({live.nnz()}, weight.scalar_type());
-  with_element(weight, "weight", [&](auto element) {
-    using T = decltype(element);
-    gather(live, static_cast<const T*>(weight.const_data_ptr()), static_cast<T*>(values.mutable_data_ptr()), parallel);
-  });
+  gather_values(live, weight.element_size(), weight.const_data_ptr(), values.mutable_data_ptr());
   return values;
 }
 
@@ -249,6 +249,20 @@ void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images
   const Correlation correlation = forward_correlation(layer, x_images, out_images);
   const Chosen chosen = choose(correlation, nnz, element, true);
   chosen.kernels->grad_weight(correlation, rows, chosen.blocking, element, x, grad_out, grad_values, chosen.threads);
+}
+
+void scatter_values(const LiveWeights& live, int64_t bytes, const void* values, void* weight) {
+  with_element(bytes, [&](auto element) {
+    using T = decltype(element);
+    scatter(live, static_cast<const T*>(values), static_cast<T*>(weight), parallel);
+  });
+}
+
+void gather_values(const LiveWeights& live, int64_t bytes, const void* weight, void* values) {
+  with_element(bytes, [&](auto element) {
+    using T = decltype(element);
+    gather(live, static_cast<const T*>(weight), static_cast<T*>(values), parallel);
+  });
 }
 
 STABLE_TORCH_LIBRARY(lth_sparse_cpu, library) {

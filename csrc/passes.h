@@ -6,6 +6,7 @@
 #pragma once
 
 #include "cpu/correlation.h"
+#include "cpu/dense_weight.h"
 #include "cpu/element.h"
 
 namespace lth_sparse {
@@ -33,6 +34,10 @@ void depthwise_grad_input(const Convolution& layer, const SparseRows& rows, Imag
                           const float* grad_out, const float* values, float* grad_x);
 void depthwise_grad_weight(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, const float* x,
                            const float* grad_out, float* grad_values);
+
+/// The values [nnz] in a dense weight, 0 where pruned, and those of a dense weight. Elements have `bytes`: 2, 4 or 8.
+void scatter_values(const LiveWeights& live, int64_t bytes, const void* values, void* weight);
+void gather_values(const LiveWeights& live, int64_t bytes, const void* weight, void* values);
 
 /// ReLU's gradient, where ReLU gave `out`, and, in `sums` of [channels], the gradient of a bias before it. Images alike.
 void relu_backward(const Images& images, const float* out, const float* grad_out, float* grad_x, float* sums);

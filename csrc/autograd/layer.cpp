@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "../cpu/huge_pages.h"
+#include "dense_passes.h"
 #include "plain.h"
 
 namespace lth_sparse {
@@ -39,44 +40,51 @@ const char* label(int by, const char* sparse, const char* depthwise, const char*
 
 }  // namespace
 
-Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& values, const Tensor& bias, bool relu) {
+Tensor weights_of(const LayerPlan& plan, int by, const Tensor& values, const Images& x) {
+  return by == kDense ? dense_weight(plan, values, x) : values;
+}
+
+Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor& weights, const Tensor& bias, bool relu) {
+  if (by == kDense) return dense_forward(plan, x, weights, bias, relu);
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::forward", "lth_sparse_cpu::depthwise_forward", "lth_sparse_cpu::winograd_forward"),
-                  std::vector<c10::IValue>({x.tensor, values, bias}));
+                  std::vector<c10::IValue>({x.tensor, weights, bias}));
   const Images out = output_of(plan.convolution, x.images);
   const Tensor output = empty(plan, out, x.tensor);
   const void* const biases = bias.defined() ? bias.const_data_ptr() : nullptr;
   if (by == kSparse)
-    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(values.scalar_type()),
-                            x.tensor.const_data_ptr(), values.const_data_ptr(), biases, relu, output.mutable_data_ptr());
+    kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(weights.scalar_type()),
+                            x.tensor.const_data_ptr(), weights.const_data_ptr(), biases, relu, output.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_forward(plan.convolution, plan.rows, x.images, out, x.tensor.const_data_ptr<float>(),
-                               values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
+                               weights.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
                                output.mutable_data_ptr<float>());
   else
     kernels->winograd_forward(plan.convolution, plan.rows, x.images, out, by, x.tensor.const_data_ptr<float>(),
-                              values.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
+                              weights.const_data_ptr<float>(), static_cast<const float*>(biases), relu,
                               output.mutable_data_ptr<float>());
   return output;
 }
 
-Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const Tensor& values, const Images& x) {
+Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const Tensor& weights, const Images& x) {
+  if (by == kDense) return dense_grad_input(plan, grad, weights, x);
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::grad_input", "lth_sparse_cpu::depthwise_grad_input",
                         "lth_sparse_cpu::winograd_grad_input"),
-                  std::vector<c10::IValue>({grad.tensor, values}));
+                  std::vector<c10::IValue>({grad.tensor, weights}));
   const Tensor gradient = empty(plan, x, grad.tensor);
   if (by == kSparse)
-    kernels->sparse_grad_input(plan.convolution, plan.rows, plan.transposed, grad.images, x, *element_of(values.scalar_type()),
-                               grad.tensor.const_data_ptr(), values.const_data_ptr(), gradient.mutable_data_ptr());
+    kernels->sparse_grad_input(plan.convolution, plan.rows, plan.transposed, grad.images, x, *element_of(weights.scalar_type()),
+                               grad.tensor.const_data_ptr(), weights.const_data_ptr(), gradient.mutable_data_ptr());
   else if (by == kDepthwise)
     kernels->depthwise_grad_input(plan.convolution, plan.rows, grad.images, x, grad.tensor.const_data_ptr<float>(),
-                                  values.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
+                                  weights.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   else
     kernels->winograd_grad_input(plan.convolution, plan.rows, grad.images, x, by, grad.tensor.const_data_ptr<float>(),
-                                 values.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
+                                 weights.const_data_ptr<float>(), gradient.mutable_data_ptr<float>());
   return gradient;
 }
 
 Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Operand& grad) {
+  if (by == kDense) return dense_grad_weight(plan, x, grad);
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::grad_weight", "lth_sparse_cpu::depthwise_grad_weight",
                         "lth_sparse_cpu::winograd_grad_weight"),
                   std::vector<c10::IValue>({x.tensor, grad.tensor}));
@@ -117,7 +125,7 @@ std::pair<Operand, Tensor> run_relu_backward(const LayerPlan& plan, const Operan
 class SparseLayerBackward : public torch::autograd::Node {
  public:
   SparseLayerBackward(std::shared_ptr<LayerPlan> plan, const Passes& passes, const Tensor& given, const Operand& x,
-                      const Tensor& values, const Tensor& bias)
+                      const Tensor& values, const Tensor& weights, const Tensor& bias)
       : torch::autograd::Node(torch::autograd::collect_next_edges(given, values, bias)),
         plan_(std::move(plan)),
         passes_(passes),
@@ -125,7 +133,9 @@ class SparseLayerBackward : public torch::autograd::Node {
         sizes_(given.sizes()) {
     // Of the output nothing is kept here: that is not autograd's yet.
     if (values.requires_grad()) x_ = SavedVariable(given, /*is_output=*/false);
-    if (given.requires_grad()) values_ = SavedVariable(values, /*is_output=*/false);
+    if (!given.requires_grad()) return;
+    values_ = SavedVariable(values, /*is_output=*/false);
+    if (passes.forward == passes.grad_input && !weights.is_same(values)) weights_ = weights;
   }
 
   /// ReLU followed, and gave this.
@@ -140,6 +150,7 @@ class SparseLayerBackward : public torch::autograd::Node {
     const std::lock_guard<std::mutex> lock(mutex_);
     x_.reset_data();
     values_.reset_data();
+    weights_.reset();
     output_.reset_data();
   }
 
@@ -161,7 +172,10 @@ class SparseLayerBackward : public torch::autograd::Node {
       if (grad.images.channels_last == x_images_.channels_last) {
         Tensor sums;
         if (rectified_) std::tie(grad, sums) = run_relu_backward(*plan_, operand(*plan_, output), grad);
-        if (needed[0]) result[0] = run_grad_input(*plan_, passes_.grad_input, grad, values, x_images_).view(sizes_);
+        if (needed[0]) {
+          const Tensor weights = weights_.defined() ? weights_ : weights_of(*plan_, passes_.grad_input, values, x_images_);
+          result[0] = run_grad_input(*plan_, passes_.grad_input, grad, weights, x_images_).view(sizes_);
+        }
         if (needed[1]) result[1] = run_grad_weight(*plan_, passes_.grad_weight, operand(*plan_, given), grad);
         if (needed[2]) result[2] = sums.defined() ? sums : bias_gradient(*plan_, grad);
         return result;
@@ -178,6 +192,7 @@ class SparseLayerBackward : public torch::autograd::Node {
   const Images x_images_;
   const at::DimVector sizes_;
   SavedVariable x_, values_, output_;
+  Tensor weights_;  // What the forward pass has made of the values, where the backward pass needs it again.
   bool rectified_ = false;
   std::mutex mutex_;
 };
@@ -203,10 +218,11 @@ Operand operand(const LayerPlan& plan, const Tensor& tensor) {
 
 Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, const Tensor& given, const Operand& x,
                const Tensor& values, const Tensor& bias, bool relu) {
-  Tensor output;
+  Tensor weights, output;
   {
     const at::AutoDispatchBelowADInplaceOrView below_autograd;
-    output = run_forward(*plan, passes.forward, x, values, bias, relu);
+    weights = weights_of(*plan, passes.forward, values, x.images);
+    output = run_forward(*plan, passes.forward, x, weights, bias, relu);
     at::DimVector sizes(given.sizes());
     if (plan->linear && given.dim() != 2) {
       sizes.back() = plan->convolution.out_channels;
@@ -216,7 +232,7 @@ Tensor forward(const std::shared_ptr<LayerPlan>& plan, const Passes& passes, con
     }
   }
   if (torch::autograd::compute_requires_grad(given, values, bias)) {
-    const auto node = c10::make_intrusive<SparseLayerBackward>(plan, passes, given, x, values, bias);
+    const auto node = c10::make_intrusive<SparseLayerBackward>(plan, passes, given, x, values, weights, bias);
     torch::autograd::set_history(output, node);
     if (relu) node->keep_rectified(output);
     torch::autograd::fire_node_creation_hooks(node);

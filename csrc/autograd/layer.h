@@ -22,11 +22,14 @@ struct Operand {
 /// Copied where it has another layout. `tensor` has a layer's dimensions, or those that nn.Linear and nn.Conv2d allow besides.
 Operand operand(const LayerPlan& plan, const at::Tensor& tensor);
 
-/// The passes alone, by those kernels, below autograd. `bias` may be undefined; what is below 0 becomes 0 if `relu`. `grad` is
-/// in the layout of `x`. All is plain, and fits.
-at::Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const at::Tensor& values, const at::Tensor& bias,
+/// What those kernels multiply with for such an input: the values, or the dense weight made of them.
+at::Tensor weights_of(const LayerPlan& plan, int by, const at::Tensor& values, const Images& x);
+
+/// The passes alone, by those kernels, below autograd. `weights` are those of weights_of; `bias` may be undefined; what is below
+/// 0 becomes 0 if `relu`. `grad` is in the layout of `x`. All is plain, and fits.
+at::Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const at::Tensor& weights, const at::Tensor& bias,
                        bool relu);
-at::Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const at::Tensor& values, const Images& x);
+at::Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const at::Tensor& weights, const Images& x);
 at::Tensor run_grad_weight(const LayerPlan& plan, int by, const Operand& x, const Operand& grad);
 
 /// The output for `x`, a Operand of `given`, by `passes`. Who asks for gradients gets them: x, values and bias may want some.

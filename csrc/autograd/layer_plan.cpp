@@ -25,6 +25,11 @@ SparseRows transposed_matrix(const std::vector<at::Tensor>& tensors, const Convo
           rows, rows, 0};
 }
 
+at::Tensor in_dense_layout(const at::Tensor& mask) {
+  const bool dense = mask.is_contiguous() || (mask.dim() == 4 && mask.is_contiguous(at::MemoryFormat::ChannelsLast));
+  return dense ? mask : mask.contiguous();
+}
+
 c10::SafePyObject kept(PyObject* object) { return {py::reinterpret_borrow<py::object>(object).release().ptr(), getPyInterpreter()}; }
 
 py::object or_none(const at::Tensor& tensor) { return tensor.defined() ? py::cast(tensor) : py::none(); }
@@ -40,6 +45,7 @@ LayerPlan::LayerPlan(std::vector<at::Tensor> tensors, const Convolution& convolu
       linear(linear),
       rows(forward_matrix(this->tensors, convolution)),
       transposed(transposed_matrix(this->tensors, convolution)),
+      mask_(in_dense_layout(this->tensors[0])),
       choose_(kept(choose)),
       gradients_(kept(gradients)) {}
 
@@ -59,6 +65,12 @@ std::optional<Passes> LayerPlan::passes(const Question& question) {
   const auto [forward, grad_input, grad_weight] = chosen.cast<std::tuple<int, int, int>>();
   answers_.push_back({question, {forward, grad_input, grad_weight}});
   return answers_.back().passes;
+}
+
+LiveWeights LayerPlan::live(bool channels_last) const {
+  const int64_t channels = convolution.in_channels / convolution.groups;
+  return {mask_.const_data_ptr<bool>(), rows.row_offsets, rows.columns, convolution.out_channels, channels, convolution.taps(),
+          channels_last, !mask_.is_contiguous()};
 }
 
 std::array<at::Tensor, 3> LayerPlan::gradients(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& values,

@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "../cpu/correlation.h"
+#include "../cpu/dense_weight.h"
 #include "../dtypes.h"
 
 namespace lth_sparse {
 
-/// The kernels of one pass: 2 and 4 are Winograd's algorithm in tiles of so many outputs a side, 3 those of depthwise layers.
-enum Kernels : int { kUnasked = -1, kPython = 0, kSparse = 1, kWinograd2 = 2, kDepthwise = 3, kWinograd4 = 4 };
+/// The kernels of one pass: 2 and 4 are Winograd's algorithm in tiles of so many outputs a side, 3 those of depthwise layers, 5
+/// PyTorch's own operators on the dense weight.
+enum Kernels : int { kUnasked = -1, kPython = 0, kSparse = 1, kWinograd2 = 2, kDepthwise = 3, kWinograd4 = 4, kDense = 5 };
 
 struct Passes {
   int forward, grad_input, grad_weight;
@@ -47,6 +49,9 @@ class LayerPlan {
   std::array<at::Tensor, 3> gradients(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& values,
                                       at::IntArrayRef x_sizes, std::array<bool, 3> needed) const;
 
+  /// Where the live weights are in a dense weight, which is channels_last or contiguous.
+  LiveWeights live(bool channels_last) const;
+
   /// Makes every plan ask again.
   static void forget() { ++generation_; }
 
@@ -61,6 +66,8 @@ class LayerPlan {
     Passes passes;
   };
 
+  /// The mask in one of the two layouts; one that was loaded may have any strides.
+  const at::Tensor mask_;
   c10::SafePyObject choose_, gradients_;
   std::vector<Answer> answers_;
   int64_t answers_generation_ = 0;

@@ -124,7 +124,7 @@ std::optional<Tensor> forward_pass(const py::capsule& capsule, const Tensor& x, 
   const auto passes = passes_in_here(plan, given.images, values, false, false);
   if (!passes) return std::nullopt;
   const py::gil_scoped_release no_gil;
-  return run_forward(plan, passes->forward, given, values, given_bias, false);
+  return run_forward(plan, passes->forward, given, weights_of(plan, passes->forward, values, given.images), given_bias, false);
 }
 
 std::optional<Tensor> grad_input_pass(const py::capsule& capsule, const Tensor& grad_out, const Tensor& values,
@@ -139,7 +139,7 @@ std::optional<Tensor> grad_input_pass(const py::capsule& capsule, const Tensor& 
   const auto passes = passes_in_here(plan, x, values, true, false);
   if (!passes) return std::nullopt;
   const py::gil_scoped_release no_gil;
-  return run_grad_input(plan, passes->grad_input, grad, values, x);
+  return run_grad_input(plan, passes->grad_input, grad, weights_of(plan, passes->grad_input, values, x), x);
 }
 
 std::optional<Tensor> grad_weight_pass(const py::capsule& capsule, const Tensor& x, const Tensor& grad_out) {

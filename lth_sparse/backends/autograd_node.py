@@ -14,7 +14,7 @@ from lth_sparse.backends.base import Backend, Plan
 from lth_sparse.plans.layer_spec import LayerSpec
 
 _PASSES = ("forward", "grad_input", "grad_weight")
-_PYTHON, _SPARSE, _DEPTHWISE = 0, 1, 3
+_PYTHON, _SPARSE, _DEPTHWISE, _DENSE = 0, 1, 3, 5
 """As csrc/autograd/layer_plan.h numbers kernels; Winograd's algorithm goes by the size of its tiles."""
 
 Gradients = Callable[
@@ -85,4 +85,4 @@ def node(backend: Backend, plan: Plan, gradients: Gradients) -> Node | None:
 def _number(kernels: str, spec: LayerSpec, input_shape: Sequence[int]) -> int:
     if kernels == "cpp/winograd":
         return winograd.tile(spec, input_shape)
-    return {"cpp/sparse": _SPARSE, "cpp/depthwise": _DEPTHWISE}.get(kernels, _PYTHON)
+    return {"cpp/sparse": _SPARSE, "cpp/depthwise": _DEPTHWISE, "dense": _DENSE}.get(kernels, _PYTHON)
