@@ -121,7 +121,7 @@ def cuda_extension() -> tuple[Any, str]:
 
 
 def builder() -> Any:
-    """PyTorch's, which compiles as many files at a time as there are cores where it finds ninja, and else one by one."""
+    """PyTorch's, which compiles as many files at a time as there are cores where it finds ninja, else one by one."""
     from torch.utils.cpp_extension import BuildExtension
 
     # It looks on the PATH, where the environment's own is only if that is activated.

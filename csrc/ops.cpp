@@ -67,20 +67,17 @@ LinearLayer linear_layer(const Convolution& c, const SparseRows& rows, const Spa
   return {rows, transposed, c.in_channels, c.out_channels, x.count, torch::stable::get_num_threads()};
 }
 
-/// Calls use(kernels, threads, zero of their type) if there are kernels for the layer as a linear one, or returns false; of
-/// bfloat16 and float16 there are none.
+/// Calls use(kernels, threads) if there are kernels for the layer as a linear one, or returns false.
 template <class Use>
 bool as_linear(const Convolution& c, const SparseRows& rows, const Images& x, Element element, const Use& use) {
   const bool linear = c.taps() == 1 && c.phases() == 1 && c.padding[0] == 0 && c.padding[1] == 0 && x.pixels() == 1;
-  if (!linear || x.count == 0 || is_converted(element)) return false;
-  const Parallel& threads = rows.nnz() * x.count <= kFewProducts ? one_thread : parallel;
-  const auto called = [&](const auto* kernels, auto zero) {
-    if (kernels != nullptr) use(*kernels, threads, zero);
-    return kernels != nullptr;
-  };
+  if (!linear || x.count == 0) return false;
   const int64_t features = std::max(c.in_channels, c.out_channels);
-  if (element == Element::kDouble) return called(linear_doubles(x.count, features), double());
-  return called(instruction_set().linear(x.count, features), float());
+  const LinearKernels* const kernels = element == Element::kDouble ? linear_doubles(x.count, features)
+                                                                   : instruction_set().linear(element, x.count, features);
+  if (kernels == nullptr) return false;
+  use(*kernels, rows.nnz() * x.count <= kFewProducts ? one_thread : parallel);
+  return true;
 }
 
 Tensor forward(const Tensor& x, const Tensor& values, const std::optional<Tensor>& bias, const Tensor& row_offsets,
@@ -211,10 +208,8 @@ std::string instructions() { return instruction_set().name; }
 void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_images, Images out_images, Element element,
                     const void* x, const void* values, const void* bias, bool relu, void* out) {
   flatten_pixels(layer, x_images, out_images);
-  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
-    using T = decltype(zero);
-    kernels.forward(linear_layer(layer, rows, {}, x_images), static_cast<const T*>(x), static_cast<const T*>(values),
-                    static_cast<const T*>(bias), relu, static_cast<T*>(out), threads);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const LinearKernels& kernels, const Parallel& threads) {
+    kernels.forward(linear_layer(layer, rows, {}, x_images), x, values, bias, relu, out, threads);
   });
   if (!linear) correlate(forward_correlation(layer, x_images, out_images), rows, element, x, values, bias, relu, out);
 }
@@ -222,10 +217,8 @@ void sparse_forward(const Convolution& layer, const SparseRows& rows, Images x_i
 void sparse_grad_input(const Convolution& layer, const SparseRows& rows, const SparseRows& transposed, Images out_images,
                        Images x_images, Element element, const void* grad_out, const void* values, void* grad_x) {
   flatten_pixels(layer, x_images, out_images);
-  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
-    using T = decltype(zero);
-    kernels.grad_input(linear_layer(layer, rows, transposed, x_images), static_cast<const T*>(grad_out),
-                       static_cast<const T*>(values), static_cast<T*>(grad_x), threads);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const LinearKernels& kernels, const Parallel& threads) {
+    kernels.grad_input(linear_layer(layer, rows, transposed, x_images), grad_out, values, grad_x, threads);
   });
   if (!linear)
     correlate(grad_input_correlation(layer, out_images, x_images), transposed, element, grad_out, values, nullptr, false, grad_x);
@@ -240,10 +233,8 @@ void sparse_grad_weight(const Convolution& layer, const SparseRows& rows, Images
     return;
   }
   flatten_pixels(layer, x_images, out_images);
-  const bool linear = as_linear(layer, rows, x_images, element, [&](const auto& kernels, const Parallel& threads, auto zero) {
-    using T = decltype(zero);
-    kernels.grad_weight(linear_layer(layer, rows, {}, x_images), static_cast<const T*>(x), static_cast<const T*>(grad_out),
-                        static_cast<T*>(grad_values), threads);
+  const bool linear = as_linear(layer, rows, x_images, element, [&](const LinearKernels& kernels, const Parallel& threads) {
+    kernels.grad_weight(linear_layer(layer, rows, {}, x_images), x, grad_out, grad_values, threads);
   });
   if (linear) return;
   const Correlation correlation = forward_correlation(layer, x_images, out_images);

@@ -17,7 +17,7 @@ struct InstructionSet {
   const WinogradKernels* (*winograd)();
   const DepthwiseKernels* (*depthwise)(const Convolution&);
   const Activations* (*activations)();
-  const LinearKernels<float>* (*linear)(int64_t batch, int64_t features);
+  const LinearKernels* (*linear)(Element element, int64_t batch, int64_t features);
 };
 
 /// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.

@@ -148,6 +148,7 @@ def test_dense_keeps_what_it_is_not_clearly_beaten_at(register: Register) -> Non
         assert choice.milliseconds.keys() == {"dense", "same"}
 
 
+@pytest.mark.alone
 def test_a_slow_candidate_is_called_no_oftener_than_it_takes_to_see_it(
     register: Register, calls: Calls, monkeypatch: pytest.MonkeyPatch
 ) -> None:

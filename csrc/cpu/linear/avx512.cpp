@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <stdexcept>
+#include <type_traits>
 
 #include "../inline.h"
 #include "../target.h"
@@ -21,6 +22,7 @@ LTH_SPARSE_PUSH_AVX512
 #include "../vector_avx2.h"
 #include "../vector_avx512.h"
 namespace lth_sparse::avx512 {
+#include "../convert.h"
 #include "tasks.h"
 #include "features.h"
 #include "single.h"
@@ -30,12 +32,12 @@ namespace lth_sparse::avx512 {
 LTH_SPARSE_POP_TARGET
 
 namespace lth_sparse {
-const LinearKernels<float>* linear_avx512(int64_t batch, int64_t features) {
-  return avx512::linear_of<avx512::Float16, avx512::Float8<32>>(batch, features);
+const LinearKernels* linear_avx512(Element element, int64_t batch, int64_t features) {
+  return avx512::linear_of<avx512::Float16, avx512::Float8<32>>(element, batch, features);
 }
 }  // namespace lth_sparse
 #else
 namespace lth_sparse {
-const LinearKernels<float>* linear_avx512(int64_t, int64_t) { return nullptr; }
+const LinearKernels* linear_avx512(Element, int64_t, int64_t) { return nullptr; }
 }  // namespace lth_sparse
 #endif

@@ -16,12 +16,15 @@
 // 16 rows. Of a pass in PyTorch it takes 1.6 to 1.8 times as long for 60 rows of 784 to 300, for 128 rows of 1024 to 4096 and 4096
 // to 256 mostly 1.05 to 1.5 (at 98 % grad_input, most of whose time is rows in and out, 0.9), for 1576 of 768 to 3072 as long.
 //
+// Elements of 16 bits stay so in the lanes, which is half of what L2 has to deliver, and become floats where they are loaded.
+//
 // Where a group does not fit L3 with the rest, the engine's blocks do better. No result depends on the number of threads.
 #pragma once
 
 #include <cstdint>
 
 #include "../correlation.h"
+#include "../element.h"
 #include "../parallel.h"
 
 namespace lth_sparse {
@@ -33,19 +36,19 @@ struct LinearLayer {
   int64_t threads;        // for how many to cut the work up, which does not change the bits
 };
 
-template <typename T>
+/// Tensors are of the elements that the kernels were asked for.
 struct LinearKernels {
   /// y = the output for x, with bias [out_features] or null; what is below 0 becomes 0 if `relu`.
-  void (*forward)(const LinearLayer&, const T* x, const T* values, const T* bias, bool relu, T* y, const Parallel&);
-  void (*grad_input)(const LinearLayer&, const T* grad_out, const T* values, T* grad_x, const Parallel&);
-  void (*grad_weight)(const LinearLayer&, const T* x, const T* grad_out, T* grad_values, const Parallel&);
+  void (*forward)(const LinearLayer&, const void* x, const void* values, const void* bias, bool relu, void* y, const Parallel&);
+  void (*grad_input)(const LinearLayer&, const void* grad_out, const void* values, void* grad_x, const Parallel&);
+  void (*grad_weight)(const LinearLayer&, const void* x, const void* grad_out, void* grad_values, const Parallel&);
 };
 
 /// Those for a batch of this size, 1 or more, with at most so many features on either side; null where it is for the engine, or
-/// this build has none.
-const LinearKernels<float>* linear_avx512(int64_t batch, int64_t features);
-const LinearKernels<float>* linear_avx2(int64_t batch, int64_t features);
-const LinearKernels<float>* linear_portable(int64_t batch, int64_t features);
-const LinearKernels<double>* linear_doubles(int64_t batch, int64_t features);
+/// this build has none. Doubles are for linear_doubles, all else for the others.
+const LinearKernels* linear_avx512(Element element, int64_t batch, int64_t features);
+const LinearKernels* linear_avx2(Element element, int64_t batch, int64_t features);
+const LinearKernels* linear_portable(Element element, int64_t batch, int64_t features);
+const LinearKernels* linear_doubles(int64_t batch, int64_t features);
 
 }  // namespace lth_sparse

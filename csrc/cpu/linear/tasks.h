@@ -5,6 +5,9 @@
 /// What any thread has found of a matrix that is not a mask's.
 class Damage {
  public:
+  /// Entries of a run.
+  static constexpr int64_t kRun = 64;
+
   /// Whether the offsets of these rows can be followed.
   bool offsets_hold(const SparseRows& matrix, int64_t begin, int64_t end) {
     const bool hold = matrix.offsets_ascend(begin, end);
@@ -25,7 +28,6 @@ class Damage {
   template <class Beside, class Use>
   LTH_SPARSE_INLINE void for_each_run(const SparseRows& matrix, int64_t row, int64_t limit, const Beside* beside,
                                       const Use& use) {
-    constexpr int64_t kRun = 64;
     const int64_t end = matrix.row_offsets[row + 1];
     for (int64_t first = matrix.row_offsets[row]; first < end; first += kRun) {
       const int64_t last = std::min(first + kRun, end);
@@ -33,8 +35,8 @@ class Damage {
         mask_ = true;
         return;
       }
-      fetch<kRun>(matrix.columns + first);
-      fetch<kRun>(beside + first);
+      fetch(matrix.columns + first);
+      fetch(beside + first);
       use(first, last);
     }
   }
@@ -48,13 +50,36 @@ class Damage {
  private:
   /// Asks for the elements of a run to come: beyond a page the processor does not foresee them. Where L3 held none of them, 8 rows
   /// of 4096 x 4096 took 1.4 times as long without. Nothing is read, so it may be beyond memory.
-  template <int64_t kRun, class Element>
+  template <class Element>
   LTH_SPARSE_INLINE static void fetch(const Element* run) {
     constexpr int64_t kAhead = 512, kLine = 64 / sizeof(Element);
     for (int64_t k = 0; k < kRun; k += kLine) __builtin_prefetch(run + kAhead + k);
   }
 
   std::atomic<bool> mask_{false}, order_{false};
+};
+
+/// The values of a run, by the numbers of their entries, as V's elements: converted where they are of another type.
+template <class V, class E>
+class Run {
+  using T = typename V::Element;
+
+ public:
+  LTH_SPARSE_INLINE Run(const E* values, int64_t first, int64_t last) : first_(first) {
+    if constexpr (std::is_same_v<E, T>) {
+      values_ = values + first;
+    } else {
+      convert<V>(values + first, last - first, converted_);
+      values_ = converted_;
+    }
+  }
+
+  LTH_SPARSE_INLINE T operator[](int64_t entry) const { return values_[entry - first_]; }
+
+ private:
+  const int64_t first_;
+  const T* values_;
+  alignas(V) T converted_[std::is_same_v<E, T> ? 1 : Damage::kRun];
 };
 
 /// Calls `use(group, begin, end)` for ranges of rows that together are all, for each of `groups`, several at a time in threads. A
