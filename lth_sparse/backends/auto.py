@@ -22,7 +22,7 @@ from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
 FEWEST_CALLS = 3
-MOST_CALLS = 20
+MOST_CALLS = 12
 """Of each: those that are still as fast as each other then are so near that it does not matter which is chosen."""
 BUDGET_SECONDS = 0.05
 """For one operation, all candidates together; the fewest calls are made all the same."""

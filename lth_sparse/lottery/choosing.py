@@ -15,6 +15,7 @@ from lth_sparse.backends.registry import with_kernels
 from lth_sparse.lottery.choice_rows import chosen, format_times, layers_chosen
 from lth_sparse.lottery.formats import CLEAR_LEAD, HELD_FOR, WORTHWHILE_STEPS, Formats
 from lth_sparse.lottery.task import Task, Way
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
 from lth_sparse.storage.record import STEP, Chosen
@@ -84,18 +85,15 @@ class Chooser:
             way, choice, why = dense, Choice("dense"), "nothing is pruned"
         else:
             ours = self._way("auto", masks, round)
-            rows = self._layers(ours, masks, round)
-            choice, why = self._step(ours, dense, masks, rows, round)
+            training = self._task.contestant(ours, masks, round)
+            rows = layers_chosen(training.model, training.step, self.choices, round, ours.memory_format)
+            choice, why = self._step(training, dense, masks, rows, round)
             way = ours if choice.backend == "auto" else dense
         note = "; ".join(part for part in (why, self._formats_told(masks, "auto", "dense")) if part)
         step = chosen(round, "", masking.density(masks), STEP, choice, note)
         return way, [*rows, replace(step, memory_format=way.memory_format)]
 
-    def _layers(self, way: Way, masks: Masks, round: int) -> list[Chosen]:
-        training = self._task.contestant(way, masks, round)
-        return layers_chosen(training.model, training.step, self.choices, round, way.memory_format)
-
-    def _step(self, ours: Way, dense: Way, masks: Masks, layers: list[Chosen], round: int) -> tuple[Choice, str]:
+    def _step(self, ours: Training, dense: Way, masks: Masks, layers: list[Chosen], round: int) -> tuple[Choice, str]:
         """Whether sparse layers or masked dense PyTorch make the faster step, both measured whole."""
         key = self._key(masks)
         choice = self._known_step(key)
@@ -103,7 +101,7 @@ class Chooser:
             if all(row.backend == "dense" for row in layers):
                 return Choice("dense"), "it is the fastest at every operation of every layer"
             most = max(FEWEST_STEPS, min(MOST_STEPS, int(OF_A_TRAINING * self._task.steps)))
-            auto_ms, dense_ms = self._task.times([ours, dense], masks, round, most)
+            auto_ms, dense_ms = self._task.times([ours, self._task.contestant(dense, masks, round)], most)
             choice = Choice("auto" if auto_ms < dense_ms else "dense", {"auto": auto_ms, "dense": dense_ms})
         self.choices.steps[key] = choice
         other = choice.measured_live

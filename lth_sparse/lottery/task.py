@@ -110,12 +110,11 @@ class Task:
         model = self._computed_by(way.backend, put_in_format(copy.deepcopy(self.model), way.memory_format), masks)
         return Training(model, masks, data, self._batches(data, round), self.config.training, (round, "timing"))
 
-    def times(self, ways: Sequence[Way], masks: Masks, round: int, most: int = MOST_STEPS) -> list[float]:
-        """Milliseconds of a training step in each of `ways`, on copies of the network, at most `most` taken in turn.
+    def times(self, contestants: Sequence[Training], most: int = MOST_STEPS) -> list[float]:
+        """Milliseconds of a step of each of these trainings, at most `most` taken in turn.
 
         On a GPU they are CUDA graphs, as in the training itself.
         """
-        contestants = [self.contestant(way, masks, round) for way in ways]
         for contestant in contestants:
             contestant.warm_up()
         return side_by_side([contestant.step for contestant in contestants], self.device, most=most)

@@ -142,7 +142,7 @@ class TaskTrainer:
         accuracy_early_stop = evaluate(training.model, task.data.test, task.data).accuracy
         training.model.load_state_dict(last_weights)
         ways = [Way(position.trained_by, position.memory_format), self._chooser.dense(position.masks, position.round)]
-        step_ms, dense_step_ms = task.times(ways, position.masks, position.round)
+        step_ms, dense_step_ms = task.times([task.contestant(way, position.masks, position.round) for way in ways])
         return {
             "dataset": task.data.name,
             "accuracy_rewound": accuracy_rewound,

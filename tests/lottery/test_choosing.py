@@ -16,6 +16,7 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.choice_rows import layers_chosen
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.task import Task, Way
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn import SparseConv2d
 from lth_sparse.nn.masks import Masks, all_alive
 from lth_sparse.settings import config
@@ -32,7 +33,7 @@ def task(tiny_data: Dataset) -> Task:
 
 
 def whole_steps_take(task: Task, patch: pytest.MonkeyPatch, found: list[float]) -> None:
-    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
+    def times(contestants: Sequence[Training], most: int) -> list[float]:
         return found
 
     patch.setattr(task, "times", times)
@@ -103,7 +104,7 @@ def test_a_step_that_auto_leads_at_clearly_is_not_measured_again_until_half_is_g
     chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
     asked: list[int] = []
 
-    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
+    def times(contestants: Sequence[Training], most: int) -> list[float]:
         asked.append(most)
         return found
 
@@ -132,7 +133,7 @@ def test_a_short_training_is_not_worth_many_steps_of_choosing(
     monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp/sparse"])
     asked: list[int] = []
 
-    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
+    def times(contestants: Sequence[Training], most: int) -> list[float]:
         asked.append(most)
         return [1.0, 2.0]
 

@@ -18,6 +18,7 @@ from lth_sparse.lottery import formats
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.formats import Formats
 from lth_sparse.lottery.task import Task, Way
+from lth_sparse.lottery.training import Training
 from lth_sparse.nn.masks import Masks, all_alive
 from lth_sparse.settings import config
 from lth_sparse.storage.record import Chosen
@@ -132,11 +133,19 @@ def test_both_sides_of_a_comparison_are_in_their_own_better_format(
     task = task_of(tiny_data)
     chooser = Chooser(task, "auto", Choices(), RunDirectory(tmp_path, print))
     seen: list[list[Way]] = []
+    ways: dict[Training, Way] = {}
+    make = task.contestant
 
-    def times(ways: Sequence[Way], masks: Masks, round: int, most: int) -> list[float]:
-        seen.append(list(ways))
+    def contestant(way: Way, masks: Masks, round: int) -> Training:
+        training = make(way, masks, round)
+        ways[training] = way
+        return training
+
+    def times(contestants: Sequence[Training], most: int) -> list[float]:
+        seen.append([ways[training] for training in contestants])
         return [1.0, 2.0]
 
+    monkeypatch.setattr(task, "contestant", contestant)
     monkeypatch.setattr(task, "times", times)
     monkeypatch.setattr("lth_sparse.lottery.choosing.candidates", lambda: ["dense", "cpp"])
     by_cpp = Chosen(1, "conv1a", 0.5, "forward", "cpp", {"cpp": 1.0}, "")
