@@ -57,6 +57,10 @@ class Key(NamedTuple):
         """The same for every number of live weights."""
         return self._replace(nnz=0)
 
+    def nothing_pruned(self) -> bool:
+        """Whether the values are the dense weight, which otherwise has to be made of them."""
+        return self.nnz == math.prod(self.spec.weight_shape)
+
 
 class StepKey(NamedTuple):
     """What the time of a whole network's training step depends on. `live`: live weights, layer by layer."""
@@ -156,8 +160,14 @@ class Choices:
         return self._from_another_density(key) or self._from_another_size(key)
 
     def _from_another_density(self, key: Key) -> Choice | None:
-        densities = {nnz: choice for nnz, choice in self._densities.get(key.topologies(), {}).items() if nnz}
-        if not densities or not key.nnz:
+        if not key.nnz:
+            return None
+        densities = {
+            nnz: choice
+            for nnz, choice in self._densities.get(key.topologies(), {}).items()
+            if nnz and key._replace(nnz=nnz).nothing_pruned() == key.nothing_pruned()
+        }
+        if not densities:
             return None
         nearest = min(densities, key=lambda nnz: max(nnz, key.nnz) / min(nnz, key.nnz))
         choice = densities[nearest]

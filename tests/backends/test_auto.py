@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -288,6 +289,18 @@ def test_a_clear_lead_holds_at_like_densities_and_no_further() -> None:
     taken = Choices.from_json(json.loads(json.dumps(choices.to_json())))
     assert taken.layers == choices.layers
     assert taken.from_a_like_one(key._replace(nnz=700)) is None
+
+
+def test_what_was_chosen_where_nothing_is_pruned_says_nothing_of_the_rest() -> None:
+    """Unpruned, the values are the dense weight already; else dense has to make it."""
+    clear, key = Choice("dense", {"cpp": CLOSE_DENSITY, "dense": 1.0}), key_of(64)
+    whole = math.prod(key.spec.weight_shape)
+    unpruned, pruned = Choices(), Choices()
+    unpruned.add(key._replace(nnz=whole), clear)
+    pruned.add(key._replace(nnz=whole - 2), clear)
+    assert unpruned.from_a_like_one(key._replace(nnz=whole - 1)) is None
+    assert pruned.from_a_like_one(key._replace(nnz=whole - 1)) == replace(clear, measured_live=whole - 2)
+    assert pruned.from_a_like_one(key._replace(nnz=whole)) is None
 
 
 def test_a_layer_whose_mask_changes_a_little_is_not_measured_again(register: Register) -> None:
