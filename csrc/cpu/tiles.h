@@ -76,8 +76,7 @@ class Tiles {
     const T* bias;         // or null
     // Where what is complete goes, pixels and images transposed, or null to leave it in `out`: a tile of W pixels that follow
     // each other, of W images. The lines that are missed on the way are waited for while the next rows are multiplied.
-    void* image;
-    Element element;       // of `image`
+    T* image;
     int64_t image_channel_step, image_step;
     bool stream;           // past the caches: `image`, or `out` where that is the tensor
     bool relu;             // no pixel of `image` is less than 0
@@ -110,10 +109,7 @@ class Tiles {
     if (rows.relu)
       for (V& pixel : pixels) pixel = pixel.rectified();
     V::transpose(pixels);
-    with_element<T>(rows.element, [&]<class E>(E) {
-      E* const to = static_cast<E*>(rows.image) + row * rows.image_channel_step;
-      Transfer<V>::store_rows(pixels, to, rows.image_step, W, W, rows.stream);
-    });
+    Transfer<V>::store_rows(pixels, rows.image + row * rows.image_channel_step, rows.image_step, W, W, rows.stream);
   }
 
   template <int R, int Q, class Listed>
