@@ -291,7 +291,7 @@ class Engine {
       with_tile(blocking, tile, [&]<class L, int R, int Q, int>() { L::template rectify<R, Q>(out + tile.out, row_step, count); });
   }
 
-  static void load(const Images& images, Element element, const void* tensor, int64_t first_image, int64_t first_channel,
+  __attribute__((noinline)) static void load(const Images& images, Element element, const void* tensor, int64_t first_image, int64_t first_channel,
                    int64_t channels, const Blocking& blocking, const Placement& place, T* scratch) {
     with_element<T>(element, [&]<class E>(E) {
       const E* const from = static_cast<const E*>(tensor);
@@ -302,7 +302,7 @@ class Engine {
     });
   }
 
-  static void store(const Images& images, Element element, void* tensor, int64_t first_image, int64_t first_channel,
+  __attribute__((noinline)) static void store(const Images& images, Element element, void* tensor, int64_t first_image, int64_t first_channel,
                     int64_t channels, const Blocking& blocking, const Placement& place, const T* scratch, bool stream) {
     with_element<T>(element, [&]<class E>(E) {
       E* const to = static_cast<E*>(tensor);
