@@ -45,7 +45,8 @@ def steps(sources: Sources, processor: dict[str, Any]) -> Chart:
     rows = [row for row in cpu.of_networks(processor) if cpu.backend(row) == "auto"]
     for name in sorted({row["case"] for row in rows} - {found["network"]["name"] for found in _worked_out(sources)}):
         points = sorted((1 - row["sparsity"], row["by_minimum"]) for row in rows if row["case"] == name)
-        lines.append(Line.through(f"{name}, random masks", points, "^", color=3))
+        if len(points) > 1:
+            lines.append(Line.through(f"{name}, random masks", points, "^", color=3))
     for found in _worked_out(sources):
         points = [(row["density"], row["dense_step_ms"] / row["step_ms"]) for row in found["rounds"]]
         lines.append(Line.through(f"{found['network']['name']}, tickets", points))
@@ -76,8 +77,8 @@ def numbers(sources: Sources, processor: dict[str, Any]) -> list[str]:
 
 def _fastest(processor: dict[str, Any]) -> str:
     rows = [row for row in cpu.of_networks(processor) if cpu.backend(row) == "cpp"]
-    best = {row["case"]: row for row in sorted(rows, key=lambda row: float(row["by_minimum"]))}
-    first, *others = sorted(best.values(), key=lambda row: -row["by_minimum"])
+    ranked = sorted(rows, key=lambda row: -row["by_minimum"])
+    first, *others = [row for row in ranked if row["sparsity"] == ranked[0]["sparsity"]]
     whole = [row for row in rows if row["sparsity"] == 0]
     here = processor["measured_on"]
     return (
