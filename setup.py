@@ -50,8 +50,8 @@ def cuda_home() -> str | None:
 def sources_flag() -> str:
     """Of which sources the libraries are that call each other past the stable ABI: kernel_table.h."""
     csrc, digest = ROOT / "csrc", hashlib.sha256()
-    structures = [csrc / "cpu" / name for name in ("correlation.h", "dense_weight.h", "element.h")]
-    for path in sorted([*csrc.glob("*.h"), *structures]):
+    structures = ("correlation.h", "dense_weight.h", "element.h")
+    for path in sorted([*csrc.glob("*.h"), *(path for path in csrc.glob("cpu/*.h") if path.name in structures)]):
         digest.update(path.read_bytes())
     return f'-DLTH_SPARSE_SOURCES="{digest.hexdigest()[:16]}"'
 

@@ -41,17 +41,22 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return copy
 
 
-# A wheel and an editable install give the compiler the very same commands, but for where csrc/ and the object lie.
+# A wheel and an editable install give the compiler the very same commands, but for where csrc/, the object and, by
+# ninja, the list of what it depends on lie.
 REMEMBERING = """#!/usr/bin/env python3
 import hashlib, os, pathlib, shutil, sys
 
 compiler, *arguments = {compiler!r} + sys.argv[1:]
 if "-c" not in arguments or "-o" not in arguments:
     os.execvp(compiler, [compiler, *arguments])
-at = arguments.index("-o") + 1
-target, question = arguments[at], [compiler, *arguments[:at], *arguments[at + 1 :]]
-for source in sorted(path for path in pathlib.Path("csrc").rglob("*") if path.is_file()):
-    question += [str(source), source.read_bytes()]
+places = [place for place, each in enumerate(arguments) if each in ("-o", "-MF")]
+target = arguments[arguments.index("-o") + 1]
+(source,) = (pathlib.Path(each).resolve() for each in arguments if each.endswith(".cpp"))
+root = next(parent for parent in source.parents if (parent / "csrc").is_dir())
+elsewhere = {{place + 1 for place in places}}
+question = [compiler] + [each.replace(str(root), "") for k, each in enumerate(arguments) if k not in elsewhere]
+for path in sorted(path for path in (root / "csrc").rglob("*") if path.is_file()):
+    question += [str(path.relative_to(root)), path.read_bytes()]
 known = pathlib.Path({folder!r}) / hashlib.sha256(repr(question).encode()).hexdigest()
 if not known.exists():
     if status := os.spawnvp(os.P_WAIT, compiler, [compiler, *arguments]):
