@@ -29,9 +29,6 @@ TIMES_DENSE = 10.0
 nothing, and a rounding grows."""
 
 
-SETTLE = 0.005
-"""Seconds, some steps' worth, that are not timed where a step is timed among its own."""
-
 Layers = list[tuple[SparseConv2d | SparseLinear, tuple[int, ...]]]
 """The layers in the order of a step, with the shapes of their inputs."""
 
@@ -79,7 +76,7 @@ def measure(network: Network, device: torch.device, sparsities: Sequence[float],
     found |= {name_of(*choice): steps.step(network, *choice, device) for choice in ours}
     layers = {sparsity: _layers(network, sparsity) for sparsity in sparsities}
     among_its_own = network.sustained and device.type == "cpu"
-    watch = stopwatch.SustainedStopwatch(SETTLE) if among_its_own else stopwatch.of(device)
+    watch = stopwatch.SustainedStopwatch(stopwatch.SETTLE) if among_its_own else stopwatch.of(device)
     times = Contest(str(network), found, watch).run(network.seconds)
     return Timed(network, device, times, errors, layers)
 

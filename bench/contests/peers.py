@@ -23,15 +23,13 @@ from bench.sides.peers import PEERS
 from bench.sides.training_peers import Drawn
 from bench.timing.busy_core import busy_core
 from bench.timing.contest import Contest, Side, Times
-from bench.timing.stopwatch import SustainedStopwatch
+from bench.timing.stopwatch import SETTLE, SustainedStopwatch
 
 OURS = "cpp"
 DENSE = "dense PyTorch"
 REPEATS = 3
 SECONDS = 1.0
 """Of the turns of a layer, each time."""
-SETTLE = 0.005
-"""Longer than threads of OpenMP spin when they have nothing to do, which is some milliseconds."""
 
 
 def installed(case: PeerCase) -> list[str]:

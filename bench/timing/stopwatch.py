@@ -12,6 +12,9 @@ from bench.timing import gpu
 
 Call = Callable[[], Any]
 
+SETTLE = 0.005
+"""Seconds. Longer than threads of OpenMP spin when they have nothing to do, which is some milliseconds."""
+
 
 class Stopwatch(Protocol):
     """`prepared` once for each call, then `seconds` of it as often as wanted."""

@@ -6,22 +6,15 @@ using at::Tensor;
 
 namespace {
 
-at::MemoryFormat layout(const Images& images) {
-  return images.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
-}
-
 /// What is given on, in the layout of `images`: PyTorch may have chosen another.
 Tensor in_layout(const LayerPlan& plan, Tensor result, const Images& images) {
-  return plan.linear ? result : result.contiguous(layout(images));
+  if (plan.linear) return result;
+  return result.contiguous(images.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
 }
 
 at::DimVector weight_sizes(const LayerPlan& plan) { return at::DimVector(plan.tensors[0].sizes()); }
 
-/// Memory of which nothing is read: the backward pass of a convolution wants the sizes and the layout of what it does not need.
-Tensor unread(at::IntArrayRef sizes, const Images& images, const Tensor& like) {
-  return at::empty(sizes, like.options().memory_format(layout(images)));
-}
-
+/// Of x or of the weight. Of the one whose gradient it is only sizes and layout are read, so that may be uninitialised.
 Tensor convolution_backward(const LayerPlan& plan, const Tensor& grad, const Tensor& x, const Tensor& weight, bool of_x) {
   const Convolution& c = plan.convolution;
   const auto [grad_x, grad_weight, grad_bias] =
@@ -39,7 +32,7 @@ Tensor dense_weight(const LayerPlan& plan, const Tensor& values, const Images& x
     const Tensor weight = values.view(sizes);
     return channels_last ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight;
   }
-  const Tensor weight = plan.linear ? at::empty(sizes, values.options()) : unread(sizes, x, values);
+  const Tensor weight = empty(sizes, values, channels_last);
   kernels->scatter_values(plan.live(channels_last), values.element_size(), values.const_data_ptr(), weight.mutable_data_ptr());
   return weight;
 }
@@ -54,16 +47,16 @@ Tensor dense_forward(const LayerPlan& plan, const Operand& x, const Tensor& weig
 
 Tensor dense_grad_input(const LayerPlan& plan, const Operand& grad, const Tensor& weight, const Images& x) {
   if (plan.linear) return at::mm(grad.tensor, weight);
-  const Tensor like = unread({x.count, x.channels, x.height, x.width}, x, grad.tensor);
+  const Tensor like = empty({x.count, x.channels, x.height, x.width}, grad.tensor, x.channels_last);
   return in_layout(plan, convolution_backward(plan, grad.tensor, like, weight, true), x);
 }
 
 Tensor dense_grad_weight(const LayerPlan& plan, const Operand& x, const Operand& grad) {
   Tensor gradient = plan.linear ? at::mm(grad.tensor.t(), x.tensor)
                                 : convolution_backward(plan, grad.tensor, x.tensor,
-                                                       unread(weight_sizes(plan), x.images, x.tensor), false);
+                                                       empty(weight_sizes(plan), x.tensor, x.images.channels_last), false);
   if (gradient.numel() == plan.rows.nnz()) return gradient.contiguous().view(-1);
-  if (!gradient.is_contiguous() && !gradient.is_contiguous(at::MemoryFormat::ChannelsLast)) gradient = gradient.contiguous();
+  gradient = in_dense_layout(gradient);
   const Tensor values = at::empty({plan.rows.nnz()}, gradient.options());
   kernels->gather_values(plan.live(!gradient.is_contiguous()), gradient.element_size(), gradient.const_data_ptr(),
                          values.mutable_data_ptr());

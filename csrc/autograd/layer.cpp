@@ -19,8 +19,6 @@ using torch::autograd::variable_list;
 
 const KernelTable* kernels = nullptr;
 
-namespace {
-
 Tensor empty(at::IntArrayRef sizes, const Tensor& like, bool channels_last) {
   const auto format = channels_last && sizes.size() == 4 ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous;
   Tensor result = at::empty(sizes, like.options().memory_format(format));
@@ -29,7 +27,9 @@ Tensor empty(at::IntArrayRef sizes, const Tensor& like, bool channels_last) {
   return result;
 }
 
-Tensor empty(const LayerPlan& plan, const Images& images, const Tensor& like) {
+namespace {
+
+Tensor empty_images(const LayerPlan& plan, const Images& images, const Tensor& like) {
   if (plan.linear) return empty({images.count, images.channels}, like, false);
   return empty({images.count, images.channels, images.height, images.width}, like, images.channels_last);
 }
@@ -49,7 +49,7 @@ Tensor run_forward(const LayerPlan& plan, int by, const Operand& x, const Tensor
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::forward", "lth_sparse_cpu::depthwise_forward", "lth_sparse_cpu::winograd_forward"),
                   std::vector<c10::IValue>({x.tensor, weights, bias}));
   const Images out = output_of(plan.convolution, x.images);
-  const Tensor output = empty(plan, out, x.tensor);
+  const Tensor output = empty_images(plan, out, x.tensor);
   const void* const biases = bias.defined() ? bias.const_data_ptr() : nullptr;
   if (by == kSparse)
     kernels->sparse_forward(plan.convolution, plan.rows, x.images, out, *element_of(weights.scalar_type()),
@@ -70,7 +70,7 @@ Tensor run_grad_input(const LayerPlan& plan, int by, const Operand& grad, const 
   RECORD_FUNCTION(label(by, "lth_sparse_cpu::grad_input", "lth_sparse_cpu::depthwise_grad_input",
                         "lth_sparse_cpu::winograd_grad_input"),
                   std::vector<c10::IValue>({grad.tensor, weights}));
-  const Tensor gradient = empty(plan, x, grad.tensor);
+  const Tensor gradient = empty_images(plan, x, grad.tensor);
   if (by == kSparse)
     kernels->sparse_grad_input(plan.convolution, plan.rows, plan.transposed, grad.images, x, *element_of(weights.scalar_type()),
                                grad.tensor.const_data_ptr(), weights.const_data_ptr(), gradient.mutable_data_ptr());
@@ -109,7 +109,7 @@ Tensor bias_gradient(const LayerPlan& plan, const Operand& grad) {
 
 /// What passes ReLU, which gave `out`, of a gradient, and the bias's gradient where that comes along.
 std::pair<Operand, Tensor> run_relu_backward(const LayerPlan& plan, const Operand& out, const Operand& grad) {
-  Tensor gradient = empty(plan, grad.images, grad.tensor);
+  Tensor gradient = empty_images(plan, grad.images, grad.tensor);
   if (grad.tensor.scalar_type() != at::kFloat || grad.tensor.numel() == 0 ||
       out.images.channels_last != grad.images.channels_last) {
     at::threshold_backward_out(gradient, grad.tensor, out.tensor, 0);

@@ -19,6 +19,9 @@ struct Operand {
   Images images;
 };
 
+/// Uninitialised, of the dtype of `like`; channels_last where that exists and is asked for.
+at::Tensor empty(at::IntArrayRef sizes, const at::Tensor& like, bool channels_last);
+
 /// Copied where it has another layout. `tensor` has a layer's dimensions, or those that nn.Linear and nn.Conv2d allow besides.
 Operand operand(const LayerPlan& plan, const at::Tensor& tensor);
 

@@ -25,16 +25,16 @@ SparseRows transposed_matrix(const std::vector<at::Tensor>& tensors, const Convo
           rows, rows, 0};
 }
 
-at::Tensor in_dense_layout(const at::Tensor& mask) {
-  const bool dense = mask.is_contiguous() || (mask.dim() == 4 && mask.is_contiguous(at::MemoryFormat::ChannelsLast));
-  return dense ? mask : mask.contiguous();
-}
-
 c10::SafePyObject kept(PyObject* object) { return {py::reinterpret_borrow<py::object>(object).release().ptr(), getPyInterpreter()}; }
 
 py::object or_none(const at::Tensor& tensor) { return tensor.defined() ? py::cast(tensor) : py::none(); }
 
 }  // namespace
+
+at::Tensor in_dense_layout(const at::Tensor& tensor) {
+  const bool dense = tensor.is_contiguous() || (tensor.dim() == 4 && tensor.is_contiguous(at::MemoryFormat::ChannelsLast));
+  return dense ? tensor : tensor.contiguous();
+}
 
 int64_t LayerPlan::generation_ = 0;
 

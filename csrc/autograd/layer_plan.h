@@ -34,6 +34,9 @@ struct Question {
   bool operator==(const Question&) const = default;
 };
 
+/// The tensor in one of the two dense layouts: copied into the contiguous one where it is in neither.
+at::Tensor in_dense_layout(const at::Tensor& tensor);
+
 class LayerPlan {
  public:
   /// `tensors`: mask, row_offsets, columns, and row_offsets, columns and order of the transposed matrix. `choose` answers a

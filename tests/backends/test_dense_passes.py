@@ -116,8 +116,8 @@ def test_relu_comes_with_it(choose: Callable[[dict[str, str]], None]) -> None:
     assert torch.equal(layer._output(x, relu=True), layer(x).relu())
 
 
-def test_the_weight_is_made_once_a_step(choose: Callable[[dict[str, str]], None]) -> None:
-    """A weight that is changed in between is an error, so that of the forward pass serves the backward pass too."""
+def test_values_must_not_be_written_to_before_the_backward_pass(choose: Callable[[dict[str, str]], None]) -> None:
+    """So the weight that the forward pass made serves the backward pass too."""
     choose(ALL_DENSE)
     layer, x = linear(0.8), torch.randn(5, 9, requires_grad=True)
     output = layer(x)
