@@ -36,6 +36,7 @@ _PLAYED = (
 _UNBUILT = ((r"\bpip install", "pip install --dry-run --no-deps --no-index --no-build-isolation"),)
 _GUARD = 'from bench import guard; guard.SECONDS = 0.02; guard.GUARDED = [("linear", 0.9)]; guard.main()'
 _OVERHEAD = "from bench import overhead; overhead.SECONDS = 0.02; overhead.main()"
+_AUTOCAST = "from bench import autocast; autocast.SECONDS = 0.02; autocast.main()"
 _AT_ONCE = (
     'from bench import two_processes; two_processes.LOTTERY = (*two_processes.LOTTERY, "--iterations", "4", '
     '"--rounds", "1"); two_processes.main()'
@@ -90,6 +91,11 @@ CUTS = (
     Cut(
         r"^python -m bench\.overhead$",
         ((r".*", f"python -c '{_OVERHEAD}'"),),
+        "half a minute of a quiet machine, so a moment, whose ratios do not count",
+    ),
+    Cut(
+        r"^python -m bench\.autocast$",
+        ((r".*", f"python -c '{_AUTOCAST}'"),),
         "half a minute of a quiet machine, so a moment, whose ratios do not count",
     ),
     Cut(

@@ -94,11 +94,22 @@ def test_a_lottery_is_cut_to_a_few_steps_and_plays_as_many_rounds_as_its_page_na
     assert shortened("python -m lth_sparse.doctor") == ("python -m lth_sparse.doctor", "")
 
 
-def test_every_row_of_the_table_is_for_a_command_that_a_page_has() -> None:
+@pytest.fixture(scope="module")
+def shown() -> set[str]:
+    """Every command of every page and script."""
     texts = [path.read_text() for pattern in (*PAGES, *SCRIPTS) for path in ROOT.glob(pattern)]
-    shown = {command for text in texts for _, _, command in commands(text)}
+    return {command for text in texts for _, _, command in commands(text)}
+
+
+def test_every_row_of_the_table_is_for_a_command_that_a_page_has(shown: set[str]) -> None:
     first = {next((cut for cut in CUTS if re.search(cut.command, command)), None) for command in shown}
     assert [cut.command for cut in CUTS if cut not in first] == []
+
+
+def test_no_page_judges_a_speed_while_other_tests_run_beside_it(shown: set[str]) -> None:
+    """Uncut are the commands of bench that measure no time."""
+    whole = {command for command in shown if command.startswith("python -m bench.") and shortened(command)[0] == command}
+    assert whole == {"python -m bench.cuda_kernels", "python -m bench.worker memory conv4 cpp"}
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda page: str(page.relative_to(ROOT)))
