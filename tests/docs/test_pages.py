@@ -108,7 +108,9 @@ def test_every_row_of_the_table_is_for_a_command_that_a_page_has(shown: set[str]
 
 def test_no_page_judges_a_speed_while_other_tests_run_beside_it(shown: set[str]) -> None:
     """Uncut are the commands of bench that measure no time."""
-    whole = {command for command in shown if command.startswith("python -m bench.") and shortened(command)[0] == command}
+    whole = {
+        command for command in shown if command.startswith("python -m bench.") and shortened(command)[0] == command
+    }
     assert whole == {"python -m bench.cuda_kernels", "python -m bench.worker memory conv4 cpp"}
 
 
