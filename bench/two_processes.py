@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-LOTTERY = ("--dataset", "digits", "--device", "cpu", "--rounds", "3", "--iterations", "2000", "--control", "none")
+LOTTERY = ("--dataset", "digits", "--device", "cpu", "--rounds", "3", "--iterations", "2000", "--controls", "none")
 MUST = 1.1
 """Time of the two at once over that of one after the other."""
 

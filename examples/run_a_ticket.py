@@ -33,7 +33,7 @@ with tempfile.TemporaryDirectory() as folder:
     path = options.ticket
     if path is None:
         run = Path(folder) / "run"
-        lottery = f"--dataset digits --rounds 2 --sparsity 0.8 --iterations {iterations} --control none --out {run}"
+        lottery = f"--dataset digits --rounds 2 --sparsity 0.8 --iterations {iterations} --controls none --out {run}"
         subprocess.run([sys.executable, "-m", "lth_sparse.run", *lottery.split()], check=True)
         path = run / "tickets" / "round-02.safetensors"
     model = lth.load_ticket(path)

@@ -21,7 +21,7 @@ from lth_sparse.system.errors import InputError
 
 PROGRAM = "python -m lth_sparse.run"
 EXAMPLES = (
-    ("--preset paper/conv4 --control random", "Frankle and Carbin 2019, with a random mask beside each ticket"),
+    ("--preset paper/conv4 --controls random,reinit", "Frankle and Carbin 2019, with its two controls"),
     ("--dataset digits --iterations 200 --sparsity 0.95 --rounds 4", "within a minute, and without a network"),
     ("--out runs/quick-01 --resume", "after a kill, goes on from the last epoch"),
 )
@@ -54,8 +54,9 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
                 continue
             group.add_argument(
                 config.flag(setting.name),
+                *filter(None, [setting.metadata["of_old"]]),
                 type=setting.metadata["parse"] or kind,
-                metavar=setting.name.upper() if kind is not tuple else "FRACTIONS",
+                metavar="FRACTIONS" if setting.metadata["parse"] is command_line.fractions else setting.name.upper(),
                 help=_help(setting),
             )
     files = made.add_argument_group("what it leaves, and what it goes on with")

@@ -24,7 +24,7 @@ def section(run: Run) -> Section:
     made.say(
         f"`{network['name']}` ({network['weights']:,} weights) on {data['train']:,} images of `{data['name']}`, "
         f"{data['test']:,} test images, {pruning['rounds']} rounds of {length}"
-        + (", each with its random control" if pruning["control"] == "random" else "")
+        + (", each with its random control" if run.rounds[-1].accuracy_random is not None else "")
         + f", backend `{info['backend']}`, seed {info['config']['seed']}.",
     )
     made.say(

@@ -1,57 +1,133 @@
-"""The arms of a round: the ticket, and what is trained beside it to tell what the ticket owes to its mask."""
+"""The arms of a round: the ticket, and what is trained beside it to tell what the ticket owes to what.
+
+A control changes one thing and shares all the rest with the ticket of its round: how many weights live in each layer,
+the batches, the number of steps, the optimizer.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from lth_sparse.lottery.proof import Weights
-from lth_sparse.lottery.pruning import random_like
-from lth_sparse.nn.masks import Masks
+from lth_sparse.lottery.pruning import random_like, shuffled, smallest_like
+from lth_sparse.nn.masks import Masks, weight_name
 from lth_sparse.settings.config import PruningConfig
+from lth_sparse.storage import arms as recorded
+from lth_sparse.storage.arms import RecordedArm
 from lth_sparse.system.seeding import derive
 
 
-def _rewound(saved: Weights) -> Weights:
-    return saved
+@dataclass(frozen=True)
+class Origin:
+    """What an arm of a round is made of.
+
+    `ticket`: the round's masks. `saved`: the rewind weights. `anew(seed)`: weights as the network begins with, drawn
+    again. `seed`: of the run. `dense`: the weights of round 0 at the end of its training, `pruned`: those that this
+    round has pruned, as they were trained; both only where an arm of the run needs them.
+    """
+
+    ticket: Masks
+    saved: Weights
+    anew: Callable[[int], Weights]
+    seed: int
+    round: int
+    dense: Weights
+    pruned: Weights
+
+    def derived(self, purpose: str) -> int:
+        """A seed of its own for each purpose and round."""
+        return derive(self.seed, purpose, self.round)
 
 
-def _from_the_rewind_step(pruning: PruningConfig, round: int) -> int:
-    return pruning.rewind_iteration if round > 0 else 0
+def _ticket(origin: Origin) -> Masks:
+    return origin.ticket
+
+
+def _inverted(origin: Origin) -> Masks:
+    return smallest_like(origin.ticket, {name: origin.dense[weight_name(name)].abs() for name in origin.ticket})
+
+
+def _rewound(origin: Origin) -> Weights:
+    return origin.saved
+
+
+def _as_trained(origin: Origin) -> Weights:
+    return origin.pruned
+
+
+def _signs(origin: Origin) -> Weights:
+    """Of each rewind weight the sign, times the standard deviation of its layer's."""
+    start = dict(origin.saved)
+    for name in map(weight_name, origin.ticket):
+        start[name] = start[name].sign() * start[name].std(correction=0)
+    return start
 
 
 @dataclass(frozen=True)
 class Arm:
     """One of the trainings that a round compares; they differ in what is said here, and in nothing else.
 
-    `name`: in the record, in state files and in the report. `masks(ticket, seed, round)`: its masks, from the ticket's
-    and the seed of the run. `start(saved)`: the weights that it starts from, from the rewind weights.
-    `first_step(pruning, round)`: the step of the learning-rate schedule at which it starts, from 0. `accuracy`: the
-    column of `rounds.csv` that holds its test accuracy at the end.
+    `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: which of the
+    weights of `Origin` have to be kept for it. `last_rate`: whether it is trained at the learning rate that the
+    schedule ends with, not by the schedule.
     """
 
-    name: str
-    masks: Callable[[Masks, int, int], Masks]
-    accuracy: str
-    start: Callable[[Weights], Weights] = _rewound
-    first_step: Callable[[PruningConfig, int], int] = _from_the_rewind_step
+    recorded: RecordedArm
+    masks: Callable[[Origin], Masks] = _ticket
+    start: Callable[[Origin], Weights] = _rewound
+    needs: frozenset[str] = frozenset()
+    last_rate: bool = False
+
+    @property
+    def name(self) -> str:
+        """In the record and in state files."""
+        return self.recorded.name
+
+    def first_step(self, pruning: PruningConfig, round: int) -> int:
+        """The step of the learning-rate schedule at which it starts, from 0."""
+        return pruning.rewind_iteration if round > 0 else 0
 
 
-TICKET = Arm("ticket", lambda ticket, seed, round: ticket, "accuracy_retrained")
+DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})
 
-RANDOM = Arm(
-    "random",
-    # As many live weights in each layer as the ticket has there.
-    lambda ticket, seed, round: random_like(ticket, derive(seed, "random mask", round)),
-    "accuracy_random",
-)
+TICKETS = {
+    "weights": Arm(recorded.TICKET),
+    "learning-rate": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED),
+    "none": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+}
+"""What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389)."""
 
-CONTROLS = {"random": RANDOM}
-"""By the values of --control."""
+CONTROLS = {
+    arm.name: arm
+    for arm in (
+        Arm(
+            recorded.CONTROLS["random"],
+            masks=lambda origin: random_like(origin.ticket, origin.derived("random mask")),
+        ),
+        # Frankle and Carbin 2019, "random reinitialization".
+        Arm(
+            recorded.CONTROLS["reinit"],
+            start=lambda origin: origin.anew(origin.derived("reinit")),
+        ),
+        # Frankle et al. 2021 (arXiv:2009.08576), "randomly shuffle": masks of the same distribution as random's.
+        Arm(
+            recorded.CONTROLS["shuffle"],
+            masks=lambda origin: shuffled(origin.ticket, origin.derived("shuffle")),
+        ),
+        # Zhou et al. 2019 (arXiv:1905.01067), mask criterion "small final".
+        Arm(recorded.CONTROLS["invert"], masks=_inverted, needs=DENSE),
+        # Zhou et al. 2019, mask-1 action "constant", with the signs of the weights.
+        Arm(recorded.CONTROLS["sign"], start=_signs),
+        # Renda et al. 2020, "fine-tuning".
+        Arm(recorded.CONTROLS["rewind-none"], start=_as_trained, needs=PRUNED, last_rate=True),
+    )
+}
+"""By the values of --controls."""
 
 
-def arms_of(pruning: PruningConfig, round: int) -> tuple[Arm, ...]:
+def arms_of(controls: Sequence[str], rewind: str, round: int) -> tuple[Arm, ...]:
     """What `round` trains, in this order: the ticket first. Round 0 is the dense network alone."""
-    if round == 0 or pruning.control == "none":
-        return (TICKET,)
-    return (TICKET, CONTROLS[pruning.control])
+    if round == 0:
+        return (TICKETS["weights"],)
+    return (TICKETS[rewind], *(CONTROLS[name] for name in controls))

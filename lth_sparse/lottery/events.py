@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # Which imports data sets: `import lth_sparse` does without.
 class StepEvent:
     """A step of a training is over.
 
-    `round`: 0 trains the dense network. `arm`: "ticket", or the control that is trained beside it, "random".
+    `round`: 0 trains the dense network. `arm`: "ticket", or a control that is trained beside it, such as "random".
     `iteration`: steps of this training so far, out of `total`. `images_per_second`: of its training alone, so far.
     """
 

@@ -16,16 +16,18 @@ from torch import Tensor, nn
 from lth_sparse import models
 from lth_sparse.backends.auto import candidates, gain_by_zeros_alone
 from lth_sparse.lottery import proof
-from lth_sparse.lottery.arms import CONTROLS, TICKET, Arm
+from lth_sparse.lottery.arms import Arm, arms_of
 from lth_sparse.lottery.criteria import Criterion
 from lth_sparse.lottery.own_loop import fewer, masks_of
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import density_after
+from lth_sparse.lottery.reinitialization import check_can_be_drawn_anew, drawn_anew
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn import set_masks
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import PruningConfig
+from lth_sparse.storage.arms import TICKET, beside
 from lth_sparse.storage.record import CurvePoint, Record, Round
 from lth_sparse.system.checked_json import is_of
 from lth_sparse.system.errors import InputError
@@ -93,7 +95,10 @@ class FunctionTrainer:
         self.rewind_here: Callable[[nn.Module], None] = lambda model: None
         self._train, self._evaluate, self._validate = train, evaluate, validate
         self._pruning, self._criterion = pruning, criterion
-        self._arms = (TICKET, *(CONTROLS[name] for name in controls))
+        self._controls = tuple(controls)
+        self._untrained = copy.deepcopy(model)
+        if "reinit" in controls:
+            check_can_be_drawn_anew(model)
         self.backend, self._dataset = backend, dataset
         self._began, self._finished_here = time.monotonic(), 0
         for round in range(self.rounds + 1):
@@ -106,7 +111,11 @@ class FunctionTrainer:
 
     def arms(self, round: int) -> Sequence[Arm]:
         """The ticket, and the controls that were asked for."""
-        return self._arms if round else self._arms[:1]
+        return arms_of(self._controls, "weights", round)
+
+    def drawn_anew(self, seed: int) -> Weights:
+        """A copy of the model whose modules have drawn their parameters again."""
+        return drawn_anew(self._untrained, seed)
 
     def _left(self, round: int) -> dict[str, float]:
         """Layer -> fraction of its weights that are alive after `round`. Raises InputError where that cannot be."""
@@ -167,11 +176,11 @@ class FunctionTrainer:
         """None is known: the loss is the function's own."""
         return {}
 
-    def row(self, training: FunctionTraining, position: Position, saved: Weights) -> dict[str, Any]:
+    def row(self, training: FunctionTraining, position: Position, start: Weights) -> dict[str, Any]:
         """What the two functions and the clock say of a ticket's training."""
         rewound = copy.deepcopy(self.model)
-        proof.rewind(rewound, saved, position.masks)
-        accuracy = position.found[TICKET.accuracy]
+        proof.rewind(rewound, start, position.masks)
+        accuracy = position.found[TICKET.column]
         validated = self._number(self._validate, self.model, "validate") if self._validate else accuracy
         unknown = ("early_stop_iteration", "iterations", "epochs", "train_loss", "max_relative_error")
         times = ("accuracy_early_stop", "step_ms", "dense_step_ms", "speedup")
@@ -202,8 +211,8 @@ class FunctionTrainer:
         row = record.rounds[-1]
         pace = (time.monotonic() - self._began) / self._finished_here
         against = "" if row.round == 0 else f" (dense {record.rounds[0].accuracy_retrained:.4g})"
-        random = "" if row.accuracy_random is None else f", random mask {row.accuracy_random:.4g}"
+        controls = "".join(f", {arm.words} {accuracy:.4g}" for arm, accuracy in beside(row))
         say(
             f"round {row.round}/{self.rounds}: {row.density:.1%} of the weights left, {row.accuracy_retrained:.4g}"
-            f"{against}{random}, trained in {row.seconds:.1f} s, {clock(pace * (self.rounds - row.round))} left"
+            f"{against}{controls}, trained in {row.seconds:.1f} s, {clock(pace * (self.rounds - row.round))} left"
         )

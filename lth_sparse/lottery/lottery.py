@@ -14,7 +14,7 @@ from torch import nn
 from lth_sparse import __version__
 from lth_sparse.backends import registry
 from lth_sparse.lottery import proof
-from lth_sparse.lottery.arms import CONTROLS
+from lth_sparse.lottery.arms import CONTROLS as ARMS
 from lth_sparse.lottery.criteria import Criterion, criterion_of
 from lth_sparse.lottery.function_trainer import Evaluate, FunctionTrainer, Train
 from lth_sparse.lottery.own_loop import check_scope, fraction
@@ -30,6 +30,9 @@ from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.suggest import nearest
 
+CONTROLS = [name for name, arm in ARMS.items() if not arm.last_rate]
+"""Those that are told apart by masks and weights: the learning rate is somebody else's."""
+
 
 class Lottery:
     """Finds tickets of `model`: train, prune, rewind, prove the rewind, train again (Frankle and Carbin 2019).
@@ -43,7 +46,9 @@ class Lottery:
     Both are called in eval mode and without gradients.
     rounds, rate, scope, criterion, layers: how often is pruned, and how, as `prune` has it. sparsity: instead of the
     rate, what the last round reaches, by the same fraction each round.
-    controls: what is trained beside each ticket: ("random",) is a random mask with as many live weights in each layer.
+    controls: what is trained beside each ticket, of "random" (a random mask with as many live weights in each layer),
+    "reinit" (its mask on weights that the modules' `reset_parameters` draw anew), "shuffle" (its mask shuffled within
+    each layer), "invert" (the smallest weights of the trained dense network), "sign" (the signs of its weights alone).
     seed: of these masks. What `train` draws is its own to seed, the same for each round.
     backend: of the sparse layers.
     dataset: its name, for the report.

@@ -15,6 +15,8 @@ from lth_sparse.storage.ticket import pack, unpack
 from lth_sparse.system import checked_json as read
 
 _COLUMNS = get_type_hints(Round)
+WEIGHTS = ("trained", "dense", "pruned")
+"""The fields of a position that are weights."""
 
 TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
 """(tensors, JSON-ready data): what a training gives to be written, and takes to go on."""
@@ -27,7 +29,7 @@ class Position:
 
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
     round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
-    ticket is still to be trained.
+    ticket is still to be trained. `dense`, `pruned`: the weights of `arms.Origin`, empty where no arm needs them.
     """
 
     masks: Masks
@@ -38,12 +40,15 @@ class Position:
     found: dict[str, Any] = field(default_factory=dict)
     trained: Weights = field(default_factory=dict)
     trained_by: str = ""
+    dense: Weights = field(default_factory=dict)
+    pruned: Weights = field(default_factory=dict)
 
     def to_state(self, training: TrainingState, saved_sha256: str, settings: dict[str, Any]) -> TrainingState:
         """(tensors, JSON-ready data) of a lottery with these settings, in the middle of `training`."""
         tensors, progress = training
         tensors |= {f"mask/{name}": pack(mask) for name, mask in self.masks.items()}
-        tensors |= {f"trained/{name}": value for name, value in self.trained.items()}
+        for kind in WEIGHTS:
+            tensors |= {f"{kind}/{name}": value for name, value in getattr(self, kind).items()}
         matrices = self.record.confusion
         tensors |= {f"confusion/{number}": confusion.pack(matrix) for number, matrix in enumerate(matrices)}
         return tensors, {
@@ -67,8 +72,9 @@ class Position:
             name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(mask.device)
             for name, mask in self.masks.items()
         }
-        trained = {
-            name.removeprefix("trained/"): value for name, value in tensors.items() if name.startswith("trained/")
+        weights = {
+            kind: {n.removeprefix(f"{kind}/"): value for n, value in tensors.items() if n.startswith(f"{kind}/")}
+            for kind in WEIGHTS
         }
         where, record = "the state", Record.from_json(state["record"])
         # States of before have them in the record.
@@ -85,8 +91,8 @@ class Position:
             read.count(state, "round", where),
             read.text(state, "arm", where),
             dict(found),
-            trained,
-            read.text(state, "trained_by", where),
+            trained_by=read.text(state, "trained_by", where),
+            **weights,
         )
 
 

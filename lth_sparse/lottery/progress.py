@@ -8,6 +8,7 @@ import time
 from tqdm import tqdm
 
 from lth_sparse.lottery.training import Training
+from lth_sparse.storage.arms import beside
 from lth_sparse.storage.record import Round
 from lth_sparse.system.messages import clock, say
 
@@ -70,10 +71,10 @@ class Progress:
         self._finished_here += 1
         pace = (time.monotonic() - self._began) / self._finished_here
         against = "" if row.round == 0 else f" (dense {dense.accuracy_retrained:.2%})"
-        random = "" if row.accuracy_random is None else f", random mask {row.accuracy_random:.2%}"
+        controls = "".join(f", {arm.words} {accuracy:.2%}" for arm, accuracy in beside(row))
         say(
             f"round {row.round}/{self._rounds}: {row.density:.1%} of the weights left, epoch {row.epochs}, "
-            f"loss {row.train_loss:.4f}, test accuracy {row.accuracy_retrained:.2%}{against}{random}, "
+            f"loss {row.train_loss:.4f}, test accuracy {row.accuracy_retrained:.2%}{against}{controls}, "
             f"{images_per_second:,.0f} images/s, {clock(pace * (self._rounds - row.round))} left"
         )
 

@@ -118,6 +118,25 @@ def _largest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
     return above
 
 
+def smallest_like(masks: Masks, scores: Mapping[str, Tensor]) -> Masks:
+    """The lowest `scores`, as many in each layer as live in `masks`, whichever weights they are of."""
+    found: Masks = {}
+    for name, mask in masks.items():
+        flat = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+        flat[scores[name].to(mask.device).flatten().argsort(stable=True)[: int(mask.sum())]] = True
+        found[name] = flat.reshape(mask.shape)
+    return found
+
+
+def shuffled(masks: Masks, seed: int) -> Masks:
+    """The same masks, their entries in a random order within each layer."""
+    found: Masks = {}
+    for name, mask in masks.items():
+        order = torch.randperm(mask.numel(), generator=generator(seed, name)).to(mask.device)
+        found[name] = mask.flatten()[order].reshape(mask.shape)
+    return found
+
+
 def random_like(masks: Masks, seed: int) -> Masks:
     """Random masks with as many live weights in each layer as `masks`: the control that magnitude has to beat."""
     drawn: Masks = {}

@@ -13,13 +13,14 @@ from dataclasses import asdict, dataclass, fields
 from torch import nn
 
 from lth_sparse.lottery import proof
-from lth_sparse.lottery.arms import CONTROLS, TICKET, Arm
-from lth_sparse.lottery.position import Position, TrainingState, refuse_others
+from lth_sparse.lottery.arms import Arm, Origin
+from lth_sparse.lottery.position import WEIGHTS, Position, TrainingState, refuse_others
 from lth_sparse.lottery.proof import Snapshot
 from lth_sparse.lottery.trainer import Trainer
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.forms import dense_state, shared_by_ties
 from lth_sparse.storage import sealed
+from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.ticket import save_ticket
@@ -88,6 +89,8 @@ class Rounds:
         candidates = trainer.all_alive if trainer.one_shot else position.masks
         position.masks = trainer.prune(candidates, position.round)
         masking.apply(trainer.model, position.masks)
+        if any("pruned" in arm.needs for arm in trainer.arms(position.round)):
+            position.pruned = position.trained
         if not trainer.one_shot:
             position.trained = {}
         position.found = {
@@ -102,16 +105,17 @@ class Rounds:
         It leaves the trained weights in the trainer's model.
         """
         position, trainer = self.position, self._trainer
-        drawn = arm.masks(position.masks, trainer.seed, position.round)
+        origin = self._origin()
+        drawn = arm.masks(origin)
         shared = shared_by_ties(trainer.model, drawn)
         masks = {name: shared[name] for name in drawn}
         rewound = position.round > 0 or trainer.rewinds_to_start
+        start = arm.start(origin)
         if rewound:
-            proof.rewind(trainer.model, arm.start(self._saved.weights), masks)
+            proof.rewind(trainer.model, start, masks)
         with self._state_refused() if state is not None else nullcontext():
             training = trainer.begin(arm, masks, position, state)
         if rewound and state is None:
-            start = arm.start(self._saved.weights)
             self._prove(arm, proof.before_training(training.model, masks, self._saved, start, training.optimizer))
         trainer.run(
             training,
@@ -122,24 +126,39 @@ class Rounds:
         proof.refuse_other_masks(training.model, masks)
         if trainer.model is not training.model:
             trainer.model.load_state_dict(dense_state(training.model))
-        start = arm.start(self._saved.weights)
+        if position.round == 0:  # Which may have said meanwhile what later rounds go back to.
+            start = self._saved.weights
         gradient = lambda: trainer.gradient_at(start, masks, position.round)  # noqa: E731
         self._prove(arm, proof.after_training(trainer.model, masks, start, gradient))
         position.record.curves.extend(training.curve)
-        position.found[arm.accuracy] = trainer.accuracy()
-        if arm is TICKET:
-            self._find_row(training)
+        position.found[arm.recorded.column] = trainer.accuracy()
+        if arm.name == TICKET.name:
+            self._find_row(training, start)
 
-    def _find_row(self, training: object) -> None:
-        """All columns but the accuracies of the arms. `training`: the ticket's, finished."""
+    def _origin(self) -> Origin:
+        position, trainer = self.position, self._trainer
+        return Origin(
+            position.masks,
+            self._saved.weights,
+            trainer.drawn_anew,
+            trainer.seed,
+            position.round,
+            position.dense,
+            position.pruned,
+        )
+
+    def _find_row(self, training: object, start: proof.Weights) -> None:
+        """All columns but the accuracies of the arms. `training`: the ticket's, finished; `start`: where it began."""
         position, trainer = self.position, self._trainer
         if position.round == 0:
-            accuracy = position.found[TICKET.accuracy]
+            accuracy = position.found[TICKET.column]
             position.found |= dict.fromkeys(("accuracy_before_prune", "accuracy_after_prune"), accuracy)
         if position.round == 0 or not trainer.one_shot:
             position.trained = proof.copy_of(trainer.model)
+        if position.round == 0 and trainer.rounds and any("dense" in arm.needs for arm in trainer.arms(1)):
+            position.dense = position.trained
         # A control that is trained at all is trained after the ticket.
-        position.found |= {control.accuracy: None for control in CONTROLS.values()}
+        position.found |= {control.column: None for control in CONTROLS.values()}
         density = masking.density(position.masks)
         position.found |= {
             "round": position.round,
@@ -147,7 +166,7 @@ class Rounds:
             "sparsity": 1 - density,
             "live_weights": masking.live(position.masks),
         }
-        position.found |= trainer.row(training, position, self._saved.weights)
+        position.found |= trainer.row(training, position, start)
 
     def _prove(self, arm: Arm, statements: list[tuple[str, str]]) -> None:
         self.position.record.proofs.extend(
@@ -166,7 +185,7 @@ class Rounds:
             self._store.ticket_path(position.round),
             trainer.model,
             position.masks,
-            weights=self._saved.weights,
+            weights=trainer.arms(position.round)[0].start(self._origin()),
             network=trainer.network,
             metadata={
                 "dataset": row.dataset,
@@ -206,12 +225,24 @@ class Rounds:
                 )
             self._restore_rewind_weights(state["saved_sha256"])
             position = self.position.at(tensors, state)
-            refuse_others(position.trained, self._trainer.model.state_dict(), "trained")
+            now = self._trainer.model.state_dict()
+            for kind in WEIGHTS:
+                refuse_others(getattr(position, kind), now, kind)
+            for kind in ("dense", "pruned"):
+                weights = {name: value.to(now[name].device) for name, value in getattr(position, kind).items()}
+                setattr(position, kind, weights)
             rounds, arms = self._trainer.rounds, [arm.name for arm in self._trainer.arms(position.round)]
             if position.round > rounds or position.arm not in arms or len(position.record.rounds) != position.round:
                 raise ValueError(f"it is of round {position.round} of {rounds}, {position.arm!r}")
             if not position.trained and (position.arm != TICKET.name or (self._trainer.one_shot and position.round)):
                 raise ValueError("it has no trained weights")
+            if lost := [
+                kind
+                for arm in self._trainer.arms(position.round)
+                for kind in sorted(arm.needs)
+                if not getattr(position, kind)
+            ]:
+                raise ValueError(f"it has no {lost[0]} weights")
             needed = _COLUMNS if position.arm != TICKET.name else _COLUMNS_OF_PRUNING if position.round else set()
             if missing := needed - position.found.keys():
                 raise ValueError(f"its row lacks {', '.join(sorted(missing))}")

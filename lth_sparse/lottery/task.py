@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -14,7 +14,7 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.pruning import density_after
-from lth_sparse.lottery.training import Training, length
+from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
@@ -97,9 +97,16 @@ class Task:
         """A copy of the network, with the weights of the moment, as `backend` computes it."""
         return self._computed_by(backend, copy.deepcopy(self.model), masks)
 
-    def training(self, model: nn.Module, masks: Masks, label: tuple[int, str], start: int = 0) -> Training:
-        """A training of `model`, new, from step `start`. `label`: its round and its arm."""
-        return Training(model, masks, self.data, self.batches(label[0]), self.config.training, label, start)
+    def training(
+        self, model: nn.Module, masks: Masks, label: tuple[int, str], start: int = 0, last_rate: bool = False
+    ) -> Training:
+        """A training of `model`, new, from step `start`. `label`: its round and its arm. `last_rate`: at the learning
+        rate of the schedule's last step."""
+        config = self.config.training
+        if last_rate:
+            last = learning_rate(config, self.steps - 1, self.steps)
+            config = replace(config, learning_rate=last, warmup=0, milestones=())
+        return Training(model, masks, self.data, self.batches(label[0]), config, label, start)
 
     def contestant(self, way: Way, masks: Masks, round: int) -> Training:
         """A training to be timed, of a copy of the network, on no more images than that needs."""

@@ -14,7 +14,7 @@ from torch.nn import functional
 from lth_sparse import models
 from lth_sparse.backends.auto import remembering
 from lth_sparse.lottery import proof
-from lth_sparse.lottery.arms import TICKET, Arm, arms_of
+from lth_sparse.lottery.arms import Arm, arms_of
 from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
@@ -28,6 +28,7 @@ from lth_sparse.lottery.training import Training
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
+from lth_sparse.storage.arms import TICKET
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.system.messages import say
 
@@ -70,7 +71,13 @@ class TaskTrainer:
 
     def arms(self, round: int) -> Sequence[Arm]:
         """The ticket, and the controls that the settings ask for."""
-        return arms_of(self._task.config.pruning, round)
+        pruning = self._task.config.pruning
+        return arms_of(pruning.controls, pruning.rewind, round)
+
+    def drawn_anew(self, seed: int) -> Weights:
+        """The network, built again."""
+        model = models.build(self._task.network, seed).to(self._task.device)
+        return {name: value.detach() for name, value in model.state_dict().items()}
 
     def prune(self, candidates: Masks, round: int) -> Masks:
         """By magnitude, and the schedule of the settings."""
@@ -91,7 +98,7 @@ class TaskTrainer:
         task.put_in_format(position.memory_format)
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
         first_step = arm.first_step(task.config.pruning, position.round)
-        training = task.training(model, masks, (position.round, arm.name), first_step)
+        training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate)
         if state is not None:
             training.restore(*state)
         return training
@@ -99,7 +106,7 @@ class TaskTrainer:
     def _choose(self, arm: Arm, masks: Masks, position: Position) -> None:
         way, rows = self._chooser.choose(masks, position.round)
         position.trained_by, position.memory_format = way.backend, way.memory_format
-        if rows and arm is TICKET:  # A control is as sparse, so it is chosen alike.
+        if rows and arm.name == TICKET.name:  # A control is as sparse, so it is chosen alike.
             position.record.chosen += rows
             for line in lines(rows):
                 say(line)
@@ -130,12 +137,12 @@ class TaskTrainer:
         functional.cross_entropy(scratch(images), labels).backward()
         return {name: weight.grad for name, weight in masking.prunable(scratch).items() if weight.grad is not None}
 
-    def row(self, training: Training, position: Position, saved: Weights) -> dict[str, Any]:
+    def row(self, training: Training, position: Position, start: Weights) -> dict[str, Any]:
         """What the evaluations, the curve and the clock say of a ticket's training."""
         task = self._task
         position.record.confusion.append(self._confusion)
         rewound = copy.deepcopy(self.model)
-        proof.rewind(rewound, saved, position.masks)
+        proof.rewind(rewound, start, position.masks)
         accuracy_rewound = evaluate(rewound, task.data.test, task.data).accuracy
         last_weights = proof.copy_of(training.model)
         training.model.load_state_dict(training.best_weights)
@@ -173,7 +180,8 @@ class TaskTrainer:
 
     def round_done(self, row: Round, record: Record) -> None:
         """The round's line, with its images a second."""
-        steps = self._task.steps - TICKET.first_step(self._task.config.pruning, row.round)
+        (ticket, *_) = self.arms(row.round)
+        steps = self._task.steps - ticket.first_step(self._task.config.pruning, row.round)
         images_per_second = steps * self._task.batches(row.round).size / row.seconds
         self._progress.round_done(row, record.rounds[0], images_per_second)
         tell(self._listeners, RoundEvent(row, images_per_second))

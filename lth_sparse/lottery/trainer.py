@@ -58,6 +58,10 @@ class Trainer(Protocol):
         """Around all of the rounds."""
         ...
 
+    def drawn_anew(self, seed: int) -> Weights:
+        """Weights as `model` had them at first, drawn with this seed, on its device."""
+        ...
+
     def arms(self, round: int) -> Sequence[Arm]:
         """What `round` trains, in this order, the ticket first."""
         ...
@@ -83,8 +87,9 @@ class Trainer(Protocol):
         """The gradient of the loss by each layer's weight, where a training of `masks` starts."""
         ...
 
-    def row(self, training: Any, position: Position, saved: Weights) -> dict[str, Any]:
-        """The ticket's columns of `rounds.csv` but those that the rounds know: accuracies of arms, and what is live."""
+    def row(self, training: Any, position: Position, start: Weights) -> dict[str, Any]:
+        """The ticket's columns of `rounds.csv` but those that the rounds know: accuracies of arms, and what is live.
+        `start`: the weights that it began with, before they were masked."""
         ...
 
     def metadata(self) -> dict[str, Any]:

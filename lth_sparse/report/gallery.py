@@ -57,8 +57,8 @@ def _accuracy(info: dict[str, Any], record: Record) -> Picture:
     return _picture(
         name="accuracy",
         title="Accuracy against sparsity",
-        alt=f"Test accuracy on {dataset_name(info)} against weights left, for the tickets, the random "
-        "masks and the pruned networks that were not retrained. The table of rounds has the numbers.",
+        alt=f"Test accuracy on {dataset_name(info)} against weights left, for the tickets, their "
+        "controls and the pruned networks that were not retrained. The table of rounds has the numbers.",
         caption="Test accuracy as weights are pruned away, from left to right. Above: after training; the "
         "ring is the chosen ticket, the dotted line the dense network. Below: the same tickets beside the "
         "pruned networks before any retraining.",

@@ -24,6 +24,7 @@ from lth_sparse.report.words import (
     times,
     weights_left,
 )
+from lth_sparse.storage.arms import beside
 from lth_sparse.storage.record import STEP, Record
 
 PAGE = Template("""<!DOCTYPE html>
@@ -112,7 +113,7 @@ def _tiles(info: dict[str, Any], record: Record) -> str:
         tiles.append(("Early stop", number(dense.early_stop_iteration), "iteration of minimum validation loss"))
     else:
         best = record.best_ticket()
-        random = "" if best.accuracy_random is None else f"; random mask {percent(best.accuracy_random)}"
+        controls = "".join(f"; {arm.words} {percent(accuracy)}" for arm, accuracy in beside(best))
         total = field(info, "network", "weights")
         tiles = [
             (
@@ -120,7 +121,7 @@ def _tiles(info: dict[str, Any], record: Record) -> str:
                 weights_left(best.density),
                 f"{best.live_weights:,} of {total:,} weights" if total else f"{best.live_weights:,} weights",
             ),
-            ("Ticket", percent(best.accuracy_retrained), f"test accuracy{random}"),
+            ("Ticket", percent(best.accuracy_retrained), f"test accuracy{controls}"),
             *tiles,
             (
                 "Early stop",
@@ -148,7 +149,7 @@ def _rounds(record: Record) -> str:
     return f"""<p>A round wins when its validation accuracy is at least that of the dense network. The same
 rows, in full precision, are in <code>rounds.csv</code>.</p>
 {rounds_table(record)}
-{explanations()}"""
+{explanations(record)}"""
 
 
 def _figure(picture: Picture) -> str:

@@ -18,11 +18,21 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from lth_sparse.report.words import TIMES
+from lth_sparse.storage.arms import CONTROLS
 from lth_sparse.storage.record import CurvePoint, Round
 
 WIDTH = 4.8
 LONGEST_TITLE = 40
-INK, TICKET, RANDOM, PRUNED = "#222222", "#0072b2", "#c04e00", "#00795a"
+INK, TICKET, PRUNED = "#222222", "#0072b2", "#00795a"
+CONTROL_LINES = dict(
+    zip(
+        CONTROLS,
+        (("s--", "#c04e00"), ("D--", "#8f5fa8"), ("x:", "#c04e00"), ("v--", "#6b6b6b"), ("P--", "#a08000"),
+         ("^--", "#00795a")),
+        strict=True,
+    )
+)  # fmt: skip
+"""Marker, line and colour of each."""
 
 # What a matplotlibrc could change and a reader would see: equal records give equal pictures everywhere.
 # Nothing is mathematics: a dollar sign in the name of a class is a dollar sign.
@@ -78,9 +88,10 @@ def accuracy(rounds: Sequence[Round], best: Round, subject: str) -> Figure:
         axes.set_ylabel("test accuracy (%)")
         axes.axhline(100 * rounds[0].accuracy_retrained, color=INK, linestyle=":", label="dense")
         axes.plot(x, _percent([row.accuracy_retrained for row in rounds]), "o-", color=TICKET, label="ticket")
-    control = _percent([row.accuracy_random for row in rounds])
-    if np.isfinite(control).any():
-        upper.plot(x, control, "s--", color=RANDOM, label="random mask")
+    for name, (style, color) in CONTROL_LINES.items():
+        reached = _percent([CONTROLS[name].of(row) for row in rounds])
+        if np.isfinite(reached).any():
+            upper.plot(x, reached, style, color=color, label=CONTROLS[name].words)
     upper.plot(100 * best.density, 100 * best.accuracy_retrained, "o", color=TICKET, markersize=12, fillstyle="none")
     pruned = _percent([row.accuracy_after_prune for row in rounds])
     lower.plot(x, pruned, "^-", color=PRUNED, label="pruned, not retrained")

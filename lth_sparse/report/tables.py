@@ -8,9 +8,10 @@ from typing import Any
 
 from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.report.words import DASH, error, number, ranges, times, weights_left, wins
+from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm, beside
 from lth_sparse.storage.record import STEP, Chosen, Proof, Record, Round
 
-ARMS = {"ticket": "ticket", "random": "random mask"}
+ARMS = {arm.name: arm.words for arm in (TICKET, *CONTROLS.values())}
 
 
 def _points(fraction: float | None) -> str:
@@ -20,8 +21,10 @@ def _points(fraction: float | None) -> str:
 
 Column = tuple[str, str, Callable[[Round], str]]
 
+Groups = list[tuple[str, list[Column]]]
+
 # Heading, explanation, cell. Groups of columns carry one heading over all of them.
-GROUPS: list[tuple[str, list[Column]]] = [
+GROUPS: Groups = [
     (
         "Test accuracy, %",
         [
@@ -49,11 +52,6 @@ GROUPS: list[tuple[str, list[Column]]] = [
                 "early stop",
                 "The ticket at its iteration of minimum validation loss.",
                 lambda row: _points(row.accuracy_early_stop),
-            ),
-            (
-                "random mask",
-                "The control: a random mask with as many weights in each layer, trained alike.",
-                lambda row: _points(row.accuracy_random),
             ),
         ],
     ),
@@ -100,12 +98,24 @@ GROUPS: list[tuple[str, list[Column]]] = [
 ]
 
 
+def _groups(record: Record) -> Groups:
+    """With a column for each control that was trained."""
+    trained = dict.fromkeys(arm for row in record.rounds for arm, _ in beside(row))
+    (heading, columns), *others = GROUPS
+    return [(heading, columns + [_control(arm) for arm in trained]), *others]
+
+
+def _control(arm: RecordedArm) -> Column:
+    return arm.words, f"A control: {arm.says}, trained alike.", lambda row: _points(arm.of(row))
+
+
 def rounds_table(record: Record) -> str:
     """A row a round; the winning rounds and the chosen ticket are marked in words."""
-    groups = "".join(f'<th scope="colgroup" colspan="{len(columns)}">{heading}</th>' for heading, columns in GROUPS)
-    headings = "".join(f'<th scope="col">{column[0]}</th>' for _, columns in GROUPS for column in columns)
+    shown = _groups(record)
+    groups = "".join(f'<th scope="colgroup" colspan="{len(columns)}">{heading}</th>' for heading, columns in shown)
+    headings = "".join(f'<th scope="col">{column[0]}</th>' for _, columns in shown for column in columns)
     best = record.best_ticket() if len(record.rounds) > 1 else None
-    rows = "\n".join(_round(row, record, row is best) for row in record.rounds)
+    rows = "\n".join(_round(row, record, row is best, shown) for row in record.rounds)
     return f"""<div class="scroll" role="region" aria-label="Table of rounds" tabindex="0">
 <table class="rounds">
 <thead>
@@ -119,7 +129,7 @@ def rounds_table(record: Record) -> str:
 </div>"""
 
 
-def _round(row: Round, record: Record, chosen: bool) -> str:
+def _round(row: Round, record: Record, chosen: bool, groups: Groups) -> str:
     marks = []
     if row.round == 0:
         marks.append('<span class="mark">dense</span>')
@@ -127,17 +137,17 @@ def _round(row: Round, record: Record, chosen: bool) -> str:
         marks.append('<span class="mark win">✓ wins</span>')
     if chosen:
         marks.append('<span class="mark">chosen</span>')
-    cells = "".join(f"<td>{cell(row)}</td>" for _, columns in GROUPS for _, _, cell in columns)
+    cells = "".join(f"<td>{cell(row)}</td>" for _, columns in groups for _, _, cell in columns)
     opening = '<tr class="win">' if wins(row, record) else "<tr>"
     left = weights_left(row.density)
     return f'{opening}<th scope="row">{row.round} {" ".join(marks)}</th><td>{left}</td>{cells}</tr>'
 
 
-def explanations() -> str:
+def explanations(record: Record) -> str:
     """What each column of the table of rounds holds."""
     lines = "\n".join(
         f"<div><dt>{heading}: {name}</dt><dd>{text}</dd></div>"
-        for heading, columns in ((group.partition(",")[0], columns) for group, columns in GROUPS)
+        for heading, columns in ((group.partition(",")[0], columns) for group, columns in _groups(record))
         for name, text, _ in columns
     )
     return f'<dl class="columns">\n{lines}\n</dl>'
@@ -192,9 +202,10 @@ def _proof(statement: str, proofs: list[Proof]) -> str:
     by_arm: dict[str, set[int]] = {}
     for proof in proofs:
         by_arm.setdefault(ARMS.get(proof.arm, proof.arm), set()).add(proof.round)
-    if len(by_arm) == 2 and len({frozenset(rounds) for rounds in by_arm.values()}) == 1:
-        by_arm = {"both arms": by_arm.popitem()[1]}
-    where = "; ".join(f"{_rounds(rounds)}, {arm}" for arm, rounds in by_arm.items())
+    together: dict[frozenset[int], list[str]] = {}
+    for arm, rounds in by_arm.items():
+        together.setdefault(frozenset(rounds), []).append(arm)
+    where = "; ".join(f"{_rounds(set(rounds))}, {', '.join(arms)}" for rounds, arms in together.items())
     details = list(dict.fromkeys(proof.detail for proof in proofs if proof.detail))
     if len(details) == 1:
         more = f'<p class="quiet">{escape(details[0])}</p>'

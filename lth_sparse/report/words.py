@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from lth_sparse.storage.arms import RecordedArm, beside
 from lth_sparse.storage.record import Record, Round
 
 DASH = "\N{EN DASH}"
@@ -111,19 +112,16 @@ def choice(info: dict[str, Any], record: Record) -> list[str]:
             f"It was chosen on validation accuracy alone, as the ticket that validates best ({chosen}, "
             f"the dense network {bar}); the test set selected nothing."
         ]
-    return sentences + _random_control(best) + _resolution(info)
+    return sentences + [_control(best, *each) for each in beside(best) if known(each[1])] + _resolution(info)
 
 
-def _random_control(best: Round) -> list[str]:
-    if best.accuracy_random is None or not known(best.accuracy_random):
-        return []
-    sentence = (
-        "A random mask with as many weights in each layer, trained alike from the same weights, reaches "
-        f"{percent(best.accuracy_random)}"
+def _control(best: Round, arm: RecordedArm, accuracy: float) -> str:
+    sentence = f"{arm.says[0].upper()}{arm.says[1:]}, trained alike, reaches {percent(accuracy)}"
+    return (
+        f"{sentence}: in this round, no less than the ticket."
+        if accuracy >= best.accuracy_retrained
+        else f"{sentence}."
     )
-    if best.accuracy_random >= best.accuracy_retrained:
-        return [f"{sentence}: in this round, choosing weights by magnitude did no better than chance."]
-    return [f"{sentence}."]
 
 
 def _resolution(info: dict[str, Any]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lth_sparse.backends import winograd
 from lth_sparse.settings.presets import PRESETS
-from lth_sparse.system.command_line import fractions
+from lth_sparse.system.command_line import chosen, fractions
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.home import from_home
 from lth_sparse.system.suggest import nearest
@@ -21,10 +21,11 @@ def option(
     choices: tuple[str, ...] | None = None,
     *,
     parse: Callable[[str], Any] | None = None,
+    of_old: str = "",
 ) -> Any:
-    """A field with its default, the sentence that explains it, the values that it may take, and how the command line
-    is read where the type of the value does not say it."""
-    return field(default=default, metadata={"help": help, "choices": choices, "parse": parse})
+    """A field with its default, the sentence that explains it, the values that it may take, how the command line is
+    read where the type of the value does not say it, and what its option was called in earlier versions."""
+    return field(default=default, metadata={"help": help, "choices": choices, "parse": parse, "of_old": of_old})
 
 
 @dataclass(frozen=True)
@@ -93,10 +94,20 @@ class PruningConfig:
         ("geometric", "seed", "one-shot"),
     )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
-    control: str = option(
-        "none",
-        "beside each ticket, train a random mask with as many weights in each layer",
-        ("none", "random"),
+    rewind: str = option(
+        "weights",
+        "what a round goes back to before it trains again: the rewind weights and their learning rate; the learning "
+        "rate alone, the weights staying as they were trained; or nothing, which is fine-tuning at the last rate",
+        ("weights", "learning-rate", "none"),
+    )
+    controls: tuple[str, ...] = option(
+        (),
+        "what is trained beside each ticket, such as random,reinit: a random mask with as many weights in each layer; "
+        "initial weights drawn anew; the mask shuffled within each layer; the smallest weights of the trained dense "
+        "network; the signs of the weights alone; fine-tuning without a rewind; or none",
+        ("random", "reinit", "shuffle", "invert", "sign", "rewind-none"),
+        parse=chosen,
+        of_old="--control",
     )
 
 
@@ -140,12 +151,23 @@ class Config:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Config:
-        """The settings that `to_json` wrote."""
-        return _assemble(OF_OLDER_RUNS | flat(data))
+        """The settings that `to_json` wrote, of this version or an older one."""
+        return _assemble(OF_OLDER_RUNS | flat(renamed(data)))
 
 
-OF_OLDER_RUNS: dict[str, Any] = {"fuse": False, "winograd": None, "checkpoint": None}
+OF_OLDER_RUNS: dict[str, Any] = {"fuse": False, "winograd": None, "checkpoint": None, "rewind": "weights"}
 """Settings that older runs have not recorded, for there were none, as they were played."""
+
+
+def renamed(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that an older version has written, sections and all, by their names of today."""
+    found = dict(settings)
+    if isinstance(pruning := settings.get("pruning"), Mapping):
+        found["pruning"] = renamed(pruning)
+    if "control" in found:
+        found["controls"] = [name for name in [found.pop("control")] if name != "none"]
+    return found
+
 
 SECTIONS: dict[str, type] = {"data": DataConfig, "training": TrainingConfig, "pruning": PruningConfig}
 
@@ -266,9 +288,11 @@ def check(config: Config) -> None:
     for setting, kind, _ in settings():
         value = values[setting.name]
         choices = setting.metadata["choices"]
-        if choices and value is not None and value not in choices:
-            hint = nearest(str(value), choices)
-            raise InputError(f"{flag(setting.name)} {value}: expected one of {', '.join(choices)}{hint}")
+        for each in (value if kind is tuple else [value]) if choices and value is not None else ():
+            if each not in choices:
+                hint = nearest(str(each), choices)
+                of = "some" if kind is tuple else "one"
+                raise InputError(f"{flag(setting.name)} {each}: expected {of} of {', '.join(choices)}{hint}")
         if kind is float and value is not None and not abs(value) <= FLOAT32_MAX:
             raise InputError(f"{flag(setting.name)} {value}: expected a finite number, at most {FLOAT32_MAX:.1e}")
         if kind is int and value is not None and setting.name != "seed" and value > INT32_MAX:
@@ -299,3 +323,7 @@ def check(config: Config) -> None:
             "sparsity",
             "a final sparsity above 0.01, which --schedule seed needs",
         )
+    if values["rewind"] == "none" and "rewind-none" in values["controls"]:
+        raise InputError("--controls rewind-none: with --rewind none that is the ticket itself; leave one of them out")
+    if twice := {name for name in values["controls"] if list(values["controls"]).count(name) > 1}:
+        raise InputError(f"--controls: {', '.join(sorted(twice))} is given twice")

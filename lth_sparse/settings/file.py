@@ -63,7 +63,7 @@ def _parsed(path: Path, text: str) -> Mapping[str, Any]:
 def _checked(path: Path, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     known = {setting.name: (setting, kind, optional) for setting, kind, optional in config.settings()}
     given: dict[str, Any] = {}
-    for name, value in _opened(path, text, settings).items():
+    for name, value in _opened(path, text, config.renamed(settings)).items():
         where = f"--config {path}, line {_line(text, name)}"
         if name not in known:
             raise InputError(f"{where}: there is no setting {name!r}{nearest(name, known)}")
@@ -71,9 +71,10 @@ def _checked(path: Path, text: str, settings: Mapping[str, Any]) -> dict[str, An
         if value is None and optional:
             given[name] = None
             continue
-        converted = _as(kind, value)
+        of_names = kind is tuple and setting.metadata["choices"] is not None
+        converted = _names(value) if of_names else _as(kind, value)
         if converted is None:
-            allowed = KINDS[kind] + (" or null" if optional else "")
+            allowed = ("a list of names" if of_names else KINDS[kind]) + (" or null" if optional else "")
             raise InputError(f"{where}: {name} is {_short(value)}, expected {allowed}")
         parse = setting.metadata["parse"]
         given[name] = parse(converted) if parse and kind is str else converted
@@ -106,6 +107,10 @@ def _as(kind: type, value: Any) -> Any:
     if kind is int and isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value if type(value) is kind else None
+
+
+def _names(value: Any) -> tuple[str, ...] | None:
+    return tuple(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
 
 
 def _line(text: str, name: str) -> int:

@@ -53,7 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "conv_rate": 0.2,
         "fc_rate": 0.4,
         "output_rate": 0.2,
-        "control": "random",
+        "controls": ("random",),
     },
     "seed": {
         "model": "network",
@@ -68,7 +68,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "sparsity": 0.5,
         "schedule": "seed",
         "scope": "layerwise",
-        "control": "random",
+        "controls": ("random",),
     },
     "paper/lenet": {
         "model": "lenet-300-100",

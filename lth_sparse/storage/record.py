@@ -25,8 +25,8 @@ class Round:
     `accuracy_before_prune`: trained, before this round's pruning. `accuracy_after_prune`: the same weights, pruned,
     not retrained. `accuracy_rewound`: the ticket itself, rewound, not retrained. `accuracy_retrained`: the ticket
     trained to the end. `accuracy_early_stop`: the ticket at its iteration of minimum validation loss.
-    `accuracy_random` (empty without the control): a random mask with as many live weights in each layer,
-    trained alike from the same rewind weights. `accuracy_validation` is `accuracy_retrained` on the validation set,
+    `accuracy_random`, `accuracy_reinit`, ... (empty without the control): the controls of `lottery/arms.py`, trained
+    alike, at the end. `accuracy_validation` is `accuracy_retrained` on the validation set,
     the only one that ever selects. `max_relative_error`: largest difference of the logits from masked dense in
     float64, over the largest logit. `step_ms`, `dense_step_ms`: a training step on this ticket, and the same step of
     masked dense PyTorch, side by side on the same batches; `speedup` is their ratio. `seconds`: training the ticket,
@@ -44,6 +44,12 @@ class Round:
     accuracy_retrained: float
     accuracy_early_stop: float | None
     accuracy_random: float | None
+    # Records of before have no other control.
+    accuracy_reinit: float | None = field(default=None, kw_only=True)
+    accuracy_shuffle: float | None = field(default=None, kw_only=True)
+    accuracy_invert: float | None = field(default=None, kw_only=True)
+    accuracy_sign: float | None = field(default=None, kw_only=True)
+    accuracy_rewind_none: float | None = field(default=None, kw_only=True)
     accuracy_validation: float
     early_stop_iteration: int | None
     iterations: int | None
@@ -58,7 +64,7 @@ class Round:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One evaluation during training. `arm` is "ticket" or "random"; `train_loss` is the mean since the last point."""
+    """One evaluation during training. `arm` is "ticket" or a control; `train_loss` is the mean since the last point."""
 
     round: int
     arm: str

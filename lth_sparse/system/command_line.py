@@ -82,6 +82,11 @@ def names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part for part in text.split(",") if part))
 
 
+def chosen(text: str) -> tuple[str, ...]:
+    """The same, where "none" is a word for none of them."""
+    return () if text == "none" else names(text)
+
+
 def device(name: str) -> torch.device:
     """The device called auto (a GPU if there is one), cpu, cuda or cuda:N. Raises InputError for any other."""
     if name == "auto":

@@ -4,7 +4,7 @@ import pytest
 
 from bench import two_processes
 
-SHORT = ("--dataset", "digits", "--device", "cpu", "--rounds", "1", "--iterations", "5", "--control", "none")
+SHORT = ("--dataset", "digits", "--device", "cpu", "--rounds", "1", "--iterations", "5", "--controls", "none")
 
 
 def test_lotteries_are_played(monkeypatch):

@@ -147,7 +147,7 @@ def test_the_same_command_gives_the_same_rounds(finished: Path, tmp_path: Path, 
 
 
 def test_off_a_terminal_a_round_is_one_plain_line(tmp_path: Path, lottery: Lottery) -> None:
-    status, error = lottery(*SHORT, "--control", "none", "--out", tmp_path / "run")
+    status, error = lottery(*SHORT, "--controls", "none", "--out", tmp_path / "run")
     lines = [line for line in error.splitlines() if line.startswith("round ")]
     assert status == 0
     assert len(lines) == 3
@@ -164,7 +164,7 @@ def test_off_a_terminal_a_round_is_one_plain_line(tmp_path: Path, lottery: Lotte
         ("--schedule", "one-shot", "--sparsity", "0.95"),
         ("--schedule", "seed", "--sparsity", "0.5", "--normalization", "half"),
         ("--model", "resnet20", "--rewind-iteration", "7", "--optimizer", "sgd", "--augmentation", "crop"),
-        ("--model", "lenet-300-100", "--prune-rate", "0.3", "--control", "none"),
+        ("--model", "lenet-300-100", "--prune-rate", "0.3", "--controls", "none"),
         ("--model", "network", "--rounds", "0", "--iterations", "2", "--batch-size", "8"),
     ],
 )
@@ -185,17 +185,8 @@ def test_the_variants_of_the_lottery(tmp_path: Path, lottery: Lottery, arguments
 def test_late_rewinding_goes_back_to_the_weights_of_its_step(tmp_path: Path, lottery: Lottery) -> None:
     """The rewind weights of step 7 are those that a training of the same schedule has after seven steps."""
     common = (
-        "--dataset",
-        "digits",
-        "--iterations",
-        12,
-        "--evaluate-every",
-        6,
-        "--control",
-        "none",
-        "--rounds",
-        1,
-    )
+        "--dataset", "digits", "--iterations", 12, "--evaluate-every", 6, "--controls", "none", "--rounds", 1,
+    )  # fmt: skip
     lottery(*common, "--rewind-iteration", 7, "--out", tmp_path / "late")
     lottery(*common, "--rewind-iteration", 0, "--out", tmp_path / "init")
     late, init = (lth.read_ticket(tmp_path / name / "tickets" / "round-00.safetensors") for name in ("late", "init"))

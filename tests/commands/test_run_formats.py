@@ -116,7 +116,7 @@ def test_controls_train_in_the_format_of_their_ticket_and_measure_nothing(
         return [1.0, 1.05]
 
     monkeypatch.setattr("lth_sparse.lottery.formats.side_by_side", side_by_side)
-    status, error = lottery(*SHORT, *CPP, "--control", "random", "--out", tmp_path / "run")
+    status, error = lottery(*SHORT, *CPP, "--controls", "random", "--out", tmp_path / "run")
     assert status == 0, error
     assert asked == [2] * 4, "dense once, and cpp once a round, whose race is too close to be taken over"
     formats = json.loads((tmp_path / "run" / "choices.json").read_text())["formats"]

@@ -117,7 +117,7 @@ def test_networks_of_libraries_are_run_and_their_tickets_load(
         pytest.importorskip("timm")
     monkeypatch.setattr("torch.hub.load_state_dict_from_url", lambda *_, **__: pytest.fail("fetched"))
     given = ("--dataset", "folder", "--data-dir", image_folder, "--batch-size", 10, "--image-size", 160)
-    short = ("--rounds", 1, "--iterations", 2, "--control", "none", "--backend", "cpp", "--learning-rate", 1e-4)
+    short = ("--rounds", 1, "--iterations", 2, "--controls", "none", "--backend", "cpp", "--learning-rate", 1e-4)
     status, error = lottery(*given, *short, "--model", model, "--out", "run")
     assert status == 0, error
     model_again = lth.load_ticket("run/tickets/round-01.safetensors")
@@ -129,7 +129,7 @@ def test_networks_of_libraries_are_run_and_their_tickets_load(
 def test_dropout_is_drawn_alike_after_a_kill(tmp_path: Path, model: str, lottery: Lottery) -> None:
     command = (
         "--dataset", "digits", "--rounds", 1, "--iterations", 120, "--evaluate-every", 20, "--backend", "dense",
-        "--control", "none", "--model", model,
+        "--controls", "none", "--model", model,
     )  # fmt: skip
     assert lottery(*command, "--out", "whole")[0] == 0
     started = subprocess.Popen([sys.executable, "-m", "lth_sparse.run", *map(str, command), "--out", "killed"])

@@ -257,7 +257,7 @@ def test_proofs_are_collapsed_to_one_line_a_statement(tmp_path: Path) -> None:
     record = sample_record()
     record.proofs.append(Proof(0, "ticket", "the optimizer starts empty", ""))
     page = written(tmp_path, sample_info(), record)
-    assert "<strong>w == w0 * mask bit for bit</strong> — checked in rounds 1..6, both arms." in page
+    assert "<strong>w == w0 * mask bit for bit</strong> — checked in rounds 1..6, ticket, random mask." in page
     arms = "rounds 0..6, ticket; rounds 1..6, random mask"
     assert f"<strong>the optimizer starts empty</strong> — checked in {arms}." in page
 

@@ -45,7 +45,7 @@ def test_both_sides_are_the_lottery_of_the_command_line(
     real: dict[str, Any], lottery: Callable[..., tuple[int, str]], tmp_path: Path
 ) -> None:
     status, error = lottery(
-        *TINY[:-1], "--scope", "global", "--control", "none", "--backend", "dense", "--out", tmp_path / "run"
+        *TINY[:-1], "--scope", "global", "--controls", "none", "--backend", "dense", "--out", tmp_path / "run"
     )
     assert status == 0, error
     expected = rows(tmp_path / "run")

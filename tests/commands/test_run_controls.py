@@ -1,0 +1,213 @@
+"""`python -m lth_sparse.run --controls ... --rewind ...`: what is trained beside a ticket, and what it goes back to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lth_sparse as lth
+from lth_sparse.lottery.training import Training, learning_rate
+from lth_sparse.nn.forms import dense_state
+from lth_sparse.nn.masks import Masks
+from lth_sparse.settings import config
+from lth_sparse.storage.arms import CONTROLS
+from lth_sparse.storage.run_directory import RunDirectory
+from tests.conftest import error_line, rows
+
+Lottery = Callable[..., tuple[int, str]]
+EVERY = tuple(CONTROLS)
+SHORT = (
+    "--dataset", "digits", "--model", "lenet-300-100", "--rounds", 2, "--iterations", 12, "--evaluate-every", 6,
+    "--batch-size", 32, "--milestones", 0.5, "--backend", "dense",
+)  # fmt: skip
+
+
+class Started:
+    """What each training of a run began with, and the learning rates of its first and its last step."""
+
+    def __init__(self) -> None:
+        self.weights: dict[tuple[int, str], dict[str, Tensor]] = {}
+        self.masks: dict[tuple[int, str], Masks] = {}
+        self.rates: dict[tuple[int, str], list[float]] = {}
+        self.ended: dict[tuple[int, str], dict[str, Tensor]] = {}
+
+
+@pytest.fixture
+def started(monkeypatch: pytest.MonkeyPatch) -> Started:
+    seen = Started()
+    begin, run = Training.__init__, Training.run
+
+    def noted_begin(self: Training, model: nn.Module, masks: Masks, *others: object) -> None:
+        begin(self, model, masks, *others)  # type: ignore[arg-type]
+        label = others[3]
+        seen.weights[label] = {name: value.clone() for name, value in dense_state(model).items()}
+        seen.masks[label] = {name: mask.clone() for name, mask in masks.items()}
+        settings = others[2]
+        seen.rates[label] = [learning_rate(settings, step, self.total) for step in (self.iteration, self.total - 1)]
+
+    def noted_run(self: Training, *callbacks: Callable[[], None]) -> None:
+        run(self, *callbacks)
+        seen.ended[self.round, self._arm] = {name: value.clone() for name, value in dense_state(self.model).items()}
+
+    monkeypatch.setattr(Training, "__init__", noted_begin)
+    monkeypatch.setattr(Training, "run", noted_run)
+    return seen
+
+
+def masked(weights: dict[str, Tensor], masks: Masks) -> dict[str, Tensor]:
+    kept = {f"{name}.weight": mask for name, mask in masks.items()}
+    return {name: value * kept[name] if name in kept else value for name, value in weights.items()}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_every_control_begins_as_it_says(tmp_path: Path, lottery: Lottery, started: Started) -> None:
+    status, error = lottery(*SHORT, "--controls", ",".join(EVERY), "--out", tmp_path / "run")
+    assert status == 0, error
+    initial = started.weights[0, "ticket"]
+    for round in (1, 2):
+        masks = {arm: started.masks[round, arm] for arm in ("ticket", *EVERY)}
+        starts = {arm: started.weights[round, arm] for arm in ("ticket", *EVERY)}
+        for arm in EVERY:
+            assert same(masks[arm], masks["ticket"]) == (arm in ("reinit", "sign", "rewind-none")), arm
+            assert {n: int(m.sum()) for n, m in masks[arm].items()} == {
+                n: int(m.sum()) for n, m in masks["ticket"].items()
+            }
+        for arm in ("ticket", "random", "shuffle", "invert"):
+            assert same(starts[arm], masked(initial, masks[arm])), arm
+        assert same(starts["rewind-none"], masked(started.ended[round - 1, "ticket"], masks["ticket"]))
+        assert not any(same(starts["reinit"], other) for arm, other in starts.items() if arm != "reinit")
+        for name, value in starts["sign"].items():
+            assert torch.equal(value.sign(), starts["ticket"][name].sign())
+        trained = started.ended[0, "ticket"]
+        for name, mask in masks["invert"].items():
+            assert trained[f"{name}.weight"][mask].abs().max() <= trained[f"{name}.weight"][~mask].abs().min()
+        rates = {arm: started.rates[round, arm] for arm in ("ticket", *EVERY)}
+        assert rates.pop("rewind-none") == [2e-4, 2e-4]
+        assert set(map(tuple, rates.values())) == {(2e-3, 2e-4)}
+
+
+def test_each_control_has_its_column_its_line_and_its_proofs(tmp_path: Path, lottery: Lottery) -> None:
+    status, error = lottery(*SHORT, "--controls", ",".join(EVERY), "--out", tmp_path / "run")
+    assert status == 0, error
+    dense, *pruned = rows(tmp_path / "run")
+    assert all(dense[arm.column] == "" for arm in CONTROLS.values())
+    assert all(0 < float(row[arm.column]) <= 1 for row in pruned for arm in CONTROLS.values())
+    (said,) = [line for line in error.splitlines() if line.startswith("round 1/2")]
+    report = (tmp_path / "run" / "report.html").read_text()
+    for arm in CONTROLS.values():
+        assert f", {arm.words} {float(pruned[0][arm.column]):.2%}" in said
+        assert f'<th scope="col">{arm.words}</th>' in report
+        assert f"A control: {arm.says}, trained alike." in report.replace("&#x27;", "'")
+    assert f"rounds 0..2, ticket; rounds 1..2, {', '.join(arm.words for arm in CONTROLS.values())}" in report
+    proofs = json.loads((tmp_path / "run" / "record.json").read_text())["record"]["proofs"]
+    assert {(proof["round"], proof["arm"]) for proof in proofs} == {
+        (0, "ticket"), *((round, arm) for round in (1, 2) for arm in ("ticket", *EVERY)),
+    }  # fmt: skip
+
+
+def test_a_control_that_was_not_trained_is_not_shown(tmp_path: Path, lottery: Lottery) -> None:
+    assert lottery(*SHORT, "--controls", "reinit", "--out", tmp_path / "run")[0] == 0
+    report = (tmp_path / "run" / "report.html").read_text()
+    assert [arm.name for arm in CONTROLS.values() if f">{arm.words}</th>" in report] == ["reinit"]
+    assert all(row["accuracy_random"] == "" for row in rows(tmp_path / "run"))
+
+
+@pytest.mark.parametrize("schedule", ["geometric", "one-shot"])
+@pytest.mark.parametrize("rewind", ["learning-rate", "none"])
+def test_a_ticket_that_is_not_rewound_goes_on_from_what_was_trained(
+    tmp_path: Path, lottery: Lottery, started: Started, rewind: str, schedule: str
+) -> None:
+    given = (*SHORT, "--controls", "none", "--rewind", rewind, "--schedule", schedule, "--sparsity", 0.5)
+    status, error = lottery(*given, "--out", tmp_path / "run")
+    assert status == 0, error
+    for round in (1, 2):
+        masks = started.masks[round, "ticket"]
+        before = started.ended[0 if schedule == "one-shot" else round - 1, "ticket"]
+        assert same(started.weights[round, "ticket"], masked(before, masks))
+        ticket = lth.read_ticket(tmp_path / "run" / "tickets" / f"round-0{round}.safetensors")
+        assert same(ticket.weights, started.weights[round, "ticket"])
+        assert started.rates[round, "ticket"] == [2e-4 if rewind == "none" else 2e-3, 2e-4]
+        row = rows(tmp_path / "run")[round]
+        assert row["accuracy_rewound"] == row["accuracy_after_prune"]
+
+
+@pytest.mark.parametrize(("rewind", "schedule"), [("weights", "geometric"), ("none", "one-shot")])
+def test_killed_again_and_again_a_run_with_every_control_ends_with_the_same_table(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, rewind: str, schedule: str
+) -> None:
+    controls = [name for name in EVERY if (rewind, name) != ("none", "rewind-none")]
+    given = (*SHORT, "--rewind", rewind, "--schedule", schedule, "--sparsity", 0.5, "--controls", ",".join(controls))
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert lottery(*given, "--out", whole)[0] == 0
+    write_state, written = RunDirectory.write_state, 0
+
+    class Killed(BaseException):
+        pass
+
+    def write_and_die(self: RunDirectory, *state: object) -> None:
+        nonlocal written
+        write_state(self, *state)  # type: ignore[arg-type]
+        written += 1
+        if written % 3 == 0:
+            raise Killed
+
+    for kills in range(20):
+        with monkeypatch.context() as patch:
+            patch.setattr(RunDirectory, "write_state", write_and_die)
+            try:
+                status, error = lottery(*given, "--out", killed, "--resume")
+            except Killed:
+                continue
+            assert status == 0, error
+            break
+    assert kills > 2 * len(controls) // 3
+    assert rows(killed, without_times=True) == rows(whole, without_times=True)
+    for path in (whole / "tickets").iterdir():
+        assert path.read_bytes() == (killed / "tickets" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("--controls", "randm"), '--controls randm: expected some of random, .*, did you mean "random"'),
+        (("--controls", "reinit,sing"), '--controls sing: expected some of .*, did you mean "sign"'),
+        (("--rewind", "weigths"), '--rewind weigths: expected one of weights, .*, did you mean "weights"'),
+        (("--rewind", "none", "--controls", "rewind-none"), "--controls rewind-none: with --rewind none that is the"),
+    ],
+)
+def test_what_cannot_be_asked_for_is_said(
+    tmp_path: Path, lottery: Lottery, given: tuple[str, ...], message: str
+) -> None:
+    status, error = lottery(*SHORT, *given, "--out", tmp_path / "run")
+    assert status == 2
+    assert pytest.raises(AssertionError, match=message).matches(AssertionError(error_line(error)))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_control_is_trained_once_however_often_it_is_named(tmp_path: Path, lottery: Lottery) -> None:
+    assert lottery(*SHORT, "--controls", "random,random", "--out", tmp_path / "run")[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["config"]["pruning"]["controls"] == ["random"]
+
+
+def test_runs_of_before_said_it_otherwise(tmp_path: Path, lottery: Lottery) -> None:
+    """Their option was --control, of one value, and so is their config.json."""
+    assert lottery(*SHORT, "--control", "random", "--out", tmp_path / "run")[0] == 0
+    settings = json.loads((tmp_path / "run" / "config.json").read_text())
+    del settings["config"]["pruning"]["controls"], settings["config"]["pruning"]["rewind"]
+    for name, controls in (("random", ("random",)), ("none", ())):
+        settings["config"]["pruning"]["control"] = name
+        read = config.Config.from_json(settings["config"])
+        assert (read.pruning.controls, read.pruning.rewind) == (controls, "weights")
+        assert replace(read, data=replace(read.data, dataset="auto"))
+    (tmp_path / "old.json").write_text(json.dumps(settings))
+    assert lottery("--config", tmp_path / "old.json", "--out", tmp_path / "again")[0] == 0
+    assert all(row["accuracy_random"] == "" for row in rows(tmp_path / "again"))
