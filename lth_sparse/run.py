@@ -11,9 +11,11 @@ from typing import Any
 
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
+from lth_sparse.experiments import replicates
 from lth_sparse.lottery import outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
+from lth_sparse.report.replicates import headline
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, exit_status
@@ -59,6 +61,14 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
                 metavar="FRACTIONS" if setting.metadata["parse"] is command_line.fractions else setting.name.upper(),
                 help=_help(setting),
             )
+    made.add_argument_group("more than one run").add_argument(
+        "--replicates",
+        type=int,
+        default=1,
+        metavar="N",
+        help="play the lottery on N seeds, from --seed on, each in a directory of its own under --out, with means, "
+        "95 %% intervals and differences paired by seed beside them",
+    )
     files = made.add_argument_group("what it leaves, and what it goes on with")
     files.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
     files.add_argument(
@@ -101,6 +111,8 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         options = vars(parser(program).parse_args(given))
+        if (seeds := options.pop("replicates", 1)) != 1:
+            return _replicates(options, home.command(program, given), seeds)
         with ExitStack() as open_until_over:
             listeners = _listeners(options, open_until_over)
             store, record = play(_request(options, home.command(program, given), listeners))
@@ -116,6 +128,15 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         smaller="lower --batch-size or choose a smaller model",
         interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
     )
+
+
+def _replicates(options: dict[str, Any], command: str, seeds: int) -> int:
+    if told := [config.flag(name) for name in ("callback", "tensorboard") if name in options]:
+        raise InputError(f"{told[0]}: what it is told does not say of which seed it is; leave it out, or --replicates")
+    out, rows = replicates.play_all(_request(options, command, ()), seeds)
+    print(headline(rows))
+    print(f"{out / 'summary.csv'}, {out / 'report.html'}")
+    return 0
 
 
 def _listeners(options: dict[str, Any], open_until_over: ExitStack) -> list[Listener]:

@@ -82,7 +82,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
     """The whole report, with the plots of `gallery` inside."""
     return PAGE.substitute(
         title=escape(f"Lottery tickets: {subject(info)}"),
-        style=files("lth_sparse.report").joinpath("style.css").read_text(encoding="utf-8"),
+        style=style(),
         status=escape(f"Lottery tickets: {subject(info)}; {progress(info, record)}"),
         headline=escape(headline(info, record)),
         notice=_notice(info),
@@ -90,13 +90,18 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
         tiles=_tiles(info, record),
         rounds=_rounds(record),
         # What was left out comes last, where it leaves no hole beside a plot.
-        plots="\n".join(_figure(picture) for picture in sorted(gallery, key=lambda plot: plot.png is None)),
+        plots="\n".join(figure(picture) for picture in sorted(gallery, key=lambda plot: plot.png is None)),
         choices=_choices(record),
         proof=_proof(info, record),
         settings=_settings(info),
         environment=_environment(info),
         again=f"<pre>{escape(str(info.get('command') or 'The command was not recorded.'))}</pre>",
     )
+
+
+def style() -> str:
+    """The style sheet that every page carries."""
+    return files("lth_sparse.report").joinpath("style.css").read_text(encoding="utf-8")
 
 
 def _notice(info: dict[str, Any]) -> str:
@@ -152,7 +157,8 @@ rows, in full precision, are in <code>rounds.csv</code>.</p>
 {explanations(record)}"""
 
 
-def _figure(picture: Picture) -> str:
+def figure(picture: Picture) -> str:
+    """A plot with its caption, or the reason why it is left out."""
     title, caption = escape(picture.title), escape(picture.caption)
     if picture.png is None:
         return f'<figure><h3>{title}</h3><p class="quiet">{caption}</p></figure>'

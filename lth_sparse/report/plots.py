@@ -19,7 +19,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocat
 
 from lth_sparse.report.words import TIMES
 from lth_sparse.storage.arms import CONTROLS
+from lth_sparse.storage.arms import TICKET as TICKET_ARM
 from lth_sparse.storage.record import CurvePoint, Round
+from lth_sparse.storage.summary import SummaryRow
 
 WIDTH = 4.8
 LONGEST_TITLE = 40
@@ -100,6 +102,30 @@ def accuracy(rounds: Sequence[Round], best: Round, subject: str) -> Figure:
     upper.legend(loc="best")
     lower.legend(loc="best")
     _sparsity_axis(lower, x)
+    return figure
+
+
+@styled
+def bands(rows: Sequence[SummaryRow], subject: str) -> Figure:
+    """Mean test accuracy over seeds against weights left, each arm in the band of its interval."""
+    figure = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+    axes = figure.subplots()
+    dense = rows[0]
+    for name, arm in {"ticket": TICKET_ARM, **CONTROLS}.items():
+        of_arm = [row for row in rows if row.arm == name]
+        if not of_arm:
+            continue
+        style, color = CONTROL_LINES.get(name, ("o-", TICKET))
+        x = np.array([100 * row.density for row in of_arm])
+        mean = _percent([row.accuracy for row in of_arm])
+        half = 100 * np.array([row.accuracy_half or 0.0 for row in of_arm])
+        axes.plot(x, mean, style, color=color, label=arm.words)
+        axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.18, linewidth=0)
+    axes.axhline(100 * dense.accuracy, color=INK, linestyle=":", label="dense")
+    axes.set_ylabel("test accuracy (%)")
+    title(axes, subject)
+    axes.legend(loc="best")
+    _sparsity_axis(axes, np.array([100 * row.density for row in rows]))
     return figure
 
 

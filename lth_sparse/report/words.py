@@ -38,6 +38,20 @@ def times(ratio: float | None) -> str:
     return number(ratio, ".2f") + TIMES if known(ratio) else DASH
 
 
+def plus_minus(mean: float | None, half: float | None) -> str:
+    """A fraction in percent and half its interval, with no more digits than the interval allows: one of it, two where
+    the first is a 1."""
+    if mean is None or not known(mean):
+        return DASH
+    if half is None:
+        return format(100 * mean, ".1f")
+    digits = 2
+    if half > 0:
+        leading = math.floor(math.log10(100 * half))
+        digits = min(max(0, (0 if 100 * half >= 2 * 10**leading else 1) - leading), 2)
+    return f"{100 * mean:.{digits}f} ± {100 * half:.{digits}f}"
+
+
 def error(value: float | None) -> str:
     """A relative error: exactly zero reads as 0, everything else by its order of magnitude."""
     return "0" if value == 0 else number(value, ".1e")

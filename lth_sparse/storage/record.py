@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lth_sparse.system import checked_json as read
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _Row = TypeVar("_Row")
 
@@ -184,7 +188,7 @@ class Record:
         return max(tickets, key=lambda row: row.accuracy_validation, default=dense)
 
 
-def table(rows: list[Round] | list[CurvePoint] | list[LayerCount]) -> str:
+def table(rows: Sequence[DataclassInstance]) -> str:
     """`rows` as CSV text with a header line. Floats are written in full, so equal runs give equal text."""
     text = io.StringIO()
     if rows:

@@ -160,12 +160,14 @@ def test_killed_again_and_again_a_run_with_every_control_ends_with_the_same_tabl
         if written % 3 == 0:
             raise Killed
 
-    for kills in range(20):
+    kills = 0
+    while True:
         with monkeypatch.context() as patch:
             patch.setattr(RunDirectory, "write_state", write_and_die)
             try:
                 status, error = lottery(*given, "--out", killed, "--resume")
             except Killed:
+                kills += 1
                 continue
             assert status == 0, error
             break

@@ -1,0 +1,178 @@
+"""The report of a lottery on several seeds: one page over the reports of the seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
+
+from lth_sparse.report import plots
+from lth_sparse.report.gallery import Picture
+from lth_sparse.report.html import figure, style
+from lth_sparse.report.words import DASH, plus_minus, subject, times, weights_left
+from lth_sparse.storage.arms import CONTROLS, TICKET
+from lth_sparse.storage.files import write_atomically
+from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, SummaryRow
+
+PAGE = Template("""<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<link rel="icon" href="data:,">
+<style>
+$style</style>
+</head>
+<body>
+<main>
+<header>
+<p class="quiet">$title</p>
+<h1>$headline</h1>
+<p>$about</p>
+</header>
+<section id="densities">
+<h2>By density</h2>
+$table
+</section>
+<section id="plots">
+<h2>Plot</h2>
+<div class="plots">
+$plots
+</div>
+</section>
+<section id="seeds">
+<h2>Seeds</h2>
+<p>$seeds</p>
+</section>
+<section id="again">
+<h2>Run it again</h2>
+<pre>$again</pre>
+</section>
+</main>
+</body>
+</html>
+""")
+
+ABOUT = (
+    "Accuracies are means over seeds, in percent of the test images, with half their 95 % interval (Student's t). A "
+    "difference is the ticket's accuracy less that of the dense network or the control, taken within each seed, in "
+    "points. A ticket matches the dense network where its interval leaves it no more than a point behind. The test set "
+    "selects nothing: every density is shown."
+)
+
+
+def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], seeds: Sequence[int]) -> None:
+    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: of one of the seeds, with the command of all."""
+    gallery = []
+    if rows[-1].round > 0:
+        drawn = plots.png(plots.bands(rows, subject(info)))
+        write_atomically(out / "plots" / "accuracy.png", drawn)
+        gallery.append(
+            Picture(
+                "accuracy",
+                "Accuracy against sparsity",
+                "Mean test accuracy against weights left, of tickets and their controls. The table has the numbers.",
+                "Mean test accuracy over seeds; the bands are the 95 % intervals of the means.",
+                drawn,
+            )
+        )
+    page = PAGE.substitute(
+        title=escape(f"Lottery tickets: {subject(info)}, {_count(len(seeds))}"),
+        style=style(),
+        headline=escape(headline(rows)),
+        about=escape(ABOUT),
+        table=_table(rows),
+        plots="\n".join(map(figure, gallery)),
+        seeds=", ".join(f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in seeds),
+        again=escape(str(info["command"])),
+    )
+    write_atomically(out / "report.html", page.encode(errors="replace"))
+
+
+def headline(rows: Sequence[SummaryRow]) -> str:
+    """Down to which density tickets match the dense network, and what the controls come to there."""
+    dense, *pruned = rows
+    of_dense = f"the dense network reaches {plus_minus(dense.accuracy, dense.accuracy_half)} %"
+    tickets = [row for row in pruned if row.arm == TICKET.name]
+    if not tickets:
+        return f"Over {_count(dense.seeds)}, {of_dense}; nothing was pruned."
+    down_to = None
+    for row in tickets:
+        if row.verdict not in (BETTER, MATCHING):
+            break
+        down_to = row
+    row = down_to or tickets[0]
+    reached = f"{plus_minus(row.accuracy, row.accuracy_half)} % with {weights_left(row.density)} of the weights"
+    if down_to is not None:
+        said = f"Over {_count(dense.seeds)}, tickets match down to {weights_left(row.density)} of the weights"
+    elif row.verdict == TOO_FEW:
+        said = f"{_count(dense.seeds)} are too few to say whether tickets match"
+    else:
+        said = f"Over {_count(dense.seeds)}, no ticket matches"
+    beside = [
+        f"{CONTROLS[each.arm].words} {plus_minus(each.accuracy, each.accuracy_half)} %, {_seen(each.verdict)}"
+        for each in pruned
+        if each.round == row.round and each.arm != TICKET.name
+    ]
+    return f"{said}: {reached}, {of_dense}" + "".join(f"; {each}" for each in beside) + "."
+
+
+def _seen(verdict: str) -> str:
+    return verdict if verdict == TOO_FEW else f"the ticket is {verdict.partition(' than ')[0]}"
+
+
+def _count(seeds: int) -> str:
+    return f"{seeds} seed{'s' if seeds != 1 else ''}"
+
+
+def _table(rows: Sequence[SummaryRow]) -> str:
+    arms = [name for name in (TICKET.name, *CONTROLS) if any(row.arm == name for row in rows[1:])] or [TICKET.name]
+    words = {TICKET.name: "ticket"} | {name: arm.words for name, arm in CONTROLS.items()}
+    against = {TICKET.name: "less dense"} | dict.fromkeys(CONTROLS, "ticket less it")
+    above = "".join(f'<th scope="colgroup" colspan="3">{escape(words[name])}</th>' for name in arms)
+    below = "".join(
+        f'<th scope="col">accuracy, %</th><th scope="col">{against[name]}, points</th><th scope="col">verdict</th>'
+        for name in arms
+    )
+    lines = "\n".join(
+        _line([row for row in rows if row.round == round], arms) for round in sorted({r.round for r in rows})
+    )
+    return f"""<div class="scroll" role="region" aria-label="Table of densities" tabindex="0">
+<table class="rounds">
+<thead>
+<tr><th scope="col" rowspan="2">Round</th><th scope="col" rowspan="2">Weights left</th>{above}
+<th scope="col" rowspan="2">Speedup of a step</th></tr>
+<tr>{below}</tr>
+</thead>
+<tbody>
+{lines}
+</tbody>
+</table>
+</div>"""
+
+
+def _line(of_round: Sequence[SummaryRow], arms: Sequence[str]) -> str:
+    by_arm = {row.arm: row for row in of_round}
+    ticket = by_arm[TICKET.name]
+    mark = ' <span class="mark">dense</span>' if ticket.round == 0 else ""
+    cells = "".join(_cells(by_arm.get(name)) for name in arms)
+    opening = '<tr class="win">' if ticket.verdict in (BETTER, MATCHING) else "<tr>"
+    return (
+        f'{opening}<th scope="row">{ticket.round}{mark}</th><td>{weights_left(ticket.density)}</td>{cells}'
+        f"<td>{times(ticket.speedup)}</td></tr>"
+    )
+
+
+def _cells(row: SummaryRow | None) -> str:
+    if row is None:
+        return f"<td>{DASH}</td>" * 3
+    found = (
+        plus_minus(row.accuracy, row.accuracy_half),
+        plus_minus(row.difference, row.difference_half),
+        row.verdict or DASH,
+    )
+    return "".join(f"<td>{escape(each)}</td>" for each in found)

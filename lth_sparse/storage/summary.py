@@ -1,0 +1,50 @@
+"""What lotteries of several seeds came to: the rows of `summary.csv`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+BETTER, MATCHING, WORSE = "better than dense", "matching dense", "worse than dense"
+TOO_FEW = "too few seeds to say"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds, and half the width of its 95 % interval, None where one seed gives none."""
+
+    mean: float
+    half: float | None
+
+    @property
+    def low(self) -> float:
+        """Minus infinity where there is no interval."""
+        return float("-inf") if self.half is None else self.mean - self.half
+
+    @property
+    def high(self) -> float:
+        """Infinity where there is no interval."""
+        return float("inf") if self.half is None else self.mean + self.half
+
+
+@dataclass(frozen=True)
+class SummaryRow:
+    """One arm in one round, over `seeds` seeds. Round 0 is the dense network, its arm the ticket.
+
+    `accuracy`: mean test accuracy, a fraction. `difference`: the ticket's accuracy less that of what it is held
+    against, the mean over seeds of the differences within a seed: for the ticket that is the dense network, for a
+    control the control. `..._half`: half the width of the 95 % interval of each, Student's t; empty where one seed
+    gives none.
+    `verdict`: what the interval of the difference says, in words. `speedup`: masked dense PyTorch's time of a training
+    step over this one's, the median; of the ticket alone.
+    """
+
+    round: int
+    arm: str
+    seeds: int
+    density: float
+    accuracy: float
+    accuracy_half: float | None
+    difference: float | None
+    difference_half: float | None
+    verdict: str
+    speedup: float | None
