@@ -50,7 +50,7 @@ import hashlib, os, pathlib, shutil, sys
 compiler, *arguments = {compiler!r} + sys.argv[1:]
 if "-c" not in arguments or "-o" not in arguments:
     os.execvp(compiler, [compiler, *arguments])
-arguments = [{{"-O3": "-O1", "-O2": "-O1", "-g": "-g0"}}.get(each, each) for each in arguments]
+arguments = [{{"-O3": "-O0", "-O2": "-O0", "-g": "-g0"}}.get(each, each) for each in arguments]
 places = [place for place, each in enumerate(arguments) if each in ("-o", "-MF")]
 target = arguments[arguments.index("-o") + 1]
 (source,) = (pathlib.Path(each).resolve() for each in arguments if each.endswith(".cpp"))

@@ -8,7 +8,9 @@ from lth_sparse.settings.presets import INTERPRETED
 from tests.conftest import error_line, rows
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing is interpreted")
-TINY = ("--dataset", "folder", "--iterations", 3, "--evaluate-every", 3, "--rounds", 1, "--batch-size", 8)
+TINY = (
+    "--dataset", "folder", "--image-size", 16, "--iterations", 3, "--evaluate-every", 3, "--rounds", 1, "--batch-size", 8,
+)  # fmt: skip
 ACCURACIES = [
     f"accuracy_{name}"
     for name in ("before_prune", "after_prune", "rewound", "retrained", "early_stop", "random", "validation")

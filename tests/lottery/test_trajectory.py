@@ -23,7 +23,7 @@ DENSITY = 0.1
 FACTOR = 4.0
 """Over the yardstick, which is a maximum over few runs."""
 SGD = TrainingConfig(
-    optimizer="sgd", learning_rate=0.1, momentum=0.9, batch_size=64, iterations=STEPS, evaluate_every=1
+    optimizer="sgd", learning_rate=0.1, momentum=0.9, batch_size=32, iterations=STEPS, evaluate_every=1
 )  # fmt: skip
 
 
