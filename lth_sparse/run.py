@@ -64,7 +64,6 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     made.add_argument_group("more than one run").add_argument(
         "--replicates",
         type=int,
-        default=1,
         metavar="N",
         help="play the lottery on N seeds, from --seed on, each in a directory of its own under --out, with means, "
         "95 %% intervals and differences paired by seed beside them",
