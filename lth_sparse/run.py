@@ -6,13 +6,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import Field
 from typing import Any
 
-from lth_sparse import data, models
-from lth_sparse.backends.registry import backends
 from lth_sparse.experiments import replicates
-from lth_sparse.lottery import outcome, tensorboard
+from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report.replicates import headline
@@ -29,14 +26,6 @@ EXAMPLES = (
 )
 
 
-def _help(setting: Field[Any]) -> str:
-    """The sentence of the setting, with the values that it may take."""
-    by_name = {"model": models.names(), "dataset": ["auto", *data.names()], "backend": list(backends())}
-    choices = setting.metadata["choices"] or by_name.get(setting.name)
-    text = setting.metadata["help"] + (f" ({', '.join(choices)})" if choices else "")
-    return text.replace("%", "%%")
-
-
 def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     """The command line, made from the settings of `lth_sparse.settings.config`."""
     made = Parser(
@@ -46,21 +35,7 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         EXAMPLES,
         argument_default=argparse.SUPPRESS,
     )
-    for title, settings in config.by_subject().items():
-        group = made.add_argument_group(title)
-        for setting, kind, _ in settings:
-            if kind is bool:
-                group.add_argument(
-                    config.flag(setting.name), action=argparse.BooleanOptionalAction, help=_help(setting)
-                )
-                continue
-            group.add_argument(
-                config.flag(setting.name),
-                *filter(None, [setting.metadata["of_old"]]),
-                type=setting.metadata["parse"] or kind,
-                metavar="FRACTIONS" if setting.metadata["parse"] is command_line.fractions else setting.name.upper(),
-                help=_help(setting),
-            )
+    options.add(made)
     made.add_argument_group("more than one run").add_argument(
         "--replicates",
         type=int,
@@ -96,11 +71,11 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
 def options_but(settled: Sequence[str], arguments: Sequence[str]) -> dict[str, Any]:
     """What a command line gives, for a program that settles some options itself, and all that are no settings. Raises
     InputError where it gives one of these."""
-    options = vars(parser().parse_args(arguments))
+    found = vars(parser().parse_args(arguments))
     free = {setting.name for setting, *_ in config.settings()}.difference(settled)
-    if given := [config.flag(name) for name in options if name not in free]:
+    if given := [config.flag(name) for name in found if name not in free]:
         raise InputError(f"{', '.join(given)}: this command settles it itself")
-    return options
+    return found
 
 
 def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
@@ -109,12 +84,12 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
-        options = vars(parser(program).parse_args(given))
-        if (seeds := options.pop("replicates", 1)) != 1:
-            return _replicates(options, home.command(program, given), seeds)
+        found = vars(parser(program).parse_args(given))
+        if "replicates" in found:
+            return _replicates(found, home.command(program, given))
         with ExitStack() as open_until_over:
-            listeners = _listeners(options, open_until_over)
-            store, record = play(_request(options, home.command(program, given), listeners))
+            listeners = _listeners(found, open_until_over)
+            store, record = play(_request(found, home.command(program, given), listeners))
         ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
         print(f"{outcome.accuracy(record)}; ticket {ticket}, report {report}")
         print(outcome.speed(record, store.read_info()["backend"]))
@@ -129,36 +104,37 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     )
 
 
-def _replicates(options: dict[str, Any], command: str, seeds: int) -> int:
-    if told := [config.flag(name) for name in ("callback", "tensorboard") if name in options]:
+def _replicates(found: dict[str, Any], command: str) -> int:
+    seeds = found.pop("replicates")
+    if told := [config.flag(name) for name in ("callback", "tensorboard") if name in found]:
         raise InputError(f"{told[0]}: what it is told does not say of which seed it is; leave it out, or --replicates")
-    out, rows = replicates.play_all(_request(options, command, ()), seeds)
+    out, rows = replicates.play_all(_request(found, command, ()), seeds)
     print(headline(rows))
     print(f"{out / 'summary.csv'}, {out / 'report.html'}")
     return 0
 
 
-def _listeners(options: dict[str, Any], open_until_over: ExitStack) -> list[Listener]:
+def _listeners(found: dict[str, Any], open_until_over: ExitStack) -> list[Listener]:
     """Those that the options ask for, which are taken out of them."""
     listeners: list[Listener] = []
-    if (name := options.pop("callback", None)) is not None:
+    if (name := found.pop("callback", None)) is not None:
         listeners.append(users_listener(name))
-    if (directory := options.pop("tensorboard", None)) is not None:
+    if (directory := found.pop("tensorboard", None)) is not None:
         listeners.append(open_until_over.enter_context(tensorboard.writing(command_line.path(directory))))
     return listeners
 
 
-def _request(options: dict[str, Any], command: str, listeners: Sequence[Listener]) -> Request:
-    resume = options.pop("resume", False)
-    out: str | None = options.pop("out", None)
-    choices: str | None = options.pop("choices", None)
-    given_file: str | None = options.pop("config", None)
+def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener]) -> Request:
+    resume = found.pop("resume", False)
+    out: str | None = found.pop("out", None)
+    choices: str | None = found.pop("choices", None)
+    given_file: str | None = found.pop("config", None)
     if out == "":
         raise InputError("--out is empty: give a directory")
     if resume and out is None:
         raise InputError("--resume goes on with the run under --out: give --out DIR too")
     return Request(
-        options,
+        found,
         command,
         command_line.path(out) if out is not None else None,
         resume,

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import torch
 
-from lth_sparse.data import digits, folder, own, published
+from lth_sparse.data import digits, folder, mnist_5k, own, published
 from lth_sparse.data.dataset import Dataset, Source, Split, resized, split_off_validation, statistics
 from lth_sparse.data.registry import Unavailable, loader, names, register
 from lth_sparse.settings.config import DataConfig
 from lth_sparse.system.errors import InputError
 
-__all__ = ["Dataset", "Split", "digits", "folder", "load", "names", "published", "register"]
+__all__ = ["Dataset", "Split", "digits", "folder", "load", "mnist_5k", "names", "published", "register"]
 
 
 def load(config: DataConfig, seed: int, minimum_size: int = 1) -> Dataset:

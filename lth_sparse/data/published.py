@@ -14,6 +14,7 @@ import torch
 import torchvision.datasets as published
 from torch import Tensor
 
+from lth_sparse.data import installed
 from lth_sparse.data.dataset import Source, Split
 from lth_sparse.data.registry import Unavailable, register
 from lth_sparse.system.home import from_home
@@ -93,7 +94,9 @@ def mnist(data_dir: Path, image_size: int | None) -> Source:
 
 @register("fashion-mnist")
 def fashion_mnist(data_dir: Path, image_size: int | None) -> Source:
-    """60,000 + 10,000 pieces of clothing of 28x28 (Xiao et al. 2017)."""
+    """60,000 + 10,000 pieces of clothing of 28x28 (Xiao et al. 2017); Debian's, where that is installed."""
+    if (found := installed.fashion_mnist()) is not None:
+        return Source(*found, tuple(published.FashionMNIST.classes))
     return _load(
         "fashion-mnist",
         lambda train, fetch: published.FashionMNIST(data_dir, train, download=fetch),

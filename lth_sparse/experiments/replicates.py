@@ -5,7 +5,7 @@ Each is a whole run in a directory of its own, `seed-0`, `seed-1`, ...; beside t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -27,15 +27,17 @@ PREFIX = "seed-"
 MOST = 1000
 
 
-def play_all(request: Request, count: int) -> tuple[Path, list[SummaryRow]]:
+def play_all(
+    request: Request, count: int, headline: Callable[[Sequence[SummaryRow]], str] = report.headline
+) -> tuple[Path, list[SummaryRow]]:
     """Plays the lottery of `request` on `count` seeds, from its own on. The later ones take over what the first has
-    measured and chosen. Gives the directory that holds all, and the rows of its `summary.csv`.
+    measured and chosen. Gives the directory that holds all, and the rows of its `summary.csv`. `headline`: of its page.
 
     With `request.resume`, goes on with what is there; more seeds than before are added. Raises InputError, BackendError
     or ProofError with a sentence for the user, and leaves what was finished.
     """
-    if not 2 <= count <= MOST:
-        raise InputError(f"--replicates {count}: expected a whole number from 2 to {MOST}")
+    if not 1 <= count <= MOST:
+        raise InputError(f"--replicates {count}: expected a whole number from 1 to {MOST}")
     settings = config.build(request.given, file=request.file)
     out = _directory(request, settings.preset)
     finished: dict[int, Record] = {}
@@ -54,7 +56,7 @@ def play_all(request: Request, count: int) -> tuple[Path, list[SummaryRow]]:
         finished[seed] = record
         rows = summarized(list(finished.values()))
         write_atomically(out / "summary.csv", table(rows).encode())
-        report.write(out, {**store.read_info(), "command": request.command}, rows, sorted(finished))
+        report.write(out, {**store.read_info(), "command": request.command}, rows, sorted(finished), headline(rows))
     return out, rows
 
 

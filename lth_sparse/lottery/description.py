@@ -95,8 +95,9 @@ def taken_up(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         ("network", "weights", "the number of weights"),
         ("network", "checkpoint_sha256", "the checkpoint (its SHA-256)"),
         ("environment", "device", "the device"),
+        ("ticket", "sha256", "the ticket (its SHA-256)"),
     ):
-        began, goes_on = before.get(section, {}).get(key), now[section][key]
+        began, goes_on = before.get(section, {}).get(key), now.get(section, {}).get(key)
         if began != goes_on:
             raise InputError(
                 f"--resume: {what} was {began} when the run began and is {goes_on} now; the rest would not be "

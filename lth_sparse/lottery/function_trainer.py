@@ -7,7 +7,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from lth_sparse.backends.auto import candidates, gain_by_zeros_alone
 from lth_sparse.lottery import proof
 from lth_sparse.lottery.arms import Arm, arms_of
 from lth_sparse.lottery.criteria import Criterion
+from lth_sparse.lottery.criteria.interface import Evidence
 from lth_sparse.lottery.own_loop import fewer, masks_of
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.proof import Weights
@@ -32,6 +33,7 @@ from lth_sparse.storage.record import CurvePoint, Record, Round
 from lth_sparse.system.checked_json import is_of
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import clock, say
+from lth_sparse.system.seeding import derive
 
 Train = Callable[[nn.Module], object]
 Evaluate = Callable[[nn.Module], float]
@@ -72,6 +74,7 @@ class FunctionTrainer:
         pruning: PruningConfig,
         layers: Sequence[str] | None,
         criterion: str | Criterion,
+        evidence: Evidence,
         controls: Sequence[str],
         seed: int,
         backend: str,
@@ -82,6 +85,7 @@ class FunctionTrainer:
         self.kinds: Mapping[str, str] = masking.kinds(self.model)
         self.rounds = pruning.rounds
         self.one_shot = False
+        self.prunes_at_start = False
         self.seed = seed
         self.rewinds_to_start = True
         self.network: models.Network | None = None
@@ -94,7 +98,7 @@ class FunctionTrainer:
         self.arm = ""
         self.rewind_here: Callable[[nn.Module], None] = lambda model: None
         self._train, self._evaluate, self._validate = train, evaluate, validate
-        self._pruning, self._criterion = pruning, criterion
+        self._pruning, self._criterion, self._evidence = pruning, criterion, evidence
         self._controls = tuple(controls)
         self._untrained = copy.deepcopy(model)
         if "reinit" in controls:
@@ -124,7 +128,8 @@ class FunctionTrainer:
 
     def prune(self, candidates: Masks, round: int) -> Masks:
         """By the criterion, and the rate or the final sparsity."""
-        return fewer(self.model, candidates, self._left(round), self._pruning.scope, self._criterion)
+        evidence = replace(self._evidence, seed=derive(self.seed, "criterion", round))
+        return fewer(self.model, candidates, self._left(round), self._pruning.scope, self._criterion, evidence)
 
     def accuracy(self) -> float:
         """What `evaluate` says of the model."""

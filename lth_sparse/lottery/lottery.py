@@ -9,19 +9,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from lth_sparse import __version__
 from lth_sparse.backends import registry
-from lth_sparse.lottery import proof
+from lth_sparse.lottery import criteria, proof
 from lth_sparse.lottery.arms import CONTROLS as ARMS
-from lth_sparse.lottery.criteria import Criterion, criterion_of
+from lth_sparse.lottery.criteria import Criterion
+from lth_sparse.lottery.criteria.interface import Evidence
 from lth_sparse.lottery.function_trainer import Evaluate, FunctionTrainer, Train
 from lth_sparse.lottery.own_loop import check_scope, fraction
 from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.nn import forms, set_masks
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings.config import PruningConfig
+from lth_sparse.settings.config import PruningConfig, check_controls
 from lth_sparse.storage import environment, sealed
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
@@ -54,6 +55,7 @@ class Lottery:
     dataset: its name, for the report.
     out: a directory for the tickets, tables, plots and the report, from which `run(resume=True)` goes on. Without it
     they are in one that goes when the Lottery does.
+    loss, example: what some criteria need, as `prune` has it.
     on_round(row): called after each round with its row of `rounds.csv`, a dataclass: `wandb.log(asdict(row))`. Default:
     a line on standard error.
 
@@ -80,6 +82,8 @@ class Lottery:
         dataset: str = "your data",
         out: str | Path | None = None,
         on_round: Callable[[Round], None] | None = None,
+        loss: Callable[[nn.Module], Tensor] | None = None,
+        example: Tensor | None = None,
     ) -> None:
         network, _ = forms.unwrap(model)
         if forms.own_masks(network):
@@ -88,16 +92,19 @@ class Lottery:
                 "torch.nn.utils.prune.remove"
             )
         _check(train=train, evaluate=evaluate, **({} if validate is None else {"validate": validate}))
-        criterion_of(criterion)
+        evidence = Evidence(loss, example)
+        criteria.check(criterion, evidence)
         controls = (controls,) if isinstance(controls, str) else tuple(controls)
         layers = layers if layers is None or isinstance(layers, str) else list(layers)
         for name in controls:
             if name not in CONTROLS:
                 raise InputError(f"controls: got {name!r}{nearest(name, CONTROLS)}, expected of {', '.join(CONTROLS)}")
+        if isinstance(criterion, str):
+            check_controls(criterion, controls)
         pruning = _pruning(rounds, rate, sparsity, scope)
         backend = registry.resolve(backend)
         self._trainer = FunctionTrainer(
-            network, train, evaluate, validate, pruning, layers, criterion, controls, seed, backend, dataset
+            network, train, evaluate, validate, pruning, layers, criterion, evidence, controls, seed, backend, dataset
         )
         self._beginning = proof.copy_of(network)
         self._temporary = tempfile.TemporaryDirectory(prefix="lth_sparse-") if out is None else None

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
-from lth_sparse.lottery import proof
-from lth_sparse.lottery.criteria import Criterion, criterion_of, scores_of
+from lth_sparse.lottery import criteria, proof
+from lth_sparse.lottery.criteria import Criterion
+from lth_sparse.lottery.criteria.interface import Evidence
 from lth_sparse.lottery.proof import Snapshot
-from lth_sparse.lottery.pruning import keep_largest
 from lth_sparse.nn import forms, get_masks, set_masks
 from lth_sparse.nn.masks import Masks, density, weight_name
 from lth_sparse.nn.pruned_layers import prunable_layers
@@ -32,6 +32,9 @@ def prune(
     layers: Iterable[str] | None = None,
     optimizer: torch.optim.Optimizer | None = None,
     backend: str = "auto",
+    loss: Callable[[nn.Module], Tensor] | None = None,
+    example: Tensor | None = None,
+    seed: int = 0,
 ) -> nn.Module:
     """Prune `model` further, in place, in the middle of its training if need be.
 
@@ -39,11 +42,14 @@ def prune(
     sparsity: instead, the fraction of all weights that shall be pruned afterwards, in [0, 1): Zhu and Gupta's schedule
     (2017) is `sparsity=final * (1 - (1 - step / steps) ** 3)`. A layer that is sparser already stays as it is.
     scope: "layerwise" ranks the weights of each layer by themselves, "global" those of all layers together.
-    criterion: "magnitude", or a function of the model that gives {layer: scores}; the highest scores live.
+    criterion: "magnitude", "random", "erk" (random, each layer's density by its size), "snip", "grasp", "synflow", or a
+    function of the model that gives {layer: scores}; the highest scores live.
     layers: the names of those that may be pruned (default: every nn.Conv2d and nn.Linear, dense or sparse).
     optimizer: the one that trains `model`. It keeps what it has for the weights that survive (momentum, moments), and
     its parameters become those of the layers that were dense and are sparse now.
     backend: of these layers.
+    loss: for "snip" and "grasp", a function of the model that gives its loss on a batch. example: for "synflow", an
+    input of the model. seed: of what "random" and "erk" leave to chance.
 
     Each layer, or with scope="global" the network, keeps at least one weight; pruned weights stay pruned.
 
@@ -62,7 +68,8 @@ def prune(
     else:
         rates = dict.fromkeys(masks, rate) if by_layer is None else by_layer
         left = {name: (1 - fraction(rates[name], "rate")) * density({name: mask}) for name, mask in masks.items()}
-    return set_masks(model, fewer(network, masks, left, scope, criterion), optimizer, backend=backend)
+    evidence = Evidence(loss, example, seed)
+    return set_masks(model, fewer(network, masks, left, scope, criterion, evidence), optimizer, backend=backend)
 
 
 def masks_of(network: nn.Module, layers: Iterable[str] | None) -> Masks:
@@ -88,7 +95,14 @@ def masks_of(network: nn.Module, layers: Iterable[str] | None) -> Masks:
     }
 
 
-def fewer(network: nn.Module, masks: Masks, left: Mapping[str, float], scope: str, criterion: str | Criterion) -> Masks:
+def fewer(
+    network: nn.Module,
+    masks: Masks,
+    left: Mapping[str, float],
+    scope: str,
+    criterion: str | Criterion,
+    evidence: Evidence,
+) -> Masks:
     """New masks: by `criterion` the best of the live weights of `masks`, a fraction `left` of all weights of a layer,
     or in all, with scope "global". Layers that share their weight have one mask, and are counted once."""
     check_scope(scope)
@@ -99,7 +113,7 @@ def fewer(network: nn.Module, masks: Masks, left: Mapping[str, float], scope: st
         first_of |= dict.fromkeys(tied, tied[0]) if tied else {}
     once = {name: mask for name, mask in masks.items() if first_of[name] == name}
     pools = [list(once)] if scope == "global" else [[name] for name in once]
-    best = keep_largest(scores_of(criterion_of(criterion), network, once), once, left, pools)
+    best = criteria.best(criterion, network, once, left, pools, evidence)
     return {name: best[first] for name, first in first_of.items()}
 
 

@@ -23,6 +23,7 @@ from lth_sparse.lottery.progress import notice
 from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.lottery.task import Task
 from lth_sparse.lottery.task_trainer import TaskTrainer
+from lth_sparse.lottery.ticket_trainer import TicketTrainer, given_ticket
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.settings.presets import INTERPRETED
@@ -40,7 +41,8 @@ SECONDS_BETWEEN_REPORTS = 30.0
 class Request:
     """`given`: settings by name, as the command line had them. `command`: that line. `out`: where to write, None for
     a new place under runs/. `choices`: the choices.json whose choices are taken over. `file`: settings by name, under
-    those of the command line. `listeners` are told what happens."""
+    those of the command line. `listeners` are told what happens. `ticket`: the one that is trained in round 1, in place
+    of what pruning finds; the settings have one round then."""
 
     given: Mapping[str, Any]
     command: str
@@ -49,6 +51,7 @@ class Request:
     choices: Path | None = None
     file: Mapping[str, Any] = field(default_factory=dict)
     listeners: Sequence[Listener] = ()
+    ticket: Path | None = None
 
 
 def play(request: Request) -> tuple[RunDirectory, Record]:
@@ -91,7 +94,11 @@ def _play_settled(
     model, checkpoint_sha256 = initial(settings, network)
     info = describe(settings, request.command, backend, dataset, model, checkpoint_sha256, device)
     settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
+    given = given_ticket(request.ticket, model) if request.ticket is not None else None
+    if given is not None:
+        info["ticket"] = given.described
     if before is not None:
+        _refuse_another_kind(before, info, request.out)
         info = taken_up(before, info)
     if info["dataset"]["notice"]:
         notice(info["dataset"]["notice"])
@@ -106,11 +113,23 @@ def _play_settled(
             if before is not None and store.choices_path.exists():
                 choices = _kept_choices(store, choices, backend, device)
             task = Task(settings, dataset, network, device, model)
-            trainer = TaskTrainer(task, Chooser(task, backend, choices, store), request.listeners)
+            chooser = Chooser(task, backend, choices, store)
+            trainer = (
+                TaskTrainer(task, chooser, request.listeners)
+                if given is None
+                else TicketTrainer(task, chooser, given.mapped, request.listeners)
+            )
             record = _play(task, trainer, backend, store, info, resume=before is not None)
         report.write(store.path, info, record)
         store.drop_states()
     return store, record
+
+
+def _refuse_another_kind(before: dict[str, Any], now: dict[str, Any], out: Path | None) -> None:
+    for name, (one, other) in {"run": (now, before), "transfer": (before, now)}.items():
+        if "ticket" in other and "ticket" not in one:
+            wanted = "lth_sparse.transfer" if name == "run" else "lth_sparse.run"
+            raise InputError(f"--out {out} is no {name}: python -m {wanted} began it, and goes on with it")
 
 
 def _interpret_if_needed(settings: Config) -> bool:

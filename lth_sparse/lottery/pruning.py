@@ -80,12 +80,17 @@ def magnitude(
     Layerwise, each layer keeps its own fraction; global, the layers of one rate share the number that they keep.
     `weights` and `masks` have the same names, shapes and device. The rest as for `keep_largest`.
     """
+    scores = {name: weights[name].detach().abs() for name in masks}
+    return keep_largest(scores, masks, keep, pools_of(masks, config, kinds))
+
+
+def pools_of(masks: Masks, config: PruningConfig, kinds: Mapping[str, str]) -> list[list[str]]:
+    """The layers that share the number of weights that they keep: each by itself, or, global, those of one rate."""
     per_round = rates(config, kinds)
     pools: dict[object, list[str]] = {}
     for name in masks:
         pools.setdefault(per_round[name] if config.scope == "global" else name, []).append(name)
-    scores = {name: weights[name].detach().abs() for name in masks}
-    return keep_largest(scores, masks, keep, pools.values())
+    return list(pools.values())
 
 
 def keep_largest(

@@ -85,8 +85,14 @@ class Rounds:
             if trainer.rewinds_to_start:
                 self._save_rewind_weights(trainer.model)
             return
-        trainer.model.load_state_dict(position.trained)
-        candidates = trainer.all_alive if trainer.one_shot else position.masks
+        if trainer.prunes_at_start:
+            trainer.model.load_state_dict(self._saved.weights)
+            before = trainer.accuracy()
+        else:
+            trainer.model.load_state_dict(position.trained)
+            # Of the very weights that are pruned here, evaluated at the end of their round.
+            before = position.record.rounds[0 if trainer.one_shot else -1].accuracy_retrained
+        candidates = trainer.all_alive if trainer.one_shot or trainer.prunes_at_start else position.masks
         position.masks = trainer.prune(candidates, position.round)
         masking.apply(trainer.model, position.masks)
         if any("pruned" in arm.needs for arm in trainer.arms(position.round)):
@@ -94,8 +100,7 @@ class Rounds:
         if not trainer.one_shot:
             position.trained = {}
         position.found = {
-            # Of the very weights that are pruned here, evaluated at the end of their round.
-            "accuracy_before_prune": position.record.rounds[0 if trainer.one_shot else -1].accuracy_retrained,
+            "accuracy_before_prune": before,
             "accuracy_after_prune": trainer.accuracy(),
         }
 

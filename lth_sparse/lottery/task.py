@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from lth_sparse import models
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.beginning import initial
+from lth_sparse.lottery.criteria.interface import Evidence
 from lth_sparse.lottery.pruning import density_after
 from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
@@ -23,6 +25,8 @@ from lth_sparse.system.errors import InputError
 from lth_sparse.system.memory_formats import MEMORY_FORMATS, put_in_format
 from lth_sparse.system.seeding import derive
 from lth_sparse.system.timing import MOST_STEPS, WARM_UP_STEPS, side_by_side
+
+CRITERION_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -88,6 +92,18 @@ class Task:
         """Layer -> fraction of its weights that are alive after `round`."""
         sizes = {name: weight.numel() for name, weight in masking.prunable(self.model).items()}
         return density_after(self.config.pruning, round, sizes, self.kinds)
+
+    def evidence(self, round: int) -> Evidence:
+        """What a criterion may ask for in `round`: the loss on the first thousand images or so of round 0's training,
+        and one of them."""
+        batches = self.batches(0)
+        count = min(batches.per_epoch, -(-CRITERION_IMAGES // batches.size))
+
+        def loss(model: nn.Module) -> Tensor:
+            chosen = [batches[number] for number in range(count)]
+            return torch.stack([functional.cross_entropy(model(images), labels) for images, labels in chosen]).mean()
+
+        return Evidence(loss, batches[0][0][:1], derive(self.config.seed, "criterion", round))
 
     def batches(self, round: int) -> Batches:
         """The batches of `round`, the same for all of its arms: only what an arm says tells them apart."""

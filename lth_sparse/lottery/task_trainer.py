@@ -13,16 +13,17 @@ from torch.nn import functional
 
 from lth_sparse import models
 from lth_sparse.backends.auto import remembering
-from lth_sparse.lottery import proof
+from lth_sparse.lottery import criteria, proof
 from lth_sparse.lottery.arms import Arm, arms_of
 from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
+from lth_sparse.lottery.criteria.own import criterion_of
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
 from lth_sparse.lottery.events import Listener, RoundEvent, tell, tell_of_step
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Weights
-from lth_sparse.lottery.pruning import magnitude
+from lth_sparse.lottery.pruning import pools_of
 from lth_sparse.lottery.task import Task, Way
 from lth_sparse.lottery.training import Training
 from lth_sparse.nn import masks as masking
@@ -49,6 +50,8 @@ class TaskTrainer:
         self.kinds: Mapping[str, str] = task.kinds
         self.rounds = pruning.rounds
         self.one_shot = pruning.schedule == "one-shot"
+        self.prunes_at_start = pruning.prune_at == "start"
+        self._criterion = criterion_of(pruning.criterion)
         self.seed = task.config.seed
         self.rewinds_to_start = pruning.rewind_iteration == 0
         self.network: models.Network | None = task.network
@@ -80,9 +83,10 @@ class TaskTrainer:
         return {name: value.detach() for name, value in model.state_dict().items()}
 
     def prune(self, candidates: Masks, round: int) -> Masks:
-        """By magnitude, and the schedule of the settings."""
-        keep = self._task.density_after(round)
-        return magnitude(masking.prunable(self.model), candidates, keep, self._task.config.pruning, self.kinds)
+        """By the criterion and the schedule of the settings."""
+        keep, task = self._task.density_after(round), self._task
+        pools = pools_of(candidates, task.config.pruning, self.kinds)
+        return criteria.best(self._criterion, self.model, candidates, keep, pools, task.evidence(round))
 
     def accuracy(self) -> float:
         """On the test images."""

@@ -39,9 +39,10 @@ class Trainer(Protocol):
 
     `model`: dense, with the weights of the moment, on its device. `all_alive`: masks of the layers that are pruned, all
     True. `kinds`: layer -> what it is, for the tables.
-    `rounds`, `one_shot`: how often it is pruned, and whether always from the dense network. `seed`: of the controls'
-    masks. `rewinds_to_start`: whether round 0 begins with the weights that later rounds go back to. `network`: how a
-    ticket names the model, if it can. `settings`: what decides the results, JSON-ready.
+    `rounds`, `one_shot`: how often it is pruned, and whether always from the dense network. `prunes_at_start`: whether
+    the rewind weights are pruned, not trained ones. `seed`: of the controls' masks. `rewinds_to_start`: whether round 0
+    begins with the weights that later rounds go back to. `network`: how a ticket names the model, if it can.
+    `settings`: what decides the results, JSON-ready.
     """
 
     model: nn.Module
@@ -49,6 +50,7 @@ class Trainer(Protocol):
     kinds: Mapping[str, str]
     rounds: int
     one_shot: bool
+    prunes_at_start: bool
     seed: int
     rewinds_to_start: bool
     network: models.Network | None

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, PowerNorm
+from matplotlib.colors import LogNorm, Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from lth_sparse.report.plots import WIDTH, styled, title
+from lth_sparse.report.words import plus_minus
 from lth_sparse.storage.record import LayerCount
+from lth_sparse.storage.summary import SummaryRow
 
 MOST_NUMBERED_ROUNDS = 9
 MOST_NAMED_CLASSES = 20
@@ -83,6 +86,38 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str], subject: 
     else:
         figure.colorbar(image, ax=axes, label="share of the true class", shrink=0.8)
     return figure
+
+
+@styled
+def transfers(
+    sources: Sequence[str], targets: Sequence[str], rows: Mapping[tuple[str, str], SummaryRow], against: str
+) -> Figure:
+    """The ticket's accuracy less that of another arm, in points, of each source (row) on each target (column); blue
+    where it is better, red where it is worse."""
+    points = np.full((len(sources), len(targets)), np.nan)
+    for (source, target), row in rows.items():
+        if row.difference is not None:
+            points[sources.index(source), targets.index(target)] = 100 * row.difference
+    height = float(np.clip(2.2 + 0.55 * len(sources), 2.8, 9))
+    figure = Figure(figsize=(WIDTH, height), layout="constrained")
+    axes = _matrix_axes(figure, f"ticket less {against}, points")
+    largest = float(np.nanmax(np.abs(points), initial=1.0))
+    # The deepest colours are three times the largest difference: on all others, black text reads well.
+    axes.imshow(points, cmap="RdBu", norm=Normalize(-3 * largest, 3 * largest), aspect="auto")
+    for (source, target), row in rows.items():
+        text = plus_minus(row.difference, row.difference_half)
+        axes.text(targets.index(target), sources.index(source), text, ha="center", va="center", fontsize=9)
+    axes.xaxis.set_major_locator(FixedLocator(list(range(len(targets)))))
+    axes.yaxis.set_major_locator(FixedLocator(list(range(len(sources)))))
+    axes.set_xticklabels([_wrapped(name, 60 // max(len(targets), 1)) for name in targets], fontsize=9)
+    axes.set_yticklabels([_wrapped(name, 20) for name in sources], fontsize=9)
+    axes.set_xlabel("trained on")
+    axes.set_ylabel("found on")
+    return figure
+
+
+def _wrapped(text: str, width: int) -> str:
+    return "\n".join(textwrap.wrap(text, max(width, 8)))
 
 
 def _matrix_axes(figure: Figure, subject: str) -> Axes:

@@ -65,8 +65,9 @@ ABOUT = (
 )
 
 
-def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], seeds: Sequence[int]) -> None:
-    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: of one of the seeds, with the command of all."""
+def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], seeds: Sequence[int], said: str) -> None:
+    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: of one of the seeds, with the command of all.
+    `said`: the headline."""
     gallery = []
     if rows[-1].round > 0:
         drawn = plots.png(plots.bands(rows, subject(info)))
@@ -81,9 +82,9 @@ def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], seeds: Se
             )
         )
     page = PAGE.substitute(
-        title=escape(f"Lottery tickets: {subject(info)}, {_count(len(seeds))}"),
+        title=escape(f"Lottery tickets: {subject(info)}, {count_of(len(seeds))}"),
         style=style(),
-        headline=escape(headline(rows)),
+        headline=escape(said),
         about=escape(ABOUT),
         table=_table(rows),
         plots="\n".join(map(figure, gallery)),
@@ -99,7 +100,7 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     of_dense = f"the dense network reaches {plus_minus(dense.accuracy, dense.accuracy_half)} %"
     tickets = [row for row in pruned if row.arm == TICKET.name]
     if not tickets:
-        return f"Over {_count(dense.seeds)}, {of_dense}; nothing was pruned."
+        return f"Over {count_of(dense.seeds)}, {of_dense}; nothing was pruned."
     down_to = None
     for row in tickets:
         if row.verdict not in (BETTER, MATCHING):
@@ -108,24 +109,29 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     row = down_to or tickets[0]
     reached = f"{plus_minus(row.accuracy, row.accuracy_half)} % with {weights_left(row.density)} of the weights"
     if down_to is not None:
-        said = f"Over {_count(dense.seeds)}, tickets match down to {weights_left(row.density)} of the weights"
+        said = f"Over {count_of(dense.seeds)}, tickets match down to {weights_left(row.density)} of the weights"
     elif row.verdict == TOO_FEW:
-        said = f"{_count(dense.seeds)} are too few to say whether tickets match"
+        said = f"{count_of(dense.seeds)} are too few to say whether tickets match"
     else:
-        said = f"Over {_count(dense.seeds)}, no ticket matches"
-    beside = [
-        f"{CONTROLS[each.arm].words} {plus_minus(each.accuracy, each.accuracy_half)} %, {_seen(each.verdict)}"
-        for each in pruned
-        if each.round == row.round and each.arm != TICKET.name
-    ]
-    return f"{said}: {reached}, {of_dense}" + "".join(f"; {each}" for each in beside) + "."
+        said = f"Over {count_of(dense.seeds)}, no ticket matches"
+    return f"{said}: {reached}, {of_dense}{beside(pruned, row.round)}."
+
+
+def beside(rows: Sequence[SummaryRow], round: int) -> str:
+    """What the controls of `round` come to, to be added to a sentence about its ticket."""
+    return "".join(
+        f"; {CONTROLS[each.arm].words} {plus_minus(each.accuracy, each.accuracy_half)} %, {_seen(each.verdict)}"
+        for each in rows
+        if each.round == round and each.arm != TICKET.name
+    )
 
 
 def _seen(verdict: str) -> str:
     return verdict if verdict == TOO_FEW else f"the ticket is {verdict.partition(' than ')[0]}"
 
 
-def _count(seeds: int) -> str:
+def count_of(seeds: int) -> str:
+    """In words."""
     return f"{seeds} seed{'s' if seeds != 1 else ''}"
 
 

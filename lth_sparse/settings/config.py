@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -93,6 +93,18 @@ class PruningConfig:
         "one-shot: every round prunes the trained dense network directly",
         ("geometric", "seed", "one-shot"),
     )
+    criterion: str = option(
+        "magnitude",
+        "what decides which weights stay: their magnitude; random, or erk, whose layers have the densities that their "
+        "sizes ask for; snip and grasp, by the gradients of a thousand training images; synflow, without data; or "
+        "module:function of yours, which takes the model and gives {layer: scores}",
+    )
+    prune_at: str = option(
+        "end",
+        "when weights are chosen: at the end of a training; or at the start, on the rewind weights, before any, each "
+        "round anew from all of them",
+        ("end", "start"),
+    )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
     rewind: str = option(
         "weights",
@@ -155,7 +167,14 @@ class Config:
         return _assemble(OF_OLDER_RUNS | flat(renamed(data)))
 
 
-OF_OLDER_RUNS: dict[str, Any] = {"fuse": False, "winograd": None, "checkpoint": None, "rewind": "weights"}
+OF_OLDER_RUNS: dict[str, Any] = {
+    "fuse": False,
+    "winograd": None,
+    "checkpoint": None,
+    "rewind": "weights",
+    "criterion": "magnitude",
+    "prune_at": "end",
+}
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
 
@@ -323,7 +342,17 @@ def check(config: Config) -> None:
             "sparsity",
             "a final sparsity above 0.01, which --schedule seed needs",
         )
+    check_controls(values["criterion"], values["controls"])
     if values["rewind"] == "none" and "rewind-none" in values["controls"]:
         raise InputError("--controls rewind-none: with --rewind none that is the ticket itself; leave one of them out")
     if twice := {name for name in values["controls"] if list(values["controls"]).count(name) > 1}:
         raise InputError(f"--controls: {', '.join(sorted(twice))} is given twice")
+
+
+def check_controls(criterion: str, controls: Sequence[str]) -> None:
+    """Raises InputError for a control that says nothing beside tickets of this criterion."""
+    for control in controls:
+        if control in ("random", "shuffle") and criterion in ("random", "erk"):
+            raise InputError(f"controls: {control} beside a criterion that is random itself ({criterion}) says nothing")
+        if control == "invert" and criterion != "magnitude":
+            raise InputError(f"controls: invert turns magnitudes over, and the criterion is {criterion}")

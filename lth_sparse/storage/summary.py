@@ -48,3 +48,31 @@ class SummaryRow:
     difference_half: float | None
     verdict: str
     speedup: float | None
+
+
+@dataclass(frozen=True)
+class Transferred:
+    """A ticket on a target: what they are called, the folder of its runs under that of all, and their summary."""
+
+    source: str
+    target: str
+    folder: str
+    rows: list[SummaryRow]
+
+
+@dataclass(frozen=True)
+class TransferRow:
+    """A row of `transfer.csv`: an arm of one ticket on one target, the dense network among them. The rest as in
+    `SummaryRow`."""
+
+    source: str
+    target: str
+    arm: str
+    seeds: int
+    density: float
+    accuracy: float
+    accuracy_half: float | None
+    difference: float | None
+    difference_half: float | None
+    verdict: str
+    speedup: float | None

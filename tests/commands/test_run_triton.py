@@ -9,7 +9,8 @@ from tests.conftest import error_line, rows
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU, so nothing is interpreted")
 TINY = (
-    "--dataset", "folder", "--image-size", 16, "--iterations", 3, "--evaluate-every", 3, "--rounds", 1, "--batch-size", 8,
+    "--dataset", "folder", "--image-size", 16, "--iterations", 3, "--evaluate-every", 3, "--rounds", 1,
+    "--batch-size", 8,
 )  # fmt: skip
 ACCURACIES = [
     f"accuracy_{name}"

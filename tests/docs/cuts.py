@@ -28,6 +28,7 @@ def _with(options: str, *dropped: str) -> tuple[tuple[str, str], ...]:
 
 
 _LOTTERY = ("dataset", "data-dir", "epochs", "iterations", "evaluate-every", "rounds", "rewind-iteration", "image-size")
+_TRANSFER = ("dataset", "data-dir", "epochs", "iterations", "replicates")
 _TINY = "--dataset digits --evaluate-every 10 --rewind-iteration 0"
 _PLAYED = (
     "--rehearse --dataset digits --image-size 16 --batch-size 8 --iterations 8 --evaluate-every 8 --rounds 1 "
@@ -67,6 +68,16 @@ CUTS = (
         r"^make run\b",
         ((r"$", f' ARGS="{_TINY} --iterations 10 --rounds {{rounds}}"'),),
         "minutes, and a download, so 10 steps a round on digits",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )transfer .*--model",
+        _with("--iterations 3 --evaluate-every 3 --model conv2", *_TRANSFER, "model"),
+        "minutes, so 3 steps, on a network that has layers of the ticket's names",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )transfer .*--ticket",
+        _with("--iterations 3 --evaluate-every 3 --dataset digits --replicates 1", *_TRANSFER),
+        "minutes, and a data set, so 3 steps on digits, one seed",
     ),
     Cut(
         r"^python -m lth_sparse\.verify .*--(ticket|model \w+:)",

@@ -25,7 +25,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import pytest_integration
 from sybil.parsers.markdown import CodeBlockParser
 
-from lth_sparse import doctor, run, verify
+from lth_sparse import doctor, run, transfer, verify
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
 
@@ -152,10 +152,14 @@ class Checkout:
 
 def read_by_the_real_parser(command: str) -> None:
     """Raises InputError for options that the package's own commands would not take, cut short or not."""
-    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|verify|doctor)((?: [^|>;&]+)?)", command)
+    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|transfer|verify|doctor)((?: [^|>;&]+)?)", command)
     if found is None or "--help" in command:
         return
-    given = {"run": run, "verify": verify, "doctor": doctor}[found[1]].parser().parse_args(shlex.split(found[2]))
+    given = (
+        {"run": run, "transfer": transfer, "verify": verify, "doctor": doctor}[found[1]]
+        .parser()
+        .parse_args(shlex.split(found[2]))
+    )
     if found[1] == "run":
         names = {setting.name for setting, *_ in config.settings()}
         config.build({name: value for name, value in vars(given).items() if name in names})

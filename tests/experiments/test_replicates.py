@@ -139,7 +139,7 @@ def test_with_auto_later_seeds_take_over_what_the_first_chose(tmp_path: Path, lo
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (("--replicates", 0), "--replicates 0: expected a whole number from 2 to 1000"),
+        (("--replicates", 0), "--replicates 0: expected a whole number from 1 to 1000"),
         (("--replicates", -3), "--replicates -3: expected a whole number"),
         (("--replicates", 2, "--controls", "randm"), "--controls randm: expected some of"),
         (("--replicates", 2, "--tensorboard", "board"), "--tensorboard: what it is told does not say of which seed"),
