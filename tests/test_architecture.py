@@ -28,4 +28,13 @@ def test_it_names_every_room_and_every_loose_file() -> None:
 
 def test_nothing_but_commands_and_the_face_stands_loose() -> None:
     loose = {path.name for path in (ROOT / "lth_sparse").glob("*.py")}
-    assert loose == {"__init__.py", "__main__.py", "run.py", "verify.py", "doctor.py", "ops.py", "reference.py"}
+    assert loose == {
+        "__init__.py",
+        "__main__.py",
+        "run.py",
+        "transfer.py",
+        "verify.py",
+        "doctor.py",
+        "ops.py",
+        "reference.py",
+    }

@@ -72,7 +72,7 @@ def _round(row: dict[str, str]) -> Round:
     kinds = get_type_hints(Round)
     values: dict[str, Any] = {}
     for column in fields(Round):
-        text = row[column.name]
+        text = row.get(column.name, "")  # Older runs have fewer controls.
         kind = kinds[column.name]
         values[column.name] = None if text == "" else kind(text) if kind in (int, float, str) else float(text)
     return Round(**values)

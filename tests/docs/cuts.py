@@ -69,6 +69,7 @@ CUTS = (
         ((r"$", f' ARGS="{_TINY} --iterations 10 --rounds {{rounds}}"'),),
         "minutes, and a download, so 10 steps a round on digits",
     ),
+    Cut(r"^(python -m lth_sparse\.|lth )transfer$", ((r"$", " --help"),), "it needs a ticket, so its options are read"),
     Cut(
         r"^(python -m lth_sparse\.|lth )transfer .*--model",
         _with("--iterations 3 --evaluate-every 3 --model conv2", *_TRANSFER, "model"),

@@ -153,7 +153,7 @@ class Checkout:
 def read_by_the_real_parser(command: str) -> None:
     """Raises InputError for options that the package's own commands would not take, cut short or not."""
     found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|transfer|verify|doctor)((?: [^|>;&]+)?)", command)
-    if found is None or "--help" in command:
+    if found is None or not found[2] or "--help" in command:
         return
     given = (
         {"run": run, "transfer": transfer, "verify": verify, "doctor": doctor}[found[1]]
