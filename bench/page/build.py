@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import accuracy, blocks, busy, cpu, front, gpu, losing, lotteries, peers, runs
+from bench.page import accuracy, blocks, busy, cpu, experiments, front, gpu, losing, lotteries, peers, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -36,6 +36,13 @@ def sections(sources: Sources) -> list[Section]:
         "the optimizer, in sparse layers; a round that masked dense trains holds all of it.",
     )
     made += [kept, *(runs.section(run) for run in sources.runs)]
+    if sources.experiments:
+        several = Section("Experiments on several seeds")
+        several.say(
+            "Means over seeds with half their 95 % interval (Student's t); differences are taken within a seed, in",
+            "points of test accuracy. [Several seeds](../lotteries.md#several-seeds) says what each verdict means.",
+        )
+        made += [several, *(experiments.section(each) for each in sources.experiments)]
     throughput = Section("Training throughput of the dense backend")
     throughput.say("Over a plain hand-written PyTorch loop, a step of each in turn (`make bench-full`); 1 is equal.")
     throughput.say("```text", *sources.throughput, "```")

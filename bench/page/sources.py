@@ -6,10 +6,12 @@ import csv
 import json
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, cast, get_type_hints
 
 from lth_sparse.storage.record import Round
+from lth_sparse.storage.summary import SummaryRow
 
+_Row = TypeVar("_Row")
 ROOT = Path(__file__).resolve().parents[2]
 MEASURED, PAGE = Path("bench/results"), Path("docs/results")
 
@@ -29,6 +31,18 @@ class Run:
 
 
 @dataclass(frozen=True)
+class Experiment:
+    """A folder that `--replicates` or `python -m lth_sparse.transfer` left: its `replicates.json`, its `summary.csv`,
+    the names of its plots, and `about.md` as of a run."""
+
+    name: str
+    info: dict[str, Any]
+    rows: list[SummaryRow]
+    plots: list[str]
+    about: str
+
+
+@dataclass(frozen=True)
 class Sources:
     """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`: the files that `pytest bench/`, busy.py, gpu/, lottery/
     and accuracy.py wrote, by name.
@@ -43,6 +57,7 @@ class Sources:
     lotteries: dict[str, dict[str, Any]]
     accuracies: dict[str, dict[str, Any]]
     runs: list[Run]
+    experiments: list[Experiment]
     throughput: list[str]
 
 
@@ -51,9 +66,10 @@ def read(root: Path = ROOT) -> Sources:
     gpu = {name: found for name, found in _files(root, "gpu").items() if not found["rehearsal"]}
     lotteries = {name: found for name, found in _files(root, "lottery").items() if not found["rehearsal"]}
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
+    experiments = [_experiment(path.parent) for path in sorted((root / PAGE).glob("*/replicates.json"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
     cpu, peers, busy, accuracies = (_files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy"))
-    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, throughput)
+    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, experiments, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -61,18 +77,37 @@ def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:
 
 
 def _run(folder: Path) -> Run:
-    with open(folder / "rounds.csv", newline="") as file:
-        rounds = [_round(row) for row in csv.DictReader(file)]
+    return Run(folder.name, _json(folder / "config.json"), _rows(folder / "rounds.csv", Round), *_beside(folder))
+
+
+def _experiment(folder: Path) -> Experiment:
+    rows = _rows(folder / "summary.csv", SummaryRow)
+    return Experiment(folder.name, _json(folder / "replicates.json"), rows, *_beside(folder))
+
+
+def _beside(folder: Path) -> tuple[list[str], str]:
     plots = sorted(path.name for path in (folder / "plots").glob("*.png"))
-    about = (folder / "about.md").read_text().strip()
-    return Run(folder.name, json.loads((folder / "config.json").read_text()), rounds, plots, about)
+    return plots, (folder / "about.md").read_text().strip()
 
 
-def _round(row: dict[str, str]) -> Round:
-    kinds = get_type_hints(Round)
+def _json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def _rows(path: Path, kind: type[_Row]) -> list[_Row]:
+    with open(path, newline="") as file:
+        return [_row(row, kind) for row in csv.DictReader(file)]
+
+
+def _row(row: dict[str, str], kind: type[_Row]) -> _Row:
+    types = get_type_hints(kind)
     values: dict[str, Any] = {}
-    for column in fields(Round):
+    for column in fields(cast(Any, kind)):
         text = row.get(column.name, "")  # Older runs have fewer controls.
-        kind = kinds[column.name]
-        values[column.name] = None if text == "" else kind(text) if kind in (int, float, str) else float(text)
-    return Round(**values)
+        type_ = types[column.name]
+        if type_ is str:
+            values[column.name] = text
+        else:
+            values[column.name] = None if text == "" else type_(text) if type_ in (int, float) else float(text)
+    return kind(**values)

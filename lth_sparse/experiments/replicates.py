@@ -1,10 +1,12 @@
 """`python -m lth_sparse.run --replicates N`: the same lottery on N seeds, and what they say together.
 
-Each is a whole run in a directory of its own, `seed-0`, `seed-1`, ...; beside them lie `summary.csv` and a report.
+Each is a whole run in a directory of its own, `seed-0`, `seed-1`, ...; beside them lie `summary.csv`, a report, and
+`replicates.json`, what the last of them says in its `config.json`, with the command and the seeds of all.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -55,8 +57,10 @@ def play_all(
         )
         finished[seed] = record
         rows = summarized(list(finished.values()))
+        info = {**store.read_info(), "command": request.command, "seeds": sorted(finished)}
+        write_atomically(out / "replicates.json", (json.dumps(info, indent=2) + "\n").encode())
         write_atomically(out / "summary.csv", table(rows).encode())
-        report.write(out, {**store.read_info(), "command": request.command}, rows, sorted(finished), headline(rows))
+        report.write(out, info, rows, headline(rows))
     return out, rows
 
 

@@ -197,7 +197,13 @@ def _proof(info: dict[str, Any], record: Record) -> str:
     else:
         step = field(info, "rewind", "iteration")
         when = "" if step is None else f", saved at iteration {number(step)}"
-        saved = f"""<p>Every ticket starts from one copy of the weights{when}.
+        rewound = field(info, "config", "pruning", "rewind") in (None, "weights")
+        starts = (
+            "Every ticket starts from"
+            if rewound
+            else "No ticket was rewound: it goes on from trained weights. There is"
+        )
+        saved = f"""<p>{starts} one copy of the weights{when}.
 Its SHA-256:</p>
 <pre class="hash">{escape(str(digest))}</pre>"""
     if not record.proofs:

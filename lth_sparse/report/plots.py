@@ -6,7 +6,8 @@ Figures are small with large text, because the same picture has to be read on a 
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 import numpy as np
@@ -126,6 +127,26 @@ def bands(rows: Sequence[SummaryRow], subject: str) -> Figure:
     title(axes, subject)
     axes.legend(loc="best")
     _sparsity_axis(axes, np.array([100 * row.density for row in rows]))
+    return figure
+
+
+@styled
+def runs(curves: Mapping[str, Sequence[SummaryRow]]) -> Figure:
+    """Mean test accuracy of the tickets of several runs against weights left, each in the band of its interval."""
+    figure = Figure(figsize=(WIDTH, 4.2 + 0.2 * len(curves)), layout="constrained")
+    axes = figure.subplots()
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(curves)))
+    for (name, rows), color, marker in zip(curves.items(), colors, itertools.cycle("os^Dv"), strict=False):
+        x = np.array([100 * row.density for row in rows])
+        mean, half = (
+            _percent([row.accuracy for row in rows]),
+            100 * np.array([row.accuracy_half or 0.0 for row in rows]),
+        )
+        axes.plot(x, mean, f"{marker}-", color=color, label=name if len(name) <= LONGEST_TITLE else f"{name[:39]}…")
+        axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+    axes.set_ylabel("test accuracy (%)")
+    figure.legend(loc="outside lower center", ncols=1)
+    _sparsity_axis(axes, np.array([100 * row.density for rows in curves.values() for row in rows]))
     return figure
 
 

@@ -65,9 +65,10 @@ ABOUT = (
 )
 
 
-def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], seeds: Sequence[int], said: str) -> None:
-    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: of one of the seeds, with the command of all.
-    `said`: the headline."""
+def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str) -> None:
+    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: the content of `replicates.json`. `said`: the
+    headline."""
+    seeds = info["seeds"]
     gallery = []
     if rows[-1].round > 0:
         drawn = plots.png(plots.bands(rows, subject(info)))
@@ -101,11 +102,7 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     tickets = [row for row in pruned if row.arm == TICKET.name]
     if not tickets:
         return f"Over {count_of(dense.seeds)}, {of_dense}; nothing was pruned."
-    down_to = None
-    for row in tickets:
-        if row.verdict not in (BETTER, MATCHING):
-            break
-        down_to = row
+    down_to = matching(tickets)
     row = down_to or tickets[0]
     reached = f"{plus_minus(row.accuracy, row.accuracy_half)} % with {weights_left(row.density)} of the weights"
     if down_to is not None:
@@ -115,6 +112,16 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     else:
         said = f"Over {count_of(dense.seeds)}, no ticket matches"
     return f"{said}: {reached}, {of_dense}{beside(pruned, row.round)}."
+
+
+def matching(tickets: Sequence[SummaryRow]) -> SummaryRow | None:
+    """The sparsest of these, which are in the order of their rounds, down to which all match the dense network."""
+    down_to = None
+    for row in tickets:
+        if row.verdict not in (BETTER, MATCHING):
+            break
+        down_to = row
+    return down_to
 
 
 def beside(rows: Sequence[SummaryRow], round: int) -> str:

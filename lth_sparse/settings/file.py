@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ def read(path: Path) -> dict[str, Any]:
     settings = found["config"] if of_a_run else found
     if not isinstance(settings, Mapping):
         raise InputError(f'--config {path}: "config" is {settings!r}, expected names with values')
-    given = _checked(path, text, settings)
+    given = checked(settings, lambda name: f"--config {path}, line {_line(text, name)}")
     if of_a_run:
         given = config.OF_OLDER_RUNS | given
         dataset = found.get("dataset")
@@ -60,36 +60,37 @@ def _parsed(path: Path, text: str) -> Mapping[str, Any]:
     return found
 
 
-def _checked(path: Path, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def checked(settings: Mapping[Any, Any], where: Callable[[str], str]) -> dict[str, Any]:
+    """`settings` by their names, in sections or not, each of the type that it has. `where(name)`: what an error is
+    about. Raises InputError."""
     known = {setting.name: (setting, kind, optional) for setting, kind, optional in config.settings()}
     given: dict[str, Any] = {}
-    for name, value in _opened(path, text, config.renamed(settings)).items():
-        where = f"--config {path}, line {_line(text, name)}"
+    for name, value in _opened(config.renamed(settings), where).items():
         if name not in known:
-            raise InputError(f"{where}: there is no setting {name!r}{nearest(name, known)}")
+            raise InputError(f"{where(name)}: there is no setting {name!r}{nearest(name, known)}")
         setting, kind, optional = known[name]
         if value is None and optional:
             given[name] = None
             continue
         of_names = kind is tuple and setting.metadata["choices"] is not None
-        converted = _names(value) if of_names else _as(kind, value)
+        converted = _names(value, setting.metadata["parse"]) if of_names else _as(kind, value)
         if converted is None:
             allowed = ("a list of names" if of_names else KINDS[kind]) + (" or null" if optional else "")
-            raise InputError(f"{where}: {name} is {_short(value)}, expected {allowed}")
+            raise InputError(f"{where(name)}: {name} is {_short(value)}, expected {allowed}")
         parse = setting.metadata["parse"]
         given[name] = parse(converted) if parse and kind is str else converted
     return given
 
 
-def _opened(path: Path, text: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+def _opened(settings: Mapping[Any, Any], where: Callable[[str], str]) -> dict[str, Any]:
     opened: dict[str, Any] = {}
     for name, value in settings.items():
         if not isinstance(name, str):
-            raise InputError(f"--config {path}: the name {name!r} is no text")
+            raise InputError(f"{where(str(name))}: the name {name!r} is no text")
         inside = value if name in config.SECTIONS and isinstance(value, Mapping) else {name: value}
         for each, setting in inside.items():
             if each in opened:
-                raise InputError(f"--config {path}, line {_line(text, str(each))}: {each} is given twice")
+                raise InputError(f"{where(str(each))}: {each} is given twice")
             opened[str(each)] = setting
     return opened
 
@@ -109,7 +110,9 @@ def _as(kind: type, value: Any) -> Any:
     return value if type(value) is kind else None
 
 
-def _names(value: Any) -> tuple[str, ...] | None:
+def _names(value: Any, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...] | None:
+    if isinstance(value, str):
+        return parse(value)
     return tuple(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
 
 

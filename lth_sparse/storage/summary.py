@@ -76,3 +76,20 @@ class TransferRow:
     difference_half: float | None
     verdict: str
     speedup: float | None
+
+
+@dataclass(frozen=True)
+class Swept:
+    """One run of a sweep: the rows of its summary, or none and why it failed."""
+
+    name: str
+    folder: str
+    rows: list[SummaryRow]
+    failed: str
+
+
+@dataclass(frozen=True)
+class SweptRow(SummaryRow):
+    """A row of `sweep.csv`: that of a summary, and the name of its run."""
+
+    run: str

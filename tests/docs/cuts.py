@@ -69,7 +69,16 @@ CUTS = (
         ((r"$", f' ARGS="{_TINY} --iterations 10 --rounds {{rounds}}"'),),
         "minutes, and a download, so 10 steps a round on digits",
     ),
-    Cut(r"^(python -m lth_sparse\.|lth )transfer$", ((r"$", " --help"),), "it needs a ticket, so its options are read"),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )(transfer|sweep( SPEC)?)$",
+        ((r"$", " --help"),),
+        "it needs a ticket or a file, so its options are read",
+    ),
+    Cut(
+        r"^python -m lth_sparse\.sweep sweep.yaml",
+        ((r"^", "sed -i 's/^seeds.*/seeds: 1/; s/rounds: 3/rounds: 1, iterations: 10/' sweep.yaml && "),),
+        "minutes, so one seed, and one round of 10 steps",
+    ),
     Cut(
         r"^(python -m lth_sparse\.|lth )transfer .*--model",
         _with("--iterations 3 --evaluate-every 3 --model conv2", *_TRANSFER, "model"),

@@ -25,7 +25,7 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import pytest_integration
 from sybil.parsers.markdown import CodeBlockParser
 
-from lth_sparse import doctor, run, transfer, verify
+from lth_sparse import doctor, run, sweep, transfer, verify
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
 
@@ -152,11 +152,11 @@ class Checkout:
 
 def read_by_the_real_parser(command: str) -> None:
     """Raises InputError for options that the package's own commands would not take, cut short or not."""
-    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|transfer|verify|doctor)((?: [^|>;&]+)?)", command)
+    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|transfer|sweep|verify|doctor)((?: [^|>;&]+)?)", command)
     if found is None or not found[2] or "--help" in command:
         return
     given = (
-        {"run": run, "transfer": transfer, "verify": verify, "doctor": doctor}[found[1]]
+        {"run": run, "transfer": transfer, "sweep": sweep, "verify": verify, "doctor": doctor}[found[1]]
         .parser()
         .parse_args(shlex.split(found[2]))
     )
