@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     def work() -> int:
         found = vars(parser(program).parse_args(given))
         tickets = [command_line.path(name) for name in found.pop("ticket")]
-        datasets, seeds = found.pop("dataset", ()), found.pop("replicates", 1)
+        datasets, seeds = found.pop("dataset", ()), found.pop("replicates", None)
         resume, out, config = (found.pop(name, None) for name in ("resume", "out", "config"))
         if out == "":
             raise InputError("--out is empty: give a directory")

@@ -14,15 +14,17 @@ from statistics import median
 from typing import Any
 
 from lth_sparse.experiments import statistics
-from lth_sparse.lottery.playing import Request, play
+from lth_sparse.lottery.description import settings_of
+from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
 from lth_sparse.settings import config
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, Round, table
-from lth_sparse.storage.run_directory import RunDirectory, numbered
+from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory, numbered
 from lth_sparse.storage.summary import SummaryRow
-from lth_sparse.system.errors import InputError
+from lth_sparse.system import regular_files
+from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
 
 PREFIX = "seed-"
@@ -30,49 +32,84 @@ MOST = 1000
 
 
 def play_all(
-    request: Request, count: int, headline: Callable[[Sequence[SummaryRow]], str] = report.headline
+    request: Request, count: int | None, headline: Callable[[Sequence[SummaryRow]], str] = report.headline
 ) -> tuple[Path, list[SummaryRow]]:
-    """Plays the lottery of `request` on `count` seeds, from its own on. The later ones take over what the first has
-    measured and chosen. Gives the directory that holds all, and the rows of its `summary.csv`. `headline`: of its page.
+    """Plays the lottery of `request` on `count` seeds (None: as many as there were, or 1), from its own on. The later
+    ones take over what the first has measured and chosen. Gives the directory that holds all, and the rows of its
+    `summary.csv`. `headline`: of its page.
 
-    With `request.resume`, goes on with what is there; more seeds than before are added. Raises InputError, BackendError
-    or ProofError with a sentence for the user, and leaves what was finished.
+    With `request.resume`, goes on with what is there, by its settings; more seeds than before are added. Raises
+    InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
     """
-    if not 1 <= count <= MOST:
-        raise InputError(f"--replicates {count}: expected a whole number from 1 to {MOST}")
-    settings = config.build(request.given, file=request.file)
-    out = _directory(request, settings.preset)
+    plan = _begun(request)
+    if plan is None:
+        settings = settled(request)
+        plan = {"command": request.command, "config": settings.to_json(), "seeds": [], "replicates": 1}
+    else:
+        # The data set is named as it was asked for; each run has its own.
+        settings = settings_of({**plan, "dataset": {"name": plan["config"]["data"]["dataset"]}},
+                               {**request.file, **request.given})  # fmt: skip
+    count = plan["replicates"] if count is None else count
+    if not plan["replicates"] <= count <= MOST:
+        least = plan["replicates"]
+        raise InputError(f"--replicates {count}: expected a whole number from {least} to {MOST}" + (
+            f", for there are {least} under {request.out}" if least > 1 else ""
+        ))  # fmt: skip
+    out = request.out or numbered(Path("runs"), settings.preset.replace("/", "-"))
+    new = not (out / OF_SEVERAL).exists()
+    _write(out, plan | {"replicates": count})
     finished: dict[int, Record] = {}
     for seed in range(settings.seed, settings.seed + count):
         place = out / f"{PREFIX}{seed}"
         say(f"seed {seed}, {len(finished) + 1} of {count}")
-        store, record = play(
-            replace(
-                request,
-                given={**request.given, "seed": seed},
-                out=place,
-                resume=RunDirectory(place, say).holds_a_run(),
-                choices=request.choices or _choices_of(out, settings.seed, seed),
+        goes_on = RunDirectory(place, say).holds_a_run()
+        whole = {} if goes_on else {**config.flat(settings.to_json()), "seed": seed}
+        choices = request.choices or _choices_of(out, settings.seed, seed)
+        try:
+            store, record = play(
+                replace(request, given={}, file=whole, defaults={}, out=place, resume=goes_on, choices=choices)
             )
-        )
+        except BaseException:
+            if new and not place.exists():  # Nothing has begun.
+                (out / OF_SEVERAL).unlink()
+                out.rmdir()
+            raise
         finished[seed] = record
-        rows = summarized(list(finished.values()))
-        info = {**store.read_info(), "command": request.command, "seeds": sorted(finished)}
-        write_atomically(out / "replicates.json", (json.dumps(info, indent=2) + "\n").encode())
+        info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
+        info |= {"seeds": sorted(finished), "replicates": count}
+        rows = summarized(list(finished.values()), int(info["dataset"]["test"]))
+        _write(out, info)
         write_atomically(out / "summary.csv", table(rows).encode())
         report.write(out, info, rows, headline(rows))
     return out, rows
 
 
-def _directory(request: Request, preset: str) -> Path:
-    """Where all goes. Raises InputError where it holds a run already, of one seed, or of several without --resume."""
+def _write(out: Path, info: dict[str, Any]) -> None:
+    write_atomically(out / OF_SEVERAL, (json.dumps(info, indent=2) + "\n").encode())
+
+
+def _begun(request: Request) -> dict[str, Any] | None:
+    """What `replicates.json` says of the runs that are to be gone on with, None where there are none. Raises InputError
+    where the directory holds a run already, of one seed, or of several without --resume."""
     if request.out is None:
-        return numbered(Path("runs"), preset.replace("/", "-"))
+        return None
     if RunDirectory(request.out, say).holds_a_run():
-        raise InputError(f"--out {request.out} holds a run of one seed; give --replicates another directory")
-    if not request.resume and (there := next(request.out.glob(f"{PREFIX}*"), None)) is not None:
-        raise InputError(f"--out {request.out} holds {there.name}; add --resume to go on with it, or name another")
-    return request.out
+        raise InputError(f"--out {request.out} holds a run of one seed; give another directory")
+    path = request.out / OF_SEVERAL
+    if not path.is_file():
+        if (there := next(request.out.glob(f"{PREFIX}*"), None)) is not None:
+            raise InputError(f"--out {request.out} holds {there.name} and no {OF_SEVERAL}; name another")
+        return None
+    if not request.resume:
+        raise InputError(f"--out {request.out} holds {OF_SEVERAL}; add --resume to go on with it, or name another")
+    try:
+        found = json.loads(regular_files.read_text(path))
+        if type(found["replicates"]) is not int or found["replicates"] < 1:
+            raise ValueError(f"replicates is {found['replicates']!r}")
+        found["config"]["data"]["dataset"].strip()
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged ({because(error)}); these runs cannot go on, start others") from error
+    return dict(found)
 
 
 def _choices_of(out: Path, first: int, seed: int) -> Path | None:
@@ -80,8 +117,8 @@ def _choices_of(out: Path, first: int, seed: int) -> Path | None:
     return path if seed != first and path.exists() else None
 
 
-def summarized(records: Sequence[Record]) -> list[SummaryRow]:
-    """A row for each arm of each round, over these records of as many seeds."""
+def summarized(records: Sequence[Record], images: int) -> list[SummaryRow]:
+    """A row for each arm of each round, over these records of as many seeds, whose test set has so many images."""
     rows: list[SummaryRow] = []
     dense = [TICKET.of(record.rounds[0]) for record in records]
     for of_round in zip(*(record.rounds for record in records), strict=True):
@@ -89,7 +126,7 @@ def summarized(records: Sequence[Record]) -> list[SummaryRow]:
         for arm in (TICKET, *CONTROLS.values()):
             if None in (accuracies := _accuracies(arm, of_round)):
                 continue
-            rows.append(_row(arm, of_round, accuracies, tickets, dense))
+            rows.append(_row(arm, of_round, accuracies, tickets, dense, 1 / images))
     return rows
 
 
@@ -98,16 +135,21 @@ def _accuracies(arm: RecordedArm, rounds: Sequence[Round]) -> list[Any]:
 
 
 def _row(
-    arm: RecordedArm, rounds: Sequence[Round], accuracies: list[Any], tickets: list[Any], dense: list[Any]
+    arm: RecordedArm,
+    rounds: Sequence[Round],
+    accuracies: list[Any],
+    tickets: list[Any],
+    dense: list[Any],
+    image: float,
 ) -> SummaryRow:
-    found = statistics.estimate(accuracies)
+    found = statistics.estimate(accuracies, image)
     if rounds[0].round == 0:
         difference, verdict = None, ""
     elif arm is TICKET:
-        difference = statistics.paired(tickets, dense)
+        difference = statistics.paired(tickets, dense, image)
         verdict = statistics.against_dense(difference)
     else:
-        difference = statistics.paired(tickets, accuracies)
+        difference = statistics.paired(tickets, accuracies, image)
         verdict = statistics.against_control(difference, arm.words)
     speedups = [row.speedup for row in rounds if row.speedup is not None]
     return SummaryRow(

@@ -15,29 +15,34 @@ from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, WORSE, Estimat
 CONFIDENCE = 0.95
 MARGIN = 0.01
 """A ticket matches the dense network where it is, at this confidence, no more than this fraction of images behind."""
+LEAST = 3
+"""Seeds for a verdict: the spread of two says next to nothing."""
 
 
-def estimate(values: Sequence[float]) -> Estimate:
-    """The mean of `values`, one a seed, and its interval."""
+def estimate(values: Sequence[float], image: float = 0.0) -> Estimate:
+    """The mean of `values`, one a seed, and its interval. `image`: what one test image counts, below which accuracies
+    cannot tell two networks apart: seeds that happen to agree are taken to differ by rounding to it."""
     from scipy import stats  # Which takes half a second to import.
 
     mean = float(np.mean(values))
     if len(values) < 2:
-        return Estimate(mean, None)
-    spread = float(np.std(values, ddof=1))
+        return Estimate(mean, None, len(values))
+    spread = max(float(np.std(values, ddof=1)), image / 12**0.5)
     if spread == 0:  # scipy's interval would be nan.
-        return Estimate(mean, 0.0)
+        return Estimate(mean, 0.0, len(values))
     _, high = stats.t.interval(CONFIDENCE, len(values) - 1, loc=mean, scale=spread / len(values) ** 0.5)
-    return Estimate(mean, float(high) - mean)
+    return Estimate(mean, float(high) - mean, len(values))
 
 
-def paired(ones: Sequence[float], others: Sequence[float]) -> Estimate:
+def paired(ones: Sequence[float], others: Sequence[float], image: float = 0.0) -> Estimate:
     """Of `ones` less `others`, which are of the same seeds in the same order."""
-    return estimate([one - other for one, other in zip(ones, others, strict=True)])
+    return estimate([one - other for one, other in zip(ones, others, strict=True)], image)
 
 
 def against_dense(difference: Estimate) -> str:
     """What the ticket's accuracy less the dense network's says."""
+    if difference.seeds < LEAST:
+        return TOO_FEW
     if difference.low > 0:
         return BETTER
     if difference.low >= -MARGIN:
@@ -47,6 +52,8 @@ def against_dense(difference: Estimate) -> str:
 
 def against_control(difference: Estimate, words: str) -> str:
     """What the ticket's accuracy less that of a control, which is called `words`, says."""
+    if difference.seeds < LEAST:
+        return TOO_FEW
     if difference.low > 0:
         return f"better than {words}"
     if difference.high < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,14 +14,18 @@ from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table
 from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Swept, SweptRow
-from lth_sparse.system.errors import BackendError, InputError, ProofError
+from lth_sparse.system import regular_files
+from lth_sparse.system.errors import BackendError, InputError, ProofError, because
 from lth_sparse.system.messages import say
+
+FILE = "sweep.json"
+"""What a sweep was asked for."""
 
 
 def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
     """Plays every run of `sweep`; one that fails does not keep the others from being played. Gives the directory that
     holds all, and what became of each. `request`: its command, its directory, and whether it goes on."""
-    out = request.out or numbered(Path("runs"), "sweep")
+    out = _directory(request, sweep)
     done: list[Swept] = []
     for number, (name, settings) in enumerate(sweep.runs.items(), start=1):
         say(f"{name}, {number} of {len(sweep.runs)}")
@@ -28,10 +33,34 @@ def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
         try:
             _, rows = replicates.play_all(replace(request, given=settings, out=out / folder), sweep.seeds)
             done.append(Swept(name, folder, rows, ""))
-        except (InputError, BackendError, ProofError) as error:
-            say(f"{name} failed: {error}")
-            done.append(Swept(name, folder, [], str(error)))
+        except Exception as error:  # Whatever it is, the others are worth playing.
+            known = isinstance(error, InputError | BackendError | ProofError)
+            reason = str(error) if known else because(error)
+            say(f"{name} failed: {reason}")
+            done.append(Swept(name, folder, [], reason))
         rows_of_all = [SweptRow(run=each.name, **asdict(row)) for each in done for row in each.rows]
         write_atomically(out / "sweep.csv", table(rows_of_all).encode())
         report.write(out, done, len(sweep.runs), request.command)
     return out, done
+
+
+def _directory(request: Request, sweep: Sweep) -> Path:
+    """Where all goes, with the sweep written down there. Raises InputError where it holds another, or one that is not
+    to be gone on with."""
+    out = request.out or numbered(Path("runs"), "sweep")
+    path = out / FILE
+    if path.exists():
+        if not request.resume:
+            raise InputError(f"--out {out} holds {FILE}; add --resume to go on with it, or name another")
+        try:
+            before = dict(json.loads(regular_files.read_text(path))["runs"])
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+            raise InputError(f"{path} is damaged ({because(error)}); this sweep cannot go on, start another") from error
+        now = json.loads(json.dumps(sweep.runs))
+        if changed := [name for name in before if before[name] != now.get(name)]:
+            raise InputError(
+                f"--resume: the settings of {changed[0]!r} were {before[changed[0]]} when the sweep began and are "
+                f"{now.get(changed[0])} now; start another, or give new settings a new name"
+            )
+    write_atomically(path, (json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n").encode())
+    return out

@@ -24,9 +24,14 @@ from typing import Any
 
 import yaml
 
+from lth_sparse import data, models
+from lth_sparse.backends import registry
+from lth_sparse.experiments.replicates import MOST
+from lth_sparse.lottery.criteria.own import criterion_of
 from lth_sparse.settings import config, file
+from lth_sparse.settings.config import Config
 from lth_sparse.storage.files import slug
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.errors import BackendError, InputError
 from lth_sparse.system.suggest import nearest
 
 KEYS = ("seeds", "base", "runs", "grid")
@@ -48,6 +53,13 @@ def read(path: Path) -> Sweep:
     Raises InputError, with the line and the key, for what it cannot be.
     """
     try:
+        return _read(path)
+    except RecursionError as error:
+        raise InputError(f"{path}: it is nested too deeply, or holds itself") from error
+
+
+def _read(path: Path) -> Sweep:
+    try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
@@ -61,8 +73,8 @@ def read(path: Path) -> Sweep:
         if key not in KEYS:
             raise InputError(f"{where(str(key))}: there is no key {key!r}{nearest(str(key), KEYS)}")
     seeds = found.get("seeds", 1)
-    if type(seeds) is not int or seeds < 1:
-        raise InputError(f"{where('seeds')}: seeds is {seeds!r}, expected a whole number of at least 1")
+    if type(seeds) is not int or not 1 <= seeds <= MOST:
+        raise InputError(f"{where('seeds')}: seeds is {seeds!r}, expected a whole number from 1 to {MOST}")
     base = _settings(found.get("base", {}), partial(where, "base"))
     grid = _grid(found.get("grid", {}), where)
     named = _mapping(found.get("runs", {ONE: {}}), "runs", where("runs"))
@@ -74,13 +86,23 @@ def read(path: Path) -> Sweep:
             full = ", ".join([str(name), *(f"{key} {value}" for key, value in chosen.items())])
             runs[full] = base | own | chosen
             try:
-                config.build(runs[full])
-            except InputError as error:
+                _check_names(config.build(runs[full]))
+            except (InputError, BackendError) as error:
                 raise InputError(f"{where('runs', str(name))}: {full}: {error}") from error
     folders = [slug(name) for name in runs]
     if twice := [name for name, folder in zip(runs, folders, strict=True) if not folder or folders.count(folder) > 1]:
         raise InputError(f"{where('runs')}: {twice[0]!r} makes the folder {slug(twice[0])!r}, expected one of its own")
     return Sweep(runs, seeds)
+
+
+def _check_names(settings: Config) -> None:
+    """Raises InputError for a network, a data set, a backend or a criterion of ours that there is not."""
+    criterion_of(settings.pruning.criterion)
+    registry.resolve(settings.backend)
+    models.minimum_size(settings.model)
+    name = settings.data.dataset
+    if ":" not in name and name not in (known := ["auto", *data.names()]):
+        raise InputError(f"--dataset {name}: expected one of {', '.join(known)}{nearest(name, known)}")
 
 
 def _parsed(path: Path, text: str) -> tuple[dict[tuple[str, ...], int], Mapping[Any, Any]]:

@@ -12,13 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lth_sparse import data
 from lth_sparse.experiments import replicates
-from lth_sparse.lottery.playing import Request
+from lth_sparse.lottery.playing import Request, settled
+from lth_sparse.models import foreign
 from lth_sparse.nn.masks import density
 from lth_sparse.report import transfer as report
 from lth_sparse.report.words import weights_left
-from lth_sparse.settings import config
-from lth_sparse.settings.config import Config, TrainingConfig
+from lth_sparse.settings import file
+from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table
 from lth_sparse.storage.run_directory import numbered
@@ -33,20 +35,23 @@ ONE_ROUND: Mapping[str, Any] = {
 }  # fmt: skip
 """What makes a run that of a ticket which is there already."""
 CONTROLS = ("random", "reinit")
+TABLE = "transfer.csv"
 RECIPE = (*(each.name for each in fields(TrainingConfig)), "preset", "normalization", "augmentation", "image_size")
 """The settings that a ticket hands on: how it was trained."""
 
 
 def play_all(
-    request: Request, tickets: Sequence[Path], datasets: Sequence[str], seeds: int
+    request: Request, tickets: Sequence[Path], datasets: Sequence[str], seeds: int | None
 ) -> tuple[Path, list[Transferred]]:
-    """Trains each of the `tickets` on each of the `datasets` (none: each on its own), on `seeds` seeds. Gives the
-    directory that holds all, and a summary of each.
+    """Trains each of the `tickets` on each of the `datasets` (none: each on its own), on `seeds` seeds (None:
+    as many as there were, or 1). Gives the directory that holds all, and a summary of each.
 
     `request.given` has the settings of the command line; how a ticket was trained, and its network, stand where they
     say nothing. With `request.resume`, goes on with what is there.
     """
-    read = [read_ticket(path) for path in tickets]
+    if request.out is not None and not request.resume and (request.out / TABLE).exists():
+        raise InputError(f"--out {request.out} holds {TABLE}; add --resume to go on with it, or name another")
+    read = [_read(path) for path in tickets]
     names = _labels(read)
     pairs = [
         (path, ticket, name, dataset)
@@ -54,21 +59,26 @@ def play_all(
         for dataset in datasets or ("",)
     ]
     requests = [_request(request, path, ticket, dataset) for path, ticket, _, dataset in pairs]
-    for each in requests:  # What is wrong with the last of them is said before the first is trained.
-        config.build(each.given, file=each.file)
+    targets = [_target(each) for each in requests]  # What is wrong with the last is said before the first is trained.
     out = request.out or numbered(Path("runs"), "transfer")
     found: list[Transferred] = []
-    for (_, _, name, dataset), each in zip(pairs, requests, strict=True):
-        target = _target(each, dataset)
+    for (_, _, name, _), each, target in zip(pairs, requests, targets, strict=True):
         folder = slug(f"{name} to {target}") if len(pairs) > 1 else ""
         say(f"{name} to {target}")
         headline = partial(report.headline, name, target)
         _, rows = replicates.play_all(replace(each, out=out / folder), seeds, headline)
         found.append(Transferred(name, target, folder, rows))
-        write_atomically(out / "transfer.csv", table([row for each in found for row in _rows(each)]).encode())
+        write_atomically(out / TABLE, table([row for each in found for row in _rows(each)]).encode())
         if folder:
             report.write(out, found, request.command)
     return out, found
+
+
+def _read(path: Path) -> Ticket:
+    try:
+        return read_ticket(path)
+    except OSError as error:
+        raise InputError(f"--ticket {path}: {error.strerror}; give the .safetensors file of a ticket") from error
 
 
 def _labels(tickets: Sequence[Ticket]) -> list[str]:
@@ -88,34 +98,59 @@ def _labels(tickets: Sequence[Ticket]) -> list[str]:
 
 
 def _request(request: Request, path: Path, ticket: Ticket, dataset: str) -> Request:
-    recipe = _recipe(ticket)
-    given = {"controls": CONTROLS, **request.given, **ONE_ROUND}
-    if dataset:
-        given["dataset"] = dataset
-    elif isinstance(own := ticket.metadata.get("dataset"), str):
-        given["dataset"] = own
-        given = {"data_dir": recipe.get("data_dir", config.DataConfig().data_dir), **given}
-    if "model" not in given:
-        if ticket.network is None:
-            raise InputError(f"--ticket {path} does not say which network it is of: name one with --model")
-        given["model"] = ticket.network.name
-    handed_on = {} if "preset" in given else {name: recipe[name] for name in RECIPE if name in recipe}
-    return replace(request, given=given, file={**handed_on, **request.file}, ticket=path)
+    """That of one ticket on one data set: what the user has not said is as the ticket was trained."""
+    said = {**request.file, **request.given}
+    given = {**request.given, **ONE_ROUND} | ({"dataset": dataset} if dataset else {})
+    defaults: dict[str, Any] = {} if "preset" in said else _recipe(ticket)
+    defaults["controls"] = CONTROLS
+    if not dataset and "dataset" not in said:
+        defaults["dataset"] = _own_dataset(path, ticket)
+    if "model" not in said:
+        defaults["model"] = _own_model(path, ticket)
+    made = replace(request, given=given, defaults=defaults, ticket=path)
+    if "sign" in settled(made).pruning.controls:
+        raise InputError(
+            "--controls sign: it keeps the signs of a lottery's own rewind weights, and these are another's"
+        )
+    return made
+
+
+def _own_model(path: Path, ticket: Ticket) -> str:
+    if ticket.network is None:
+        raise InputError(f"--ticket {path} does not say which network it is of: name one with --model")
+    if foreign.is_users(ticket.network.name):
+        raise InputError(
+            f"--ticket {path} names the network {ticket.network.name}, and a file is not to decide which modules are "
+            "imported: if you trust it, name it with --model"
+        )
+    return ticket.network.name
+
+
+def _own_dataset(path: Path, ticket: Ticket) -> str:
+    """The one that the ticket names. A file does not decide which code runs: it is one of ours."""
+    named = ticket.metadata.get("dataset")
+    if not isinstance(named, str) or named not in data.names():
+        raise InputError(
+            f"--ticket {path} is of the data set {named!r}, which is none of ours: name one with --dataset"
+        )
+    return named
 
 
 def _recipe(ticket: Ticket) -> dict[str, Any]:
-    """The settings of the run that found it, {} where it is of none: of somebody's own loop, or changed since."""
-    try:
-        settings = Config.from_json(ticket.metadata["config"])
-        config.check(settings)
-    except (TypeError, KeyError, AttributeError, ValueError):  # InputError is a ValueError.
+    """How it was trained, {} where that is not known: it is of somebody's own loop, or was changed."""
+    found = ticket.metadata.get("config")
+    if not isinstance(found, Mapping):
         return {}
-    return config.flat(settings.to_json())
+    try:
+        settings = file.checked(found, lambda name: "")
+    except (InputError, TypeError):
+        return {}
+    return {name: settings[name] for name in RECIPE if name in settings}
 
 
-def _target(request: Request, dataset: str) -> str:
-    model = request.given["model"]
-    return f"{model} on {dataset or request.given.get('dataset', 'its data')}"
+def _target(request: Request) -> str:
+    settings = settled(request)
+    return f"{settings.model} on {settings.data.dataset}"
 
 
 def _rows(transferred: Transferred) -> list[TransferRow]:

@@ -6,7 +6,8 @@
   Chen et al. 2021 (arXiv:2103.16547). So do layers that are numbered within a stage (`conv3_4`, `conv2b`).
 - Channels beyond the ticket's repeat its own from the first one on, and those that the network has not are left out:
   entry (o, i) of a mask is that of (o modulo the ticket's, i modulo the ticket's).
-- A head for another number of classes, and a layer that the ticket has nothing for, stay whole.
+- A head for another number of classes, a layer that the ticket has nothing for, and one on flattened images of another
+  size, whose inputs are other pixels, stay whole.
 
 Weights are the ticket's where a layer stands for itself in its own shape; copies would be trained alike, so elsewhere
 they are the network's own.
@@ -78,6 +79,10 @@ def mapped(ticket: Ticket, model: nn.Module) -> MappedTicket:
                 f'--ticket: its layer "{source}" has a weight of {_by(given)}, layer "{name}" one of {_by(shape)}: '
                 "expected kernels of one size"
             )
+        if shape[1] != given[1] and len(shape) == 2 and not _in_turn(name, source, shapes, sources):
+            masks[name] = torch.ones(shape, dtype=torch.bool)
+            layers.append(MappedLayer(name, "", f"whole: {shape[1]} flattened inputs, the ticket's are {given[1]}"))
+            continue
         masks[name] = _repeated(ticket.masks[source], shape)
         if shape != given:
             layers.append(MappedLayer(name, source, f"channels of {_by(given)} repeated or left out"))
@@ -102,6 +107,17 @@ def mapped(ticket: Ticket, model: nn.Module) -> MappedTicket:
             if state.get(name) == tuple(tensor.shape) and _layer_of(name) not in shapes
         }
     return MappedTicket(masks, weights, layers)
+
+
+def _in_turn(name: str, source: str, shapes: Mapping[str, Shape], sources: Mapping[str, Shape]) -> bool:
+    """Whether the inputs of a linear layer, on either side, are the outputs of the layer before it, each of as many
+    pixels: then they are channels, in turn."""
+    pixels: list[float] = []
+    for layer, of in ((name, shapes), (source, sources)):
+        order = list(of)
+        place = order.index(layer)
+        pixels.append(of[layer][1] / of[order[place - 1]][0] if place else 0)
+    return pixels[0] == pixels[1] != 0
 
 
 def _entry(layer: str, name: str) -> str:

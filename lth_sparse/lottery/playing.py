@@ -39,10 +39,10 @@ SECONDS_BETWEEN_REPORTS = 30.0
 
 @dataclass(frozen=True)
 class Request:
-    """`given`: settings by name, as the command line had them. `command`: that line. `out`: where to write, None for
-    a new place under runs/. `choices`: the choices.json whose choices are taken over. `file`: settings by name, under
-    those of the command line. `listeners` are told what happens. `ticket`: the one that is trained in round 1, in place
-    of what pruning finds; the settings have one round then."""
+    """`given`: settings by name, as the command line had them; `file`: under those; `defaults`: under these, over a
+    preset's, where a run begins. `command`: that line. `out`: where to write, None for a new place under runs/.
+    `choices`: the choices.json whose choices are taken over. `listeners` are told what happens. `ticket`: the one that
+    is trained in round 1, in place of what pruning finds; the settings have one round then."""
 
     given: Mapping[str, Any]
     command: str
@@ -52,6 +52,7 @@ class Request:
     file: Mapping[str, Any] = field(default_factory=dict)
     listeners: Sequence[Listener] = ()
     ticket: Path | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
 
 
 def play(request: Request) -> tuple[RunDirectory, Record]:
@@ -66,9 +67,7 @@ def play(request: Request) -> tuple[RunDirectory, Record]:
         settings = settings_of(before, {**request.file, **request.given})
         _interpret_if_needed(settings)
     else:
-        settings = config.build(request.given, file=request.file)
-        if _interpret_if_needed(settings):
-            settings = config.build(request.given, INTERPRETED, request.file)
+        settings = settled(request)
         if store is not None:
             store.refuse_if_taken()
         if request.resume:
@@ -76,6 +75,14 @@ def play(request: Request) -> tuple[RunDirectory, Record]:
     largest = settings.winograd or winograd.setting()
     with winograd.limited(largest):
         return _play_settled(request, replace(settings, winograd=largest), store, before)
+
+
+def settled(request: Request) -> Config:
+    """The settings of a run that begins. Raises InputError."""
+    settings = config.build(request.given, request.defaults, request.file)
+    if _interpret_if_needed(settings):
+        return config.build(request.given, {**request.defaults, **INTERPRETED}, request.file)
+    return settings
 
 
 def _play_settled(

@@ -103,11 +103,14 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     if not tickets:
         return f"Over {count_of(dense.seeds)}, {of_dense}; nothing was pruned."
     down_to = matching(tickets)
-    row = down_to or tickets[0]
+    some = [row for row in tickets if row.verdict in (BETTER, MATCHING)]
+    row = down_to or (some[-1] if some else tickets[0])
     reached = f"{plus_minus(row.accuracy, row.accuracy_half)} % with {weights_left(row.density)} of the weights"
     if down_to is not None:
         said = f"Over {count_of(dense.seeds)}, tickets match down to {weights_left(row.density)} of the weights"
-    elif row.verdict == TOO_FEW:
+    elif some:
+        said = f"Over {count_of(dense.seeds)}, not every denser ticket matches, but this one does"
+    elif any(row.verdict == TOO_FEW for row in tickets):
         said = f"{count_of(dense.seeds)} are too few to say whether tickets match"
     else:
         said = f"Over {count_of(dense.seeds)}, no ticket matches"

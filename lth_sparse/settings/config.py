@@ -261,7 +261,7 @@ def build(given: Mapping[str, Any], size: Mapping[str, Any] = NOTHING, file: Map
 
     Raises InputError for an unknown preset, a value out of range, or two settings that exclude each other.
     """
-    preset = given.get("preset", file.get("preset", "quick"))
+    preset = given.get("preset", file.get("preset", size.get("preset", "quick")))
     if preset not in PRESETS:
         raise InputError(
             f"--preset {preset}: there is no such preset{nearest(preset, PRESETS)}; there are: {', '.join(PRESETS)}"
@@ -336,6 +336,11 @@ def check(config: Config) -> None:
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
     require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")
+    if values["prune_at"] == "start" and (values["rewind"] != "weights" or "rewind-none" in values["controls"]):
+        raise InputError(
+            "--prune-at start chooses among all weights anew, and those that the last round had pruned were not "
+            "trained: give it --rewind weights, and no control rewind-none"
+        )
     if values["schedule"] == "seed":
         require(
             values["sparsity"] is not None and values["sparsity"] > 0.01,
@@ -353,6 +358,12 @@ def check_controls(criterion: str, controls: Sequence[str]) -> None:
     """Raises InputError for a control that says nothing beside tickets of this criterion."""
     for control in controls:
         if control in ("random", "shuffle") and criterion in ("random", "erk"):
-            raise InputError(f"controls: {control} beside a criterion that is random itself ({criterion}) says nothing")
+            raise InputError(
+                f"controls: {control} beside a criterion that is random itself ({criterion}) says nothing: leave it "
+                "out (--controls none)"
+            )
         if control == "invert" and criterion != "magnitude":
-            raise InputError(f"controls: invert turns magnitudes over, and the criterion is {criterion}")
+            raise InputError(
+                f"controls: invert turns magnitudes over, and the criterion is {criterion}: leave it out "
+                "(--controls none)"
+            )

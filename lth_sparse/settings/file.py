@@ -123,5 +123,8 @@ def _line(text: str, name: str) -> int:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value, default=str)
+    try:
+        text = json.dumps(value, default=str)
+    except ValueError:  # It holds itself.
+        text = "a value that holds itself"
     return text if len(text) <= 40 else f"{text[:37]}..."

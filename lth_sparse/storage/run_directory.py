@@ -26,7 +26,19 @@ GENERATIONS = 2
 LOCK = ".lock"
 """The file that the process which writes a run holds locked."""
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")
-WRITTEN = ("config.json", "choices.json", *TABLES, "record.json", "report.html", "tickets", "plots", "state")
+OF_SEVERAL = "replicates.json"
+"""What a directory of several runs says of them; they are in directories under it."""
+WRITTEN = (
+    OF_SEVERAL,
+    "config.json",
+    "choices.json",
+    *TABLES,
+    "record.json",
+    "report.html",
+    "tickets",
+    "plots",
+    "state",
+)
 
 
 class RunDirectory:

@@ -14,6 +14,7 @@ class Estimate:
 
     mean: float
     half: float | None
+    seeds: int = 0
 
     @property
     def low(self) -> float:

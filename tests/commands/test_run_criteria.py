@@ -99,6 +99,8 @@ def test_a_function_of_ones_own(tmp_path: Path, lottery: Lottery, monkeypatch: p
         (("--criterion", "snap"), '--criterion snap: expected one of magnitude, .*, did you mean "snip"'),
         (("--criterion", "nowhere:none"), "--criterion nowhere:none: 'nowhere' cannot be imported"),
         (("--prune-at", "middle"), "--prune-at middle: expected one of end, start"),
+        (("--prune-at", "start", "--rewind", "none"), "--prune-at start chooses among all weights anew"),
+        (("--prune-at", "start", "--controls", "rewind-none"), "--prune-at start chooses among all weights anew"),
         (("--criterion", "erk", "--controls", "random"), "controls: random beside a criterion that is random itself"),
         (("--criterion", "snip", "--controls", "invert"), "controls: invert turns magnitudes over, and the criterion"),
     ],

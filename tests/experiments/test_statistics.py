@@ -27,7 +27,7 @@ def test_95_of_100_intervals_hold_the_mean() -> None:
 
 
 def test_one_seed_gives_no_interval_and_equal_ones_a_point() -> None:
-    assert estimate([0.7]) == Estimate(0.7, None)
+    assert estimate([0.7]) == Estimate(0.7, None, 1)
     assert (estimate([0.7]).low, estimate([0.7]).high) == (-math.inf, math.inf)
     assert estimate([0.75, 0.75, 0.75]).half == 0
 
@@ -56,8 +56,21 @@ def test_what_the_arms_of_a_seed_share_drops_out_of_their_difference() -> None:
 )
 def test_a_verdict_says_no_more_than_the_interval(mean: float, half: float | None, dense: str, control: str) -> None:
     assert MARGIN == 0.01
-    assert against_dense(Estimate(mean, half)) == dense
-    assert against_control(Estimate(mean, half), "random mask") == control
+    assert against_dense(Estimate(mean, half, 3)) == dense
+    assert against_control(Estimate(mean, half, 3), "random mask") == control
+
+
+def test_two_seeds_give_no_verdict() -> None:
+    difference = paired([0.875, 0.75], [0.8125, 0.6875])
+    assert (difference.mean, difference.half) == (0.0625, 0)
+    assert against_dense(difference) == against_control(difference, "random mask") == "too few seeds to say"
+
+
+def test_seeds_that_agree_to_the_image_may_still_differ_by_less_than_one() -> None:
+    found = estimate([0.9, 0.9, 0.9], image=1 / 360)
+    assert found.half == pytest.approx(4.303 * (1 / 360 / 12**0.5) / 3**0.5, rel=1e-3)
+    spread = [0.70, 0.72, 0.74]
+    assert estimate(spread, image=1 / 10000).half == estimate(spread).half
 
 
 @pytest.mark.parametrize(

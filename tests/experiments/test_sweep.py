@@ -11,6 +11,7 @@ import pytest
 
 from lth_sparse import sweep
 from lth_sparse.experiments import sweep_file
+from lth_sparse.lottery.playing import Request
 from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.system.errors import InputError
 from tests.conftest import error_line, rows
@@ -129,9 +130,31 @@ def test_killed_it_goes_on_and_takes_runs_that_the_file_has_more(
         for row in table(tmp_path / "whole" / "sweep.csv")
     ]
     assert {row["run"] for row in kept} == {"rewound", "fine-tuned", "erk"}
+    before = (out / "sweep.csv").read_bytes()
     status, _, error = swept(written(more), "--out", out)
-    assert status == 2
-    assert error.count("failed: --out") == 3
+    assert (status, "holds sweep.json; add --resume" in error_line(error)) == (2, True)
+    status, _, error = swept(written(more.replace("criterion: erk", "criterion: random")), "--out", out, "--resume")
+    assert (status, "the settings of 'erk' were" in error_line(error)) == (2, True)
+    assert (out / "sweep.csv").read_bytes() == before
+
+
+def test_neither_does_one_that_fails_as_nobody_expected(
+    tmp_path: Path, written: Callable[[str], Path], swept: Sweep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lth_sparse.experiments import replicates
+
+    play_all = replicates.play_all
+
+    def failing(request: Request, seeds: int) -> object:
+        if request.given.get("rewind") == "none":
+            raise ZeroDivisionError("a mistake")
+        return play_all(request, seeds)
+
+    monkeypatch.setattr(replicates, "play_all", failing)
+    spec = SPEC.replace("grid:\n  criterion: [magnitude, random]\n", "").replace("seeds: 2", "seeds: 1")
+    status, said, error = swept(written(spec), "--out", tmp_path / "out")
+    assert (status, said.startswith("1 of 2 runs; ")) == (2, True)
+    assert "fine-tuned failed: ZeroDivisionError: a mistake" in error
 
 
 @pytest.mark.parametrize(
@@ -139,7 +162,7 @@ def test_killed_it_goes_on_and_takes_runs_that_the_file_has_more(
     [
         ("seed: 3\n", "line 1: there is no key 'seed', did you mean \"seeds\""),
         ("seeds: many\n", "line 1: seeds is 'many', expected a whole number"),
-        ("seeds: 0\n", "line 1: seeds is 0, expected a whole number of at least 1"),
+        ("seeds: 0\n", "line 1: seeds is 0, expected a whole number from 1 to 1000"),
         ("runs:\n  one:\n    epoch: 3\n", "line 3: there is no setting 'epoch', did you mean \"epochs\""),
         ("base:\n  rounds: three\n", 'line 2: rounds is "three", expected a whole number'),
         ("runs:\n  one: {rounds: 1}\n  two:\n    rounds: x\n", 'line 4: rounds is "x", expected a whole number'),
@@ -148,6 +171,14 @@ def test_killed_it_goes_on_and_takes_runs_that_the_file_has_more(
         ("runs:\n  one: {}\n  one: {}\n", "line 3: one is given twice"),
         ("runs:\n  one: {}\n  'one!': {}\n", "line 1: 'one' makes the folder 'one', expected one of its own"),
         ("runs:\n  one: {criterion: erk, controls: [random]}\n", "line 2: one: controls: random beside a criterion"),
+        ("runs:\n  a: {}\n  b: {criterion: snipp}\n", "line 3: b: --criterion snipp: expected one of"),
+        ("runs:\n  a: {model: lenet-300-10}\n", "line 2: a: model 'lenet-300-10' is not known"),
+        ("runs:\n  a: {dataset: digitz}\n", "line 2: a: --dataset digitz: expected one of"),
+        ("runs:\n  a: {backend: cqp}\n", "line 2: a: "),
+        ("seeds: 1001\n", "line 1: seeds is 1001, expected a whole number from 1 to 1000"),
+        ("runs: &a {x: *a}\n", "holds itself"),
+        ("grid: {rounds: &a [1, *a]}\n", "holds itself"),
+        ("runs: " + 3000 * "[" + "\n", "nested too deeply"),
         ("runs: [\n", "line 2: "),
         ("- 1\n", "a sweep is [1], expected names with values"),
         ("", "a sweep is None, expected names with values"),

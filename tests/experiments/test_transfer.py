@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import lth_sparse as lth
-from lth_sparse import run, transfer
+from lth_sparse import models, run, transfer
 from lth_sparse.storage.run_directory import RunDirectory
 from tests.conftest import error_line, rows
 
@@ -114,7 +114,7 @@ def test_to_a_deeper_network_by_another_optimizer(ticket: Path, tmp_path: Path, 
     }
     assert layers["conv2a"] == "whole: the ticket has no such layer"
     assert layers["conv1b"] == "as it is"
-    assert layers["fc1"].startswith("channels of ")
+    assert layers["fc1"] == "whole: 512 flattened inputs, the ticket's are 1024"
     assert rows(out / "seed-0")[1]["accuracy_reinit"] == ""
 
 
@@ -187,8 +187,77 @@ def test_a_run_and_a_transfer_do_not_go_on_with_each_other(
 def test_a_ticket_of_a_network_of_ones_own_needs_a_model(tmp_path: Path, transferred: Transfer) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     lth.save_ticket(tmp_path / "own.safetensors", model, {"1": torch.rand(10, 64) < 0.5})
-    status, _, error = transferred("--ticket", tmp_path / "own.safetensors", *SHORT, "--out", tmp_path / "out")
+    given = ("--ticket", tmp_path / "own.safetensors", "--dataset", "digits", *SHORT)
+    status, _, error = transferred(*given, "--out", tmp_path / "out")
     assert (status, "does not say which network it is of: name one with --model" in error_line(error)) == (2, True)
+
+
+def test_a_config_says_what_the_command_line_might(ticket: Path, tmp_path: Path, transferred: Transfer) -> None:
+    """Over how the ticket was trained, the ticket's network and its data."""
+    for name, content, expected in (
+        ("other", {"model": "conv4", "controls": ["shuffle"], "epochs": 1, "batch_size": 600},
+         ("conv4", ["shuffle"], 1)),
+        ("preset", {"preset": "paper/lenet", "model": "conv2", "iterations": 5, "dataset": "digits"},
+         ("conv2", ["random", "reinit"], None)),
+    ):  # fmt: skip
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+        given = ("--ticket", ticket, "--config", tmp_path / f"{name}.json", "--backend", "dense")
+        status, _, error = transferred(*given, "--out", tmp_path / name)
+        assert status == 0, error
+        config = json.loads((tmp_path / name / "seed-0" / "config.json").read_text())["config"]
+        assert (config["model"], config["pruning"]["controls"], config["training"]["epochs"]) == expected
+    assert config["training"]["learning_rate"] == 1.2e-3
+
+
+def test_a_short_line_goes_on_and_nothing_is_overwritten(ticket: Path, tmp_path: Path, transferred: Transfer) -> None:
+    out = tmp_path / "out"
+    given = ("--ticket", ticket, *SHORT, "--controls", "none", "--replicates", 2)
+    assert transferred(*given, "--out", out)[0] == 0
+    before = (out / "summary.csv").read_bytes()
+    status, _, error = transferred("--ticket", ticket, "--resume", "--out", out)
+    assert status == 0, error
+    assert (out / "summary.csv").read_bytes() == before
+    status, _, error = transferred("--ticket", ticket, "--replicates", 3, "--resume", "--out", out)
+    assert status == 0, error
+    configs = [json.loads((out / f"seed-{seed}" / "config.json").read_text())["config"] for seed in (0, 2)]
+    assert configs[0] | {"seed": 2} == configs[1]
+    status, _, error = transferred(*given, "--out", out)
+    assert (status, "holds transfer.csv; add --resume" in error_line(error)) == (2, True)
+
+
+def test_a_file_does_not_decide_which_code_runs(tmp_path: Path, transferred: Transfer) -> None:
+    (tmp_path / "planted.py").write_text("open('ran', 'w').write('')\ndef f(*a, **k):\n    pass\n")
+    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
+    masks = {"1": torch.rand(10, 64) < 0.5}
+    named = models.Network("planted:f", (1, 8, 8), 10)
+    for name, network, metadata, message in (
+        ("a", named, {"dataset": "digits"}, "planted"),
+        ("b", None, {"dataset": "planted:f"}, "is of the data set 'planted:f', which is none of ours: name one with"),
+    ):
+        path = tmp_path / f"{name}.safetensors"
+        lth.save_ticket(path, model, masks, network=network, metadata=metadata)
+        given = ("--ticket", path, *(() if network else ("--model", "lenet-300-100")))
+        status, _, error = transferred(*given, *SHORT, "--out", tmp_path / "out")
+        assert status == 2
+        assert message in error_line(error)
+    assert not (tmp_path / "ran").exists()
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("config", [{"training": {"epochs": "many"}}, {"nothing": 1}, [1], {"training": {"epochs": 0}}])
+def test_settings_that_a_stranger_has_written_are_left_or_refused(
+    ticket: Path, tmp_path: Path, transferred: Transfer, config: object
+) -> None:
+    before = lth.read_ticket(ticket)
+    model = lth.load_ticket(ticket)
+    changed = tmp_path / "changed.safetensors"
+    lth.save_ticket(
+        changed, model, before.masks, network=before.network, metadata={"dataset": "digits", "config": config}
+    )
+    status, _, error = transferred("--ticket", changed, "--backend", "dense", "--evaluate-every", 10,
+                                   "--batch-size", 600, "--out", tmp_path / "out")  # fmt: skip
+    assert status in (0, 2), error
+    assert "unexpected" not in error
 
 
 @pytest.mark.parametrize(
@@ -200,6 +269,8 @@ def test_a_ticket_of_a_network_of_ones_own_needs_a_model(tmp_path: Path, transfe
         (("--ticket", "{ticket}", "--rounds", 3), "unrecognized arguments: --rounds 3"),
         (("--ticket", "{ticket}", "--dataset", "digitz"), 'did you mean "digits"'),
         (("--ticket", "{ticket}", "--controls", "randm"), '--controls randm: expected some of'),
+        (("--ticket", "{ticket}", "--controls", "sign"), "--controls sign: it keeps the signs of a lottery's own"),
+        (("--ticket", "{folder}"), "Is a directory; give the .safetensors file of a ticket"),
         (("--ticket", "{ticket}", "--resume"), "give --out DIR too"),
         ((), "the following arguments are required: --ticket"),
     ],

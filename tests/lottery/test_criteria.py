@@ -242,3 +242,63 @@ def test_prune_takes_what_a_criterion_needs() -> None:
     }.items():
         with pytest.raises(InputError, match=message):
             lth.prune(network(), 0.5, criterion=criterion)
+
+
+def test_of_the_layers_that_keep_alike_erk_takes_no_more_than_is_alive_and_leaves_the_others() -> None:
+    masks = masks_of(network(), 1.1)
+    name, *others = masks
+    masks[name] = torch.zeros_like(masks[name])
+    masks[name].view(-1)[:5] = True
+    keep = dict.fromkeys(others[:1], 1.0) | dict.fromkeys([name, *others[1:]], 0.3)
+    found = criteria.best("erk", network(), masks, keep, [[each] for each in masks], EVIDENCE)
+    assert found[others[0]].all()
+    shared = [name, *others[1:]]
+    wanted = 0.3 * sum(masks[each].numel() for each in shared)
+    assert sum(int(found[each].sum()) for each in shared) == pytest.approx(wanted, abs=2)
+    assert int(found[name].sum()) <= 5
+
+
+def test_synflow_keeps_what_it_is_told_round_after_round() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(40, 60), nn.ReLU(), nn.Linear(60, 60), nn.ReLU(), nn.Linear(60, 4))
+    masks = masks_of(model, 1.1)
+    total = sum(mask.numel() for mask in masks.values())
+    for round in range(1, 20):
+        keep = dict.fromkeys(masks, 0.75**round)
+        masks = criteria.best("synflow", model, masks, keep, [list(masks)], Evidence(example=torch.ones(1, 40)))
+        assert sum(int(mask.sum()) for mask in masks.values()) == pytest.approx(0.75**round * total, abs=2)
+
+
+class Dictionary(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(72, 3)
+
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.layer(x.flatten(1))}
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "evidence", "message"),
+    [
+        ("snip", network(), Evidence(lambda m: loss(network())), "the loss depends on no weight of the model"),
+        ("grasp", network(), Evidence(lambda m: loss(network())), "the loss depends on no weight of the model"),
+        ("snip", network(), Evidence(lambda m: torch.ones(())), "the loss depends on no weight of the model"),
+        ("grasp", Dictionary(), Evidence(lambda m: m(IMAGES)["logits"].sum()), "grasp cannot be asked of this model"),
+        ("synflow", Dictionary(), Evidence(example=IMAGES), "synflow cannot be asked of this model, expected a tensor"),
+        ("synflow", nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2)), Evidence(example=torch.arange(3)),
+         "synflow cannot be asked of this model, expected a tensor of float"),
+    ],
+)  # fmt: skip
+def test_what_it_cannot_be_asked_of_is_said(name: str, model: nn.Module, evidence: Evidence, message: str) -> None:
+    masks = masks_of(model, 1.1)
+    with pytest.raises(InputError, match=message):
+        criteria.best(name, model, masks, dict.fromkeys(masks, 0.5), [list(masks)], evidence)
+
+
+def test_what_a_function_of_ones_own_raises_is_said() -> None:
+    def mine(model: nn.Module) -> dict[str, Tensor]:
+        raise ValueError("my own mistake")
+
+    with pytest.raises(InputError, match=r"criterion: mine raised .*my own mistake"):
+        lth.prune(network(), 0.5, criterion=mine)

@@ -168,3 +168,22 @@ def test_nothing_of_the_ticket_is_shared_with_it() -> None:
     ticket, found = onto(build("conv2"), build("conv2"))
     found.masks["conv1a"].logical_not_()
     assert not torch.equal(found.masks["conv1a"], ticket.masks["conv1a"])
+
+
+@pytest.mark.parametrize(
+    ("source", "target", "layer"),
+    [
+        (build("lenet-300-100", (1, 8, 8)), build("lenet-300-100", (1, 12, 12)), "fc1"),
+        (build("lenet-300-100", (1, 28, 28)), build("lenet-300-100", (3, 8, 8)), "fc1"),
+        (build("conv2", (3, 16, 16)), build("conv2", (3, 12, 12)), "fc1"),
+    ],
+)
+def test_on_images_of_another_size_the_layer_of_their_pixels_stays_whole(
+    source: nn.Module, target: nn.Module, layer: str
+) -> None:
+    _, found = onto(source, target)
+    assert found.masks[layer].all()
+    assert how(found)[layer][1].startswith("whole: ")
+    assert "flattened inputs" in how(found)[layer][1]
+    others = [each for each in found.layers if each.layer != layer]
+    assert {each.how for each in others} == {"as it is"}

@@ -18,7 +18,8 @@ from lth_sparse.lottery.pruning import keep_largest
 from lth_sparse.nn import densify, forms
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.command_line import out_of_memory
+from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.suggest import nearest
 
 Criterion = Callable[[nn.Module], Scores]
@@ -72,18 +73,45 @@ def best(
     """
     check(criterion, evidence)
     if not isinstance(criterion, str):
-        return keep_largest(_checked(criterion(model), masks), masks, keep, pools)
+        return keep_largest(_checked(_asked(criterion, model), masks), masks, keep, pools)
     registered = CRITERIA[criterion]
     pools = [list(pool) for pool in pools]
     if registered.densities is not None:
         keep, pools = registered.densities(masks, keep), [[name] for name in masks]
     network = _plain(model)
-    now = {name: float(mask.float().mean()) for name, mask in masks.items()}
+    live = {name: int(mask.sum()) for name, mask in masks.items()}
     for step in range(1, registered.steps + 1):
         masking.apply(network, masks)
-        scores = _checked(registered.scores(network, masks, evidence), masks)
-        masks = keep_largest(scores, masks, _on_the_way(now, keep, step / registered.steps), pools)
+        scores = _checked(_scored(criterion, registered, network, masks, evidence), masks)
+        masks = keep_largest(scores, masks, _on_the_way(live, masks, keep, pools, step / registered.steps), pools)
     return masks
+
+
+def _asked(criterion: Criterion, model: nn.Module) -> Scores:
+    """What somebody's own function says. Raises InputError for what it raises."""
+    try:
+        return criterion(model)
+    except InputError:
+        raise
+    except Exception as error:
+        name = getattr(criterion, "__name__", type(criterion).__name__)
+        raise InputError(f"criterion: {name} raised {because(error)}") from error
+
+
+def _scored(name: str, registered: Registered, network: nn.Module, masks: Masks, evidence: Evidence) -> Scores:
+    """What a criterion says. Raises InputError where it cannot be asked of this network: it takes a tensor of float,
+    and gives one."""
+    try:
+        return registered.scores(network, masks, evidence)
+    except (TypeError, AttributeError, RuntimeError) as error:
+        if not registered.needs or out_of_memory(error):
+            raise
+        expected = (
+            "that loss(model) calls model(...) for a tensor" if "loss" in registered.needs else "a tensor of float"
+        )
+        raise InputError(
+            f"criterion: {name} cannot be asked of this model, expected {expected}: {because(error)}"
+        ) from error
 
 
 def _plain(model: nn.Module) -> nn.Module:
@@ -106,11 +134,19 @@ def _under_prune(network: nn.Module) -> list[tuple[nn.Module, str]]:
     ]
 
 
-def _on_the_way(now: Mapping[str, float], keep: Mapping[str, float], progress: float) -> Mapping[str, float]:
-    """Densities between these two, by the same factor at each step."""
+def _on_the_way(
+    live: Mapping[str, int], masks: Masks, keep: Mapping[str, float], pools: Sequence[Sequence[str]], progress: float
+) -> Mapping[str, float]:
+    """Densities of which each pool keeps a number between the `live` ones that it began with and what it is to `keep`,
+    by the same factor at each step."""
     if progress == 1:
         return keep
-    return {name: now[name] ** (1 - progress) * keep[name] ** progress for name in keep}
+    found: dict[str, float] = {}
+    for pool in pools:
+        began, ends = sum(live[name] for name in pool), sum(keep[name] * masks[name].numel() for name in pool)
+        factor = (began / ends) ** (1 - progress) if began > ends > 0 else 1.0
+        found |= {name: keep[name] * factor for name in pool}
+    return found
 
 
 def _checked(found: object, masks: Mapping[str, Tensor]) -> dict[str, Tensor]:

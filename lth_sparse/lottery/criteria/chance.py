@@ -24,19 +24,28 @@ def erk(masks: Masks, keep: Mapping[str, float]) -> dict[str, float]:
     """Density of each layer, as many live weights in all as by `keep`: the Erdos-Renyi kernel (Evci et al. 2020, RigL,
     section 3.1; arXiv:1911.11134).
 
-    In proportion to the sum of a weight's sizes over their product, so that small layers stay denser; a layer for which
-    that would be more than 1 is whole, and the others share the rest.
+    In proportion to the sum of a weight's sizes over their product, so that small layers stay denser; a layer of which
+    that would be more than is alive stays as it is, and the others share the rest. Layers that are to keep different
+    fractions share nothing.
     """
+    found: dict[str, float] = {}
+    for fraction in dict.fromkeys(keep[name] for name in masks):
+        found |= _shared({name: mask for name, mask in masks.items() if keep[name] == fraction}, fraction)
+    return found
+
+
+def _shared(masks: Masks, density: float) -> dict[str, float]:
     sizes = {name: mask.numel() for name, mask in masks.items()}
     parts = {name: sum(mask.shape) / mask.numel() for name, mask in masks.items()}
-    live = sum(keep[name] * size for name, size in sizes.items())
-    whole: set[str] = set()
+    most = {name: int(mask.sum()) / mask.numel() for name, mask in masks.items()}
+    live = density * sum(sizes.values())
+    full: set[str] = set()
     while True:
-        others = [name for name in masks if name not in whole]
-        left = live - sum(sizes[name] for name in whole)
+        others = [name for name in masks if name not in full]
+        left = live - sum(most[name] * sizes[name] for name in full)
         shared = sum(parts[name] * sizes[name] for name in others)
         factor = left / shared if shared else 0.0
-        over = {name for name in others if factor * parts[name] > 1}
+        over = {name for name in others if factor * parts[name] > most[name]}
         if not over:
-            return {name: 1.0 if name in whole else factor * parts[name] for name in masks}
-        whole |= over
+            return {name: most[name] if name in full else factor * parts[name] for name in masks}
+        full |= over

@@ -10,8 +10,13 @@ from torch import Tensor, nn
 
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
+from lth_sparse.system.errors import InputError
 
 Scores = Mapping[str, Tensor]
+NO_SLOPE = (
+    "criterion: the loss depends on no weight of the model that it was given, expected loss(model) to call that very "
+    "model"
+)
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,11 @@ def weights_of(model: nn.Module, masks: Masks) -> dict[str, Tensor]:
 def slopes_of(value: Tensor, weights: Mapping[str, Tensor], *, again: bool = False) -> dict[str, Tensor]:
     """The derivative of `value` by each of the `weights`, 0 where it does not depend on it; `again`: to be
     differentiated itself."""
+    if not value.requires_grad:
+        raise InputError(NO_SLOPE)
     found = torch.autograd.grad(value, list(weights.values()), create_graph=again, allow_unused=True)
+    if all(slope is None for slope in found):
+        raise InputError(NO_SLOPE)
     return {
         name: torch.zeros_like(weight) if slope is None else slope
         for (name, weight), slope in zip(weights.items(), found, strict=True)
