@@ -15,7 +15,7 @@ from PIL import Image
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from lth_sparse import run
+from lth_sparse import report, run
 from lth_sparse.data.dataset import Dataset, Split, statistics
 from lth_sparse.storage.record import TIME_COLUMNS
 
@@ -69,6 +69,12 @@ def lottery(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str]
         return status, capsys.readouterr().err
 
     return call
+
+
+@pytest.fixture
+def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that play many lotteries and look at no plot of theirs, which take most of a tiny one's time."""
+    monkeypatch.setattr(report, "pictures", lambda info, record: [])
 
 
 def rows(out: Path, without_times: bool = False) -> list[dict[str, str]]:

@@ -20,6 +20,8 @@ from lth_sparse.storage.arms import CONTROLS
 from lth_sparse.storage.run_directory import RunDirectory
 from tests.conftest import error_line, rows
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 Lottery = Callable[..., tuple[int, str]]
 EVERY = tuple(CONTROLS)
 SHORT = (

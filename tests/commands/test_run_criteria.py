@@ -13,6 +13,8 @@ from lth_sparse.lottery import criteria
 from lth_sparse.storage.run_directory import RunDirectory
 from tests.conftest import error_line, rows
 
+pytestmark = pytest.mark.usefixtures("without_plots")
+
 Lottery = Callable[..., tuple[int, str]]
 SHORT = (
     "--dataset", "digits", "--model", "lenet-300-100", "--rounds", 2, "--iterations", 12, "--evaluate-every", 6,

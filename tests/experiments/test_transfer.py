@@ -254,8 +254,7 @@ def test_settings_that_a_stranger_has_written_are_left_or_refused(
     lth.save_ticket(
         changed, model, before.masks, network=before.network, metadata={"dataset": "digits", "config": config}
     )
-    status, _, error = transferred("--ticket", changed, "--backend", "dense", "--evaluate-every", 10,
-                                   "--batch-size", 600, "--out", tmp_path / "out")  # fmt: skip
+    status, _, error = transferred("--ticket", changed, *SHORT, "--out", tmp_path / "out")
     assert status in (0, 2), error
     assert "unexpected" not in error
 
