@@ -32,6 +32,7 @@ def test_nothing_but_commands_and_the_face_stands_loose() -> None:
         "__init__.py",
         "__main__.py",
         "run.py",
+        "sweep.py",
         "transfer.py",
         "verify.py",
         "doctor.py",
