@@ -60,6 +60,11 @@ CUTS = (
         "minutes, and images of three channels, which digits have not, so another network and 10 steps a round",
     ),
     Cut(
+        r"^(python -m lth_sparse\.|lth )run .*--replicates",
+        _with(f"{_TINY} --iterations 10 --rounds 1 --replicates 2", "replicates", *_LOTTERY),
+        "minutes to days, and a download, so 10 steps of one round on digits, two seeds",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )run\b",
         _with(f"{_TINY} --iterations 10 --rounds {{rounds}}", *_LOTTERY),
         "minutes to days, and a download, so 10 steps a round on digits",
@@ -194,7 +199,7 @@ CUTS = (
 )  # fmt: skip
 
 NEEDED = (
-    (r"(runs/[\w-]+)/(tickets|choices|config)", r"python -m lth_sparse.run --out \1"),
+    (r"(runs/[\w/-]+?)/(tickets|choices|config)", r"python -m lth_sparse.run --out \1"),
     (
         r"\bmy_module:my_network\b",
         "echo 'from torch import nn\ndef my_network(input_shape, num_classes):\n    return nn.Sequential("
