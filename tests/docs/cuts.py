@@ -61,8 +61,8 @@ CUTS = (
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run .*--replicates",
-        _with(f"{_TINY} --iterations 10 --rounds 1 --replicates 2", "replicates", *_LOTTERY),
-        "minutes to days, and a download, so 10 steps of one round on digits, two seeds",
+        _with(f"{_TINY} --iterations 10 --rounds {{rounds}} --replicates 2", "replicates", *_LOTTERY),
+        "minutes to days, and a download, so 10 steps a round on digits, two seeds",
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run\b",
