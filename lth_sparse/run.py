@@ -15,7 +15,7 @@ from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report.replicates import headline
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
-from lth_sparse.system.command_line import Parser, exit_status
+from lth_sparse.system.command_line import Parser, resumable_status
 from lth_sparse.system.errors import InputError
 
 PROGRAM = "python -m lth_sparse.run"
@@ -95,13 +95,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(outcome.speed(record, store.read_info()["backend"]))
         return 0
 
-    return exit_status(
-        program,
-        work,
-        on_disk="; what was finished before is whole, see --resume",
-        smaller="lower --batch-size or choose a smaller model",
-        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
-    )
+    return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
 
 
 def _replicates(found: dict[str, Any], command: str) -> int:
@@ -125,18 +119,13 @@ def _listeners(found: dict[str, Any], open_until_over: ExitStack) -> list[Listen
 
 
 def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener]) -> Request:
-    resume = found.pop("resume", False)
-    out: str | None = found.pop("out", None)
+    out, resume = command_line.out_and_resume(found)
     choices: str | None = found.pop("choices", None)
     given_file: str | None = found.pop("config", None)
-    if out == "":
-        raise InputError("--out is empty: give a directory")
-    if resume and out is None:
-        raise InputError("--resume goes on with the run under --out: give --out DIR too")
     return Request(
         found,
         command,
-        command_line.path(out) if out is not None else None,
+        out,
         resume,
         command_line.path(choices) if choices is not None else None,
         file.read(command_line.path(given_file)) if given_file is not None else {},

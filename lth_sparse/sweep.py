@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from lth_sparse.experiments import sweep, sweep_file
 from lth_sparse.lottery.playing import Request
 from lth_sparse.system import allocator, command_line, home
-from lth_sparse.system.command_line import BAD_INPUT, Parser, exit_status
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.command_line import BAD_INPUT, Parser, resumable_status
 
 PROGRAM = "python -m lth_sparse.sweep"
 EXAMPLES = (
@@ -43,25 +42,14 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         found = vars(parser(program).parse_args(given))
-        out, resume = found.get("out"), found.get("resume", False)
-        if out == "":
-            raise InputError("--out is empty: give a directory")
-        if resume and out is None:
-            raise InputError("--resume goes on with what is under --out: give --out DIR too")
+        out, resume = command_line.out_and_resume(found)
         spec = sweep_file.read(command_line.path(found["spec"]))
-        path = command_line.path(out) if out is not None else None
-        directory, done = sweep.play_all(Request({}, home.command(program, given), path, resume), spec)
+        directory, done = sweep.play_all(Request({}, home.command(program, given), out, resume), spec)
         failed = sum(bool(each.failed) for each in done)
         print(f"{len(done) - failed} of {len(done)} runs; {directory / 'sweep.csv'}, {directory / 'report.html'}")
         return BAD_INPUT if failed else 0
 
-    return exit_status(
-        program,
-        work,
-        on_disk="; what was finished before is whole, see --resume",
-        smaller="lower batch_size or choose a smaller model",
-        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
-    )
+    return resumable_status(program, work, smaller="lower batch_size or choose a smaller model")
 
 
 if __name__ == "__main__":

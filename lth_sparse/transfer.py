@@ -11,8 +11,7 @@ from lth_sparse.lottery import options
 from lth_sparse.lottery.playing import Request
 from lth_sparse.settings import file
 from lth_sparse.system import allocator, command_line, home
-from lth_sparse.system.command_line import Parser, exit_status
-from lth_sparse.system.errors import InputError
+from lth_sparse.system.command_line import Parser, resumable_status
 
 PROGRAM = "python -m lth_sparse.transfer"
 EXAMPLES = (
@@ -66,16 +65,13 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         found = vars(parser(program).parse_args(given))
         tickets = [command_line.path(name) for name in found.pop("ticket")]
         datasets, seeds = found.pop("dataset", ()), found.pop("replicates", None)
-        resume, out, config = (found.pop(name, None) for name in ("resume", "out", "config"))
-        if out == "":
-            raise InputError("--out is empty: give a directory")
-        if resume and out is None:
-            raise InputError("--resume goes on with what is under --out: give --out DIR too")
+        out, resume = command_line.out_and_resume(found)
+        config = found.pop("config", None)
         request = Request(
             found,
             home.command(program, given),
-            command_line.path(out) if out is not None else None,
-            bool(resume),
+            out,
+            resume,
             file=file.read(command_line.path(config)) if config is not None else {},
         )
         directory, transfers = transfer.play_all(request, tickets, datasets, seeds)
@@ -83,13 +79,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(f"{directory / 'transfer.csv'}, {directory / 'report.html'}")
         return 0
 
-    return exit_status(
-        program,
-        work,
-        on_disk="; what was finished before is whole, see --resume",
-        smaller="lower --batch-size or choose a smaller model",
-        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
-    )
+    return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
 
 
 if __name__ == "__main__":

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -18,6 +20,9 @@ if not torch.cuda.is_available():
 from lth_sparse import report, run
 from lth_sparse.data.dataset import Dataset, Split, statistics
 from lth_sparse.storage.record import TIME_COLUMNS
+from lth_sparse.storage.run_directory import RunDirectory
+
+_Given = TypeVar("_Given")
 
 
 @pytest.fixture
@@ -77,10 +82,50 @@ def without_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(report, "pictures", lambda info, record: [])
 
 
+class Killed(BaseException):
+    """Stands for a kill: nothing in the program may catch it."""
+
+
+@contextmanager
+def killed_when(when: Callable[[RunDirectory, int], bool] = lambda store, written: True) -> Iterator[None]:
+    """Inside, a run is killed right after it has written a state: the first of which `when(its directory, how many were
+    written here)` holds."""
+    write_state, written = RunDirectory.write_state, 0
+
+    def write_and_die(self: RunDirectory, *state: Any) -> None:
+        nonlocal written
+        write_state(self, *state)
+        written += 1
+        if when(self, written):
+            raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(RunDirectory, "write_state", write_and_die)
+        yield
+
+
+def called_until_done(
+    call: Callable[[], _Given], when: Callable[[RunDirectory, int], bool] = lambda store, written: True
+) -> tuple[_Given, int]:
+    """What `call` gives in the end, and how often it was killed before."""
+    kills = 0
+    while True:
+        try:
+            with killed_when(when):
+                return call(), kills
+        except Killed:
+            kills += 1
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
 def rows(out: Path, without_times: bool = False) -> list[dict[str, str]]:
     """`rounds.csv` of the run under `out`; without the columns that no two runs share, if wanted."""
-    with open(out / "rounds.csv", newline="") as file:
-        found = list(csv.DictReader(file))
+    found = table(out / "rounds.csv")
     dropped = TIME_COLUMNS if without_times else ()
     return [{name: value for name, value in row.items() if name not in dropped} for row in found]
 

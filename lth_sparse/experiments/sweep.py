@@ -11,9 +11,9 @@ from lth_sparse.experiments.sweep_file import Sweep
 from lth_sparse.lottery.playing import Request
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
-from lth_sparse.storage.record import table
+from lth_sparse.storage.record import table_of
 from lth_sparse.storage.run_directory import numbered
-from lth_sparse.storage.summary import Swept, SweptRow
+from lth_sparse.storage.summary import Swept
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import BackendError, InputError, ProofError, because
 from lth_sparse.system.messages import say
@@ -38,8 +38,8 @@ def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
             reason = str(error) if known else because(error)
             say(f"{name} failed: {reason}")
             done.append(Swept(name, folder, [], reason))
-        rows_of_all = [SweptRow(run=each.name, **asdict(row)) for each in done for row in each.rows]
-        write_atomically(out / "sweep.csv", table(rows_of_all).encode())
+        rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
+        write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
         report.write(out, done, len(sweep.runs), request.command)
     return out, done
 

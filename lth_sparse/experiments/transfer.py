@@ -22,9 +22,9 @@ from lth_sparse.report.words import weights_left
 from lth_sparse.settings import file
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.files import slug, write_atomically
-from lth_sparse.storage.record import table
+from lth_sparse.storage.record import table_of
 from lth_sparse.storage.run_directory import numbered
-from lth_sparse.storage.summary import Transferred, TransferRow
+from lth_sparse.storage.summary import Transferred
 from lth_sparse.storage.ticket import Ticket, read_ticket
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
@@ -68,7 +68,7 @@ def play_all(
         headline = partial(report.headline, name, target)
         _, rows = replicates.play_all(replace(each, out=out / folder), seeds, headline)
         found.append(Transferred(name, target, folder, rows))
-        write_atomically(out / TABLE, table([row for each in found for row in _rows(each)]).encode())
+        write_atomically(out / TABLE, table_of([row for each in found for row in _rows(each)]).encode())
         if folder:
             report.write(out, found, request.command)
     return out, found
@@ -153,16 +153,14 @@ def _target(request: Request) -> str:
     return f"{settings.model} on {settings.data.dataset}"
 
 
-def _rows(transferred: Transferred) -> list[TransferRow]:
-    return [
-        TransferRow(
-            source=transferred.source,
-            target=transferred.target,
-            **{name: value for name, value in asdict(row).items() if name not in ("round", "arm")},
-            arm="dense" if row.round == 0 else row.arm,
-        )
-        for row in transferred.rows
-    ]
+def _rows(transferred: Transferred) -> list[dict[str, Any]]:
+    """Those of `transfer.csv`: of the summary, round 0 as an arm, the dense network."""
+    rows = []
+    for each in transferred.rows:
+        row = asdict(each) | ({"arm": "dense"} if each.round == 0 else {})
+        del row["round"]
+        rows.append({"source": transferred.source, "target": transferred.target, **row})
+    return rows
 
 
 def sentences(transfers: Sequence[Transferred]) -> list[str]:

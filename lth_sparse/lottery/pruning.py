@@ -125,29 +125,25 @@ def _largest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
 
 def smallest_like(masks: Masks, scores: Mapping[str, Tensor]) -> Masks:
     """The lowest `scores`, as many in each layer as live in `masks`, whichever weights they are of."""
-    found: Masks = {}
-    for name, mask in masks.items():
-        flat = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
-        flat[scores[name].to(mask.device).flatten().argsort(stable=True)[: int(mask.sum())]] = True
-        found[name] = flat.reshape(mask.shape)
-    return found
+    return {name: _first(mask, scores[name].flatten().argsort(stable=True)) for name, mask in masks.items()}
 
 
 def shuffled(masks: Masks, seed: int) -> Masks:
     """The same masks, their entries in a random order within each layer."""
-    found: Masks = {}
-    for name, mask in masks.items():
-        order = torch.randperm(mask.numel(), generator=generator(seed, name)).to(mask.device)
-        found[name] = mask.flatten()[order].reshape(mask.shape)
-    return found
+    return {name: mask.flatten()[_order(mask, seed, name)].reshape(mask.shape) for name, mask in masks.items()}
 
 
 def random_like(masks: Masks, seed: int) -> Masks:
     """Random masks with as many live weights in each layer as `masks`: the control that magnitude has to beat."""
-    drawn: Masks = {}
-    for name, mask in masks.items():
-        order = torch.randperm(mask.numel(), generator=generator(seed, name))
-        flat = torch.zeros(mask.numel(), dtype=torch.bool)
-        flat[order[: int(mask.sum())]] = True
-        drawn[name] = flat.reshape(mask.shape).to(mask.device)
-    return drawn
+    return {name: _first(mask, _order(mask, seed, name)) for name, mask in masks.items()}
+
+
+def _order(mask: Tensor, seed: int, name: str) -> Tensor:
+    return torch.randperm(mask.numel(), generator=generator(seed, name)).to(mask.device)
+
+
+def _first(mask: Tensor, order: Tensor) -> Tensor:
+    """A mask with as many live weights as `mask`: those that come first in this order."""
+    flat = torch.zeros(mask.numel(), dtype=torch.bool, device=mask.device)
+    flat[order[: int(mask.sum())].to(mask.device)] = True
+    return flat.reshape(mask.shape)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lth_sparse.report import document
 from lth_sparse.report.gallery import pictures
 from lth_sparse.report.html import page
-from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record
 
 
@@ -17,7 +17,4 @@ def write(out: Path, info: dict[str, Any], record: Record) -> None:
     `info` is the content of the run's `config.json`. The same arguments give the same bytes.
     """
     gallery = pictures(info, record)
-    for picture in gallery:
-        if picture.png is not None:
-            write_atomically(out / "plots" / f"{picture.name}.png", picture.png)
-    write_atomically(out / "report.html", page(info, record, gallery).encode(errors="replace"))
+    document.write(out, page(info, record, gallery), gallery)

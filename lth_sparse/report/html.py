@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
-from string import Template
 from typing import Any
 
+from lth_sparse.report.document import again, document, plots
 from lth_sparse.report.gallery import Picture
 from lth_sparse.report.tables import choices_tables, explanations, facts, proofs_table, rounds_table
 from lth_sparse.report.words import (
@@ -27,81 +25,27 @@ from lth_sparse.report.words import (
 from lth_sparse.storage.arms import beside
 from lth_sparse.storage.record import STEP, Record
 
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<link rel="icon" href="data:,">
-<style>
-$style</style>
-</head>
-<body>
-<main>
-<header>
-<p class="quiet">$status</p>
-<h1>$headline</h1>
-$notice$choice
-$tiles
-</header>
-<section id="rounds">
-<h2>Rounds</h2>
-$rounds
-</section>
-<section id="plots">
-<h2>Plots</h2>
-<div class="plots">
-$plots
-</div>
-</section>
-$choices<section id="proof">
-<h2>Proof of the rewind</h2>
-$proof
-</section>
-<section id="settings">
-<h2>Settings</h2>
-$settings
-</section>
-<section id="environment">
-<h2>Data, network and machine</h2>
-$environment
-</section>
-<section id="again">
-<h2>Run it again</h2>
-$again
-</section>
-</main>
-</body>
-</html>
-""")
-
 
 def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> str:
     """The whole report, with the plots of `gallery` inside."""
-    return PAGE.substitute(
-        title=escape(f"Lottery tickets: {subject(info)}"),
-        style=style(),
-        status=escape(f"Lottery tickets: {subject(info)}; {progress(info, record)}"),
-        headline=escape(headline(info, record)),
-        notice=_notice(info),
-        choice=f"<p>{escape(' '.join(choice(info, record)))}</p>" if len(record.rounds) > 1 else "",
-        tiles=_tiles(info, record),
-        rounds=_rounds(record),
-        # What was left out comes last, where it leaves no hole beside a plot.
-        plots="\n".join(figure(picture) for picture in sorted(gallery, key=lambda plot: plot.png is None)),
-        choices=_choices(record),
-        proof=_proof(info, record),
-        settings=_settings(info),
-        environment=_environment(info),
-        again=f"<pre>{escape(str(info.get('command') or 'The command was not recorded.'))}</pre>",
+    chosen_how = f"<p>{escape(' '.join(choice(info, record)))}</p>" if len(record.rounds) > 1 else ""
+    title = f"Lottery tickets: {subject(info)}"
+    return document(
+        title,
+        f"{title}; {progress(info, record)}",
+        headline(info, record),
+        f"{_notice(info)}{chosen_how}\n{_tiles(info, record)}",
+        [
+            ("rounds", "Rounds", _rounds(record)),
+            # What was left out comes last, where it leaves no hole beside a plot.
+            plots(sorted(gallery, key=lambda plot: plot.png is None)),
+            *([("choices", "What was measured and chosen", _choices(record))] if record.chosen else []),
+            ("proof", "Proof of the rewind", _proof(info, record)),
+            ("settings", "Settings", _settings(info)),
+            ("environment", "Data, network and machine", _environment(info)),
+            again(str(info.get("command") or "The command was not recorded.")),
+        ],
     )
-
-
-def style() -> str:
-    """The style sheet that every page carries."""
-    return files("lth_sparse.report").joinpath("style.css").read_text(encoding="utf-8")
 
 
 def _notice(info: dict[str, Any]) -> str:
@@ -157,19 +101,6 @@ rows, in full precision, are in <code>rounds.csv</code>.</p>
 {explanations(record)}"""
 
 
-def figure(picture: Picture) -> str:
-    """A plot with its caption, or the reason why it is left out."""
-    title, caption = escape(picture.title), escape(picture.caption)
-    if picture.png is None:
-        return f'<figure><h3>{title}</h3><p class="quiet">{caption}</p></figure>'
-    # Width and height are in the PNG header; giving them keeps the page from jumping while it is drawn.
-    width, height = (int.from_bytes(picture.png[at : at + 4], "big") for at in (16, 20))
-    data = base64.b64encode(picture.png).decode()
-    return f"""<figure><h3>{title}</h3>
-<img src="data:image/png;base64,{data}" width="{width}" height="{height}" alt="{escape(picture.alt)}">
-<figcaption>{caption}</figcaption></figure>"""
-
-
 _BY_AUTO = """For each layer and operation the fastest backend, measured on the first batch: its least time in
 milliseconds, then in brackets that of the others. Another one than masked dense has to be faster than it by 5 %; one
 that leads by 1.3 times is not measured again while the layer's live weights change by less than that. Where all of the
@@ -178,16 +109,10 @@ step is not faster, masked dense PyTorch trains the round; each side was timed i
 
 
 def _choices(record: Record) -> str:
-    if not record.chosen:
-        return ""
     by_auto = _BY_AUTO if any(row.operation != STEP for row in record.chosen) else ""
-    return f"""<section id="choices">
-<h2>What was measured and chosen</h2>
-<p>{by_auto}The whole network is in the memory format that its step is faster in. The choices are kept in
+    return f"""<p>{by_auto}The whole network is in the memory format that its step is faster in. The choices are kept in
 <code>choices.json</code>; given to <code>--choices</code>, they repeat this run bit for bit.</p>
-{choices_tables(record.chosen)}
-</section>
-"""
+{choices_tables(record.chosen)}"""
 
 
 def _proof(info: dict[str, Any], record: Record) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import itertools
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -117,11 +118,7 @@ def bands(rows: Sequence[SummaryRow], subject: str) -> Figure:
         if not of_arm:
             continue
         style, color = CONTROL_LINES.get(name, ("o-", TICKET))
-        x = np.array([100 * row.density for row in of_arm])
-        mean = _percent([row.accuracy for row in of_arm])
-        half = 100 * np.array([row.accuracy_half or 0.0 for row in of_arm])
-        axes.plot(x, mean, style, color=color, label=arm.words)
-        axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.18, linewidth=0)
+        _band(axes, of_arm, style, color, arm.words)
     axes.axhline(100 * dense.accuracy, color=INK, linestyle=":", label="dense")
     axes.set_ylabel("test accuracy (%)")
     title(axes, subject)
@@ -137,13 +134,7 @@ def runs(curves: Mapping[str, Sequence[SummaryRow]]) -> Figure:
     axes = figure.subplots()
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(curves)))
     for (name, rows), color, marker in zip(curves.items(), colors, itertools.cycle("os^Dv"), strict=False):
-        x = np.array([100 * row.density for row in rows])
-        mean, half = (
-            _percent([row.accuracy for row in rows]),
-            100 * np.array([row.accuracy_half or 0.0 for row in rows]),
-        )
-        axes.plot(x, mean, f"{marker}-", color=color, label=name if len(name) <= LONGEST_TITLE else f"{name[:39]}…")
-        axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.15, linewidth=0)
+        _band(axes, rows, f"{marker}-", color, _no_longer(name))
     axes.set_ylabel("test accuracy (%)")
     figure.legend(loc="outside lower center", ncols=1)
     _sparsity_axis(axes, np.array([100 * row.density for rows in curves.values() for row in rows]))
@@ -207,7 +198,19 @@ def speedup(rounds: Sequence[Round], subject: str) -> Figure:
 
 def title(axes: Axes, subject: str) -> None:
     """Names what the plot is about; longer than the plot is wide, a title would press the plot flat."""
-    axes.set_title(subject if len(subject) <= LONGEST_TITLE else f"{subject[: LONGEST_TITLE - 1]}…")
+    axes.set_title(_no_longer(subject))
+
+
+def _no_longer(text: str) -> str:
+    return text if len(text) <= LONGEST_TITLE else f"{text[: LONGEST_TITLE - 1]}…"
+
+
+def _band(axes: Axes, rows: Sequence[SummaryRow], style: str, color: Any, label: str) -> None:
+    x = np.array([100 * row.density for row in rows])
+    mean = _percent([row.accuracy for row in rows])
+    half = 100 * np.array([row.accuracy_half or 0.0 for row in rows])
+    axes.plot(x, mean, style, color=color, label=label)
+    axes.fill_between(x, mean - half, mean + half, color=color, alpha=0.18, linewidth=0)
 
 
 def _against_sparsity(rounds: Sequence[Round], subject: str) -> tuple[Figure, Axes]:

@@ -5,57 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 from typing import Any
 
-from lth_sparse.report import plots
+from lth_sparse.report import document, plots
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.html import figure, style
 from lth_sparse.report.words import DASH, plus_minus, subject, times, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
-from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, SummaryRow
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<link rel="icon" href="data:,">
-<style>
-$style</style>
-</head>
-<body>
-<main>
-<header>
-<p class="quiet">$title</p>
-<h1>$headline</h1>
-<p>$about</p>
-</header>
-<section id="densities">
-<h2>By density</h2>
-$table
-</section>
-<section id="plots">
-<h2>Plot</h2>
-<div class="plots">
-$plots
-</div>
-</section>
-<section id="seeds">
-<h2>Seeds</h2>
-<p>$seeds</p>
-</section>
-<section id="again">
-<h2>Run it again</h2>
-<pre>$again</pre>
-</section>
-</main>
-</body>
-</html>
-""")
 
 ABOUT = (
     "Accuracies are means over seeds, in percent of the test images, with half their 95 % interval (Student's t). A "
@@ -68,31 +24,32 @@ ABOUT = (
 def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str) -> None:
     """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: the content of `replicates.json`. `said`: the
     headline."""
-    seeds = info["seeds"]
     gallery = []
     if rows[-1].round > 0:
-        drawn = plots.png(plots.bands(rows, subject(info)))
-        write_atomically(out / "plots" / "accuracy.png", drawn)
         gallery.append(
             Picture(
                 "accuracy",
                 "Accuracy against sparsity",
                 "Mean test accuracy against weights left, of tickets and their controls. The table has the numbers.",
                 "Mean test accuracy over seeds; the bands are the 95 % intervals of the means.",
-                drawn,
+                plots.png(plots.bands(rows, subject(info))),
             )
         )
-    page = PAGE.substitute(
-        title=escape(f"Lottery tickets: {subject(info)}, {count_of(len(seeds))}"),
-        style=style(),
-        headline=escape(said),
-        about=escape(ABOUT),
-        table=_table(rows),
-        plots="\n".join(map(figure, gallery)),
-        seeds=", ".join(f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in seeds),
-        again=escape(str(info["command"])),
+    seeds = [f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in info["seeds"]]
+    title = f"Lottery tickets: {subject(info)}, {count_of(len(seeds))}"
+    page = document.document(
+        title,
+        title,
+        said,
+        f"<p>{escape(ABOUT)}</p>",
+        [
+            ("densities", "By density", _table(rows)),
+            document.plots(gallery, "Plot"),
+            ("seeds", "Seeds", f"<p>{', '.join(seeds)}</p>"),
+            document.again(str(info["command"])),
+        ],
     )
-    write_atomically(out / "report.html", page.encode(errors="replace"))
+    document.write(out, page, gallery)
 
 
 def headline(rows: Sequence[SummaryRow]) -> str:
@@ -157,18 +114,10 @@ def _table(rows: Sequence[SummaryRow]) -> str:
     lines = "\n".join(
         _line([row for row in rows if row.round == round], arms) for round in sorted({r.round for r in rows})
     )
-    return f"""<div class="scroll" role="region" aria-label="Table of densities" tabindex="0">
-<table class="rounds">
-<thead>
-<tr><th scope="col" rowspan="2">Round</th><th scope="col" rowspan="2">Weights left</th>{above}
+    head = f"""<tr><th scope="col" rowspan="2">Round</th><th scope="col" rowspan="2">Weights left</th>{above}
 <th scope="col" rowspan="2">Speedup of a step</th></tr>
-<tr>{below}</tr>
-</thead>
-<tbody>
-{lines}
-</tbody>
-</table>
-</div>"""
+<tr>{below}</tr>"""
+    return document.table("Table of densities", head, lines)
 
 
 def _line(of_round: Sequence[SummaryRow], arms: Sequence[str]) -> str:

@@ -5,53 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
-from lth_sparse.report import plots
+from lth_sparse.report import document, plots
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.html import figure, style
 from lth_sparse.report.replicates import matching
 from lth_sparse.report.words import DASH, plus_minus, times, weights_left
 from lth_sparse.storage.arms import TICKET
-from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.summary import Swept
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>Sweep</title>
-<link rel="icon" href="data:,">
-<style>
-$style</style>
-</head>
-<body>
-<main>
-<header>
-<p class="quiet">$progress</p>
-<h1>A sweep of $count runs</h1>
-<p>$about</p>
-</header>
-<section id="runs">
-<h2>Runs</h2>
-$table
-</section>
-<section id="plots">
-<h2>Plot</h2>
-<div class="plots">
-$plots
-</div>
-</section>
-<section id="again">
-<h2>Run it again</h2>
-<pre>$again</pre>
-</section>
-</main>
-</body>
-</html>
-""")
 
 ABOUT = (
     "Accuracies are means over seeds, in percent of the test images, with half their 95 % interval (Student's t). Each "
@@ -64,28 +24,24 @@ def write(out: Path, done: Sequence[Swept], count: int, command: str) -> None:
     gallery = []
     curves = {each.name: [row for row in each.rows if row.arm == TICKET.name] for each in done if each.rows}
     if curves:
-        drawn = plots.png(plots.runs(curves))
-        write_atomically(out / "plots" / "accuracy.png", drawn)
         gallery.append(
             Picture(
                 "accuracy",
                 "Accuracy of the tickets of every run",
                 "Mean test accuracy of the tickets of each run against weights left. Each run's page has the numbers.",
                 "Mean test accuracy over seeds against weights left; the bands are the 95 % intervals of the means.",
-                drawn,
+                plots.png(plots.runs(curves)),
             )
         )
     failed = sum(bool(each.failed) for each in done)
-    page = PAGE.substitute(
-        style=style(),
-        progress=f"{len(done)} of {count} runs are over" + (f", {failed} of them failed" if failed else ""),
-        count=count,
-        about=escape(ABOUT),
-        table=_table(done),
-        plots="\n".join(map(figure, gallery)),
-        again=escape(command),
+    page = document.document(
+        "Sweep",
+        f"{len(done)} of {count} runs are over" + (f", {failed} of them failed" if failed else ""),
+        f"A sweep of {count} runs",
+        f"<p>{escape(ABOUT)}</p>",
+        [("runs", "Runs", _table(done)), document.plots(gallery, "Plot"), document.again(command)],
     )
-    write_atomically(out / "report.html", page.encode(errors="replace"))
+    document.write(out, page, gallery)
 
 
 def _table(done: Sequence[Swept]) -> str:
@@ -93,14 +49,7 @@ def _table(done: Sequence[Swept]) -> str:
     headings = ("Run", "dense, %", "matches down to", "last ticket: weights left", "accuracy, %", "less dense, points",
                 "verdict", "speedup of its step")  # fmt: skip
     titles = "".join(f'<th scope="col">{heading}</th>' for heading in headings)
-    return f"""<div class="scroll" role="region" aria-label="Table of runs" tabindex="0">
-<table class="rounds">
-<thead><tr>{titles}</tr></thead>
-<tbody>
-{lines}
-</tbody>
-</table>
-</div>"""
+    return document.table("Table of runs", f"<tr>{titles}</tr>", lines)
 
 
 def _line(each: Swept) -> str:

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from lth_sparse.backends.choices import OPERATIONS
+from lth_sparse.report.document import table
 from lth_sparse.report.words import DASH, error, number, ranges, times, weights_left, wins
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm, beside
 from lth_sparse.storage.record import STEP, Chosen, Proof, Record, Round
@@ -116,17 +117,9 @@ def rounds_table(record: Record) -> str:
     headings = "".join(f'<th scope="col">{column[0]}</th>' for _, columns in shown for column in columns)
     best = record.best_ticket() if len(record.rounds) > 1 else None
     rows = "\n".join(_round(row, record, row is best, shown) for row in record.rounds)
-    return f"""<div class="scroll" role="region" aria-label="Table of rounds" tabindex="0">
-<table class="rounds">
-<thead>
-<tr><th scope="col" rowspan="2">Round</th><th scope="col" rowspan="2">Weights left</th>{groups}</tr>
-<tr>{headings}</tr>
-</thead>
-<tbody>
-{rows}
-</tbody>
-</table>
-</div>"""
+    head = f"""<tr><th scope="col" rowspan="2">Round</th><th scope="col" rowspan="2">Weights left</th>{groups}</tr>
+<tr>{headings}</tr>"""
+    return table("Table of rounds", head, rows)
 
 
 def _round(row: Round, record: Record, chosen: bool, groups: Groups) -> str:
@@ -171,15 +164,9 @@ def _choices(rows: list[Chosen], step: Chosen) -> str:
         _layer(name, [r for r in rows if r.layer == name]) for name in dict.fromkeys(r.layer for r in rows)
     )
     notes = "".join(f"<li>{escape(f'{r.layer}, {r.operation}: {r.note}')}</li>" for r in rows if r.note)
+    head = f'<tr><th scope="col">Layer</th><th scope="col">Weights left</th>{headings}</tr>'
     return f"""<details><summary>{heading}</summary>
-<div class="scroll" role="region" aria-label="Choices of round {step.round}" tabindex="0">
-<table class="rounds">
-<thead><tr><th scope="col">Layer</th><th scope="col">Weights left</th>{headings}</tr></thead>
-<tbody>
-{layers}
-</tbody>
-</table>
-</div>
+{table(f"Choices of round {step.round}", head, layers)}
 {f"<ul>{notes}</ul>" if notes else ""}</details>"""
 
 

@@ -5,53 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
-from string import Template
 
-from lth_sparse.report import matrices, plots
+from lth_sparse.report import document, matrices, plots
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.html import figure, style
 from lth_sparse.report.replicates import beside, count_of
 from lth_sparse.report.words import DASH, plus_minus, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
-from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.summary import SummaryRow, Transferred
-
-PAGE = Template("""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<title>$title</title>
-<link rel="icon" href="data:,">
-<style>
-$style</style>
-</head>
-<body>
-<main>
-<header>
-<p class="quiet">$title</p>
-<h1>Tickets that were found elsewhere</h1>
-<p>$about</p>
-</header>
-<section id="transfers">
-<h2>Each ticket on each target</h2>
-$table
-</section>
-<section id="plots">
-<h2>Plots</h2>
-<div class="plots">
-$plots
-</div>
-</section>
-<section id="again">
-<h2>Run it again</h2>
-<pre>$again</pre>
-</section>
-</main>
-</body>
-</html>
-""")
 
 ABOUT = (
     "Accuracies are means over seeds, in percent of the target's test images, with half their 95 % interval (Student's "
@@ -73,29 +33,29 @@ def headline(source: str, target: str, rows: Sequence[SummaryRow]) -> str:
 
 def write(out: Path, transfers: Sequence[Transferred], command: str) -> None:
     """Writes `out/plots/*.png` and `out/report.html`."""
-    gallery = []
-    for name, against in _references(transfers).items():
-        drawn = plots.png(matrices.transfers(*_differences(transfers, name), against))
-        file = f"less-{name}"
-        write_atomically(out / "plots" / f"{file}.png", drawn)
-        gallery.append(
-            Picture(
-                file,
-                f"The ticket less {against}",
-                f"Points of test accuracy of each ticket on each target, less {against}. The table has the numbers.",
-                f"Test accuracy of the ticket less that of {against}, in points, with half the 95 % interval.",
-                drawn,
-            )
+    gallery = [
+        Picture(
+            f"less-{name}",
+            f"The ticket less {against}",
+            f"Points of test accuracy of each ticket on each target, less {against}. The table has the numbers.",
+            f"Test accuracy of the ticket less that of {against}, in points, with half the 95 % interval.",
+            plots.png(matrices.transfers(*_differences(transfers, name), against)),
         )
-    page = PAGE.substitute(
-        title=escape(f"Transfer of {len({each.source for each in transfers})} tickets"),
-        style=style(),
-        about=escape(ABOUT),
-        table=_table(transfers),
-        plots="\n".join(map(figure, gallery)),
-        again=escape(command),
+        for name, against in _references(transfers).items()
+    ]
+    title = f"Transfer of {len({each.source for each in transfers})} tickets"
+    page = document.document(
+        title,
+        title,
+        "Tickets that were found elsewhere",
+        f"<p>{escape(ABOUT)}</p>",
+        [
+            ("transfers", "Each ticket on each target", _table(transfers)),
+            document.plots(gallery),
+            document.again(command),
+        ],
     )
-    write_atomically(out / "report.html", page.encode(errors="replace"))
+    document.write(out, page, gallery)
 
 
 def _references(transfers: Sequence[Transferred]) -> dict[str, str]:
@@ -124,17 +84,10 @@ def _table(transfers: Sequence[Transferred]) -> str:
         f'<th scope="col">{escape(CONTROLS[name].words)}, %</th><th scope="col">against it</th>' for name in references
     )
     lines = "\n".join(_line(each, references) for each in transfers)
-    return f"""<div class="scroll" role="region" aria-label="Table of transfers" tabindex="0">
-<table class="rounds">
-<thead>
-<tr><th scope="col">Ticket</th><th scope="col">Target</th><th scope="col">Weights left</th><th scope="col">dense, %</th>
-<th scope="col">ticket, %</th><th scope="col">against dense</th>{headings}</tr>
-</thead>
-<tbody>
-{lines}
-</tbody>
-</table>
-</div>"""
+    first = "".join(f'<th scope="col">{name}</th>' for name in ("Ticket", "Target", "Weights left", "dense, %"))
+    second = f'<th scope="col">ticket, %</th><th scope="col">against dense</th>{headings}'
+    head = f"<tr>{first}\n{second}</tr>"
+    return document.table("Table of transfers", head, lines)
 
 
 def _line(each: Transferred, references: Sequence[str]) -> str:

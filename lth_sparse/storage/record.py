@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from lth_sparse.system import checked_json as read
@@ -190,9 +190,14 @@ class Record:
 
 def table(rows: Sequence[DataclassInstance]) -> str:
     """`rows` as CSV text with a header line. Floats are written in full, so equal runs give equal text."""
+    return table_of([asdict(row) for row in rows])
+
+
+def table_of(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The same of rows that have the same columns."""
     text = io.StringIO()
     if rows:
-        writer = csv.DictWriter(text, [column.name for column in fields(rows[0])], lineterminator="\n")
+        writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(asdict(row) for row in rows)
+        writer.writerows(rows)
     return text.getvalue()

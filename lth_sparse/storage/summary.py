@@ -62,24 +62,6 @@ class Transferred:
 
 
 @dataclass(frozen=True)
-class TransferRow:
-    """A row of `transfer.csv`: an arm of one ticket on one target, the dense network among them. The rest as in
-    `SummaryRow`."""
-
-    source: str
-    target: str
-    arm: str
-    seeds: int
-    density: float
-    accuracy: float
-    accuracy_half: float | None
-    difference: float | None
-    difference_half: float | None
-    verdict: str
-    speedup: float | None
-
-
-@dataclass(frozen=True)
 class Swept:
     """One run of a sweep: the rows of its summary, or none and why it failed."""
 
@@ -87,10 +69,3 @@ class Swept:
     folder: str
     rows: list[SummaryRow]
     failed: str
-
-
-@dataclass(frozen=True)
-class SweptRow(SummaryRow):
-    """A row of `sweep.csv`: that of a summary, and the name of its run."""
-
-    run: str

@@ -130,6 +130,28 @@ def exit_status(
         return INTERRUPTED
 
 
+def resumable_status(program: str, work: Callable[[], int], *, smaller: str) -> int:
+    """The same of a command that can go on, by --resume and --out, with what it has written."""
+    return exit_status(
+        program,
+        work,
+        on_disk="; what was finished before is whole, see --resume",
+        smaller=smaller,
+        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
+    )
+
+
+def out_and_resume(found: dict[str, Any]) -> tuple[Path | None, bool]:
+    """What --out and --resume say, which are taken out of `found`. Raises InputError."""
+    out: str | None = found.pop("out", None)
+    resume: bool = found.pop("resume", False)
+    if out == "":
+        raise InputError("--out is empty: give a directory")
+    if resume and out is None:
+        raise InputError("--resume goes on with the run under --out: give --out DIR too")
+    return path(out) if out is not None else None, resume
+
+
 def _printable() -> None:
     """Lets every line out, whatever the streams are: closed ones, ASCII alone, names that are no UTF-8."""
     if sys.stderr is None:

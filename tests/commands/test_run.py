@@ -21,7 +21,7 @@ from lth_sparse.backends.dense import DenseBackend
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.nn.masks import prunable
 from lth_sparse.storage import sealed
-from tests.conftest import error_line, rows
+from tests.conftest import Killed, error_line, killed_when, rows
 
 Lottery = Callable[..., tuple[int, str]]
 SHORT: tuple[object, ...] = (
@@ -250,10 +250,6 @@ def test_killed_again_and_again_a_run_ends_with_the_same_table(
     assert (status, "finished already" in error) == (0, True)
 
 
-class Killed(BaseException):
-    """Stands for a kill: nothing in the program may catch it."""
-
-
 def interrupted(
     out: Path,
     lottery: Lottery,
@@ -262,21 +258,8 @@ def interrupted(
     arguments: tuple[object, ...] = SHORT,
 ) -> None:
     """Leaves a run under `out` that was stopped right after it had written `after` states."""
-    from lth_sparse.storage.run_directory import RunDirectory
-
-    written = []
-    write_state = RunDirectory.write_state
-
-    def count(self: RunDirectory, *state: object) -> None:
-        write_state(self, *state)  # type: ignore[arg-type]
-        written.append(1)
-        if len(written) == after:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_state", count)
-        with pytest.raises(Killed):
-            lottery(*arguments, "--out", out)
+    with killed_when(lambda store, written: written == after), pytest.raises(Killed):
+        lottery(*arguments, "--out", out)
 
 
 @pytest.mark.parametrize("harm", ["cut short", "flipped"])

@@ -17,8 +17,7 @@ from lth_sparse.nn.forms import dense_state
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings import config
 from lth_sparse.storage.arms import CONTROLS
-from lth_sparse.storage.run_directory import RunDirectory
-from tests.conftest import error_line, rows
+from tests.conftest import called_until_done, error_line, rows
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -144,35 +143,16 @@ def test_a_ticket_that_is_not_rewound_goes_on_from_what_was_trained(
 
 @pytest.mark.parametrize(("rewind", "schedule"), [("weights", "geometric"), ("none", "one-shot")])
 def test_killed_again_and_again_a_run_with_every_control_ends_with_the_same_table(
-    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch, rewind: str, schedule: str
+    tmp_path: Path, lottery: Lottery, rewind: str, schedule: str
 ) -> None:
     controls = [name for name in EVERY if (rewind, name) != ("none", "rewind-none")]
     given = (*SHORT, "--rewind", rewind, "--schedule", schedule, "--sparsity", 0.5, "--controls", ",".join(controls))
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert lottery(*given, "--out", whole)[0] == 0
-    write_state, written = RunDirectory.write_state, 0
-
-    class Killed(BaseException):
-        pass
-
-    def write_and_die(self: RunDirectory, *state: object) -> None:
-        nonlocal written
-        write_state(self, *state)  # type: ignore[arg-type]
-        written += 1
-        if written % 3 == 0:
-            raise Killed
-
-    kills = 0
-    while True:
-        with monkeypatch.context() as patch:
-            patch.setattr(RunDirectory, "write_state", write_and_die)
-            try:
-                status, error = lottery(*given, "--out", killed, "--resume")
-            except Killed:
-                kills += 1
-                continue
-            assert status == 0, error
-            break
+    (status, error), kills = called_until_done(
+        lambda: lottery(*given, "--out", killed, "--resume"), lambda store, written: written == 3
+    )
+    assert status == 0, error
     assert kills > 2 * len(controls) // 3
     assert rows(killed, without_times=True) == rows(whole, without_times=True)
     for path in (whole / "tickets").iterdir():

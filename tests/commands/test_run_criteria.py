@@ -10,8 +10,7 @@ import torch
 
 import lth_sparse as lth
 from lth_sparse.lottery import criteria
-from lth_sparse.storage.run_directory import RunDirectory
-from tests.conftest import error_line, rows
+from tests.conftest import Killed, error_line, killed_when, rows
 
 pytestmark = pytest.mark.usefixtures("without_plots")
 
@@ -56,25 +55,12 @@ def test_at_the_start_the_rewind_weights_are_pruned_before_any_training(tmp_path
     assert table[1]["accuracy_after_prune"] == table[1]["accuracy_rewound"]
 
 
-def test_interrupted_it_goes_on_to_the_same_end(
-    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_it_goes_on_to_the_same_end(tmp_path: Path, lottery: Lottery) -> None:
     chosen = given("--criterion", "snip", "--prune-at", "start", "--rewind-iteration", 3)
     assert lottery(*chosen, "--out", tmp_path / "whole")[0] == 0
-    write_state = RunDirectory.write_state
-
-    class Killed(BaseException):
-        pass
-
-    def write_and_die(self: RunDirectory, *state: object) -> None:
-        write_state(self, *state)  # type: ignore[arg-type]
-        raise Killed
-
     for _ in range(3):
-        with monkeypatch.context() as patch:
-            patch.setattr(RunDirectory, "write_state", write_and_die)
-            with pytest.raises(Killed):
-                lottery(*chosen, "--out", tmp_path / "killed", "--resume")
+        with killed_when(), pytest.raises(Killed):
+            lottery(*chosen, "--out", tmp_path / "killed", "--resume")
     assert lottery(*chosen, "--out", tmp_path / "killed", "--resume")[0] == 0
     assert rows(tmp_path / "killed", without_times=True) == rows(tmp_path / "whole", without_times=True)
 

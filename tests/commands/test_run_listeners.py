@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import sys
 from collections.abc import Callable
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lth_sparse as lth
-from tests.conftest import error_line, rows
+from tests.conftest import error_line, rows, table
 
 Lottery = Callable[..., tuple[int, str]]
 
@@ -47,8 +46,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def curves(out: Path) -> list[dict[str, str]]:
-    with open(out / "curves.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return table(out / "curves.csv")
 
 
 def test_a_callback_is_told_of_each_step_evaluation_and_round(lottery: Lottery) -> None:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 
 from lth_sparse.report.replicates import headline
-from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.summary import SummaryRow
-from tests.conftest import error_line, rows
+from tests.conftest import Killed, error_line, killed_when, rows, table
 
 Lottery = Callable[..., tuple[int, str]]
 SHORT = (
@@ -27,8 +24,7 @@ ARMS = {"ticket": "accuracy_retrained", "random": "accuracy_random", "reinit": "
 
 
 def summary(out: Path) -> list[dict[str, str]]:
-    with open(out / "summary.csv", newline="") as file:
-        return list(csv.DictReader(file))
+    return table(out / "summary.csv")
 
 
 def without_speed(found: list[dict[str, str]]) -> list[dict[str, str]]:
@@ -106,24 +102,11 @@ def test_the_command_ends_with_what_the_seeds_say(
     assert files == f"{tmp_path / 'run' / 'summary.csv'}, {tmp_path / 'run' / 'report.html'}"
 
 
-def test_killed_in_the_second_seed_it_goes_on_to_the_same_end(
-    finished: Path, tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_state = RunDirectory.write_state
-
-    class Killed(BaseException):
-        pass
-
-    def write_and_die(self: RunDirectory, *state: Any) -> None:
-        write_state(self, *state)
-        if self.path.name == "seed-5" and len(rows(self.path)) if (self.path / "rounds.csv").exists() else 0:
-            raise Killed
-
+def test_killed_in_the_second_seed_it_goes_on_to_the_same_end(finished: Path, tmp_path: Path, lottery: Lottery) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_state", write_and_die)
-        with pytest.raises(Killed):
-            lottery(*SHORT, "--replicates", 3, "--out", out)
+    second = killed_when(lambda store, written: store.path.name == "seed-5" and (store.path / "rounds.csv").exists())
+    with second, pytest.raises(Killed):
+        lottery(*SHORT, "--replicates", 3, "--out", out)
     assert {row["seeds"] for row in summary(out)} == {"1"}
     status, error = lottery(*SHORT, "--replicates", 3, "--out", out, "--resume")
     assert status == 0, error
@@ -160,20 +143,10 @@ def test_a_seed_that_is_added_is_of_the_same_lottery_however_short_the_line(
     assert json.loads((out / "replicates.json").read_text())["seeds"] == [4, 5, 6, 7]
 
 
-def test_killed_in_the_first_seed_a_short_line_goes_on_with_it(
-    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
-
-    def die(self: RunDirectory, *state: Any) -> None:
-        raise Killed
-
+def test_killed_in_the_first_seed_a_short_line_goes_on_with_it(tmp_path: Path, lottery: Lottery) -> None:
     out = tmp_path / "run"
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_state", die)
-        with pytest.raises(Killed):
-            lottery(*SHORT, "--replicates", 2, "--out", out)
+    with killed_when(), pytest.raises(Killed):
+        lottery(*SHORT, "--replicates", 2, "--out", out)
     status, error = lottery("--resume", "--out", out)
     assert (status, "holds replicates.json" in error.splitlines()[-1]) == (2, True)
     assert lottery("--replicates", 2, "--resume", "--out", out)[0] == 0

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,11 @@ import pytest
 from lth_sparse import sweep
 from lth_sparse.experiments import sweep_file
 from lth_sparse.lottery.playing import Request
-from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.system.errors import InputError
-from tests.conftest import error_line, rows
+from tests.conftest import Killed, error_line, killed_when, rows, table
+from tests.experiments.conftest import Called
 
-Sweep = Callable[..., tuple[int, str, str]]
+Sweep = Called
 BASE = (
     "{dataset: digits, model: lenet-300-100, rounds: 1, iterations: 10, evaluate_every: 10, backend: dense, "
     "controls: none}"
@@ -43,21 +43,9 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def swept(capsys: pytest.CaptureFixture[str]) -> Sweep:
-    """Calls the command line; gives its exit status, and what it wrote to standard output and to standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = sweep.main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def swept(called: Called) -> Sweep:
+    """Calls the command line."""
+    return partial(called, sweep.main)
 
 
 NAMES = [f"{run}, criterion {criterion}" for run in ("rewound", "fine-tuned") for criterion in ("magnitude", "random")]
@@ -102,25 +90,12 @@ def test_a_run_that_fails_does_not_end_the_others(tmp_path: Path, written: Calla
 
 
 def test_killed_it_goes_on_and_takes_runs_that_the_file_has_more(
-    tmp_path: Path, written: Callable[[str], Path], swept: Sweep, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, written: Callable[[str], Path], swept: Sweep
 ) -> None:
-    class Killed(BaseException):
-        pass
-
-    write_state, states = RunDirectory.write_state, 0
-
-    def write_and_die(self: RunDirectory, *state: object) -> None:
-        nonlocal states
-        write_state(self, *state)  # type: ignore[arg-type]
-        states += 1
-        if states == 3:  # In the first run's second seed.
-            raise Killed
-
     spec, out = SPEC.replace("grid:\n  criterion: [magnitude, random]\n", ""), tmp_path / "out"
-    with monkeypatch.context() as patch:
-        patch.setattr(RunDirectory, "write_state", write_and_die)
-        with pytest.raises(Killed):
-            swept(written(spec), "--out", out)
+    # The third state is in the first run's second seed.
+    with killed_when(lambda store, written: written == 3), pytest.raises(Killed):
+        swept(written(spec), "--out", out)
     more = spec + "  erk: {criterion: erk}\n"
     assert swept(written(more), "--out", out, "--resume")[0] == 0
     assert swept(written(more), "--out", tmp_path / "whole")[0] == 0

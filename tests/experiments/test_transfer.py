@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,10 +14,10 @@ from torch import nn
 
 import lth_sparse as lth
 from lth_sparse import models, run, transfer
-from lth_sparse.storage.run_directory import RunDirectory
-from tests.conftest import error_line, rows
+from tests.conftest import called_until_done, error_line, rows, table
+from tests.experiments.conftest import Called
 
-Transfer = Callable[..., tuple[int, str, str]]
+Transfer = Called
 FOUND = (
     "--dataset", "digits", "--model", "conv2", "--rounds", "2", "--iterations", "20", "--evaluate-every", "10",
     "--batch-size", "30", "--optimizer", "adam", "--learning-rate", "0.002", "--controls", "none", "--sparsity", "0.8",
@@ -36,21 +35,9 @@ def ticket(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def transferred(capsys: pytest.CaptureFixture[str]) -> Transfer:
-    """Calls the command line; gives its exit status, and what it wrote to standard output and to standard error."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        capsys.readouterr()
-        status = transfer.main([str(argument) for argument in arguments])
-        said = capsys.readouterr()
-        return status, said.out, said.err
-
-    return call
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
+def transferred(called: Called) -> Transfer:
+    """Calls the command line."""
+    return partial(called, transfer.main)
 
 
 def test_to_other_images_it_starts_from_its_mask_and_its_weights(
@@ -144,30 +131,12 @@ def test_several_tickets_and_data_sets_make_a_matrix(
     assert {path.stem for path in (out / "plots").iterdir()} == {"less-dense", "less-random", "less-reinit"}
 
 
-def test_killed_it_goes_on_to_the_same_end(
-    ticket: Path, tmp_path: Path, transferred: Transfer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Killed(BaseException):
-        pass
-
+def test_killed_it_goes_on_to_the_same_end(ticket: Path, tmp_path: Path, transferred: Transfer) -> None:
     given = ("--ticket", ticket, *SHORT, "--replicates", 2)
     assert transferred(*given, "--out", tmp_path / "whole")[0] == 0
-    write_state, out, kills = RunDirectory.write_state, tmp_path / "killed", 0
-
-    def write_and_die(self: RunDirectory, *state: object) -> None:
-        write_state(self, *state)  # type: ignore[arg-type]
-        raise Killed
-
-    while True:
-        with monkeypatch.context() as patch:
-            patch.setattr(RunDirectory, "write_state", write_and_die)
-            try:
-                status, _, error = transferred(*given, "--out", out, "--resume")
-            except Killed:
-                kills += 1
-                continue
-            assert status == 0, error
-            break
+    out = tmp_path / "killed"
+    (status, _, error), kills = called_until_done(lambda: transferred(*given, "--out", out, "--resume"))
+    assert status == 0, error
     assert kills == 2 * 4  # Of each seed: the dense network, the ticket, two controls.
     for seed in (0, 1):
         assert rows(out / f"seed-{seed}", without_times=True) == rows(tmp_path / "whole" / f"seed-{seed}", True)

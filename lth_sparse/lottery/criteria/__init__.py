@@ -117,21 +117,14 @@ def _scored(name: str, registered: Registered, network: nn.Module, masks: Masks,
 def _plain(model: nn.Module) -> nn.Module:
     """A copy of the network, dense, without torch.nn.utils.prune."""
     network, _ = forms.unwrap(model)
-    for module, name in _under_prune(network):  # Its product, which the next forward pass renews, cannot be copied.
-        setattr(module, name, getattr(module, name).detach())
+    for module in network.modules():
+        for name in forms.pruned(module):  # Its product, which the next forward pass renews, cannot be copied.
+            setattr(module, name, getattr(module, name).detach())
     network = densify(copy.deepcopy(network))
-    for module, name in _under_prune(network):
-        torch_prune.remove(module, name)
+    for module in network.modules():
+        for name in forms.pruned(module):
+            torch_prune.remove(module, name)
     return network
-
-
-def _under_prune(network: nn.Module) -> list[tuple[nn.Module, str]]:
-    return [
-        (module, name.removesuffix("_mask"))
-        for module in network.modules()
-        for name, _ in module.named_buffers(recurse=False)
-        if name.endswith("_mask") and name.replace("_mask", "_orig") in module._parameters
-    ]
 
 
 def _on_the_way(
