@@ -18,6 +18,7 @@ if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 from lth_sparse import report, run
+from lth_sparse.data import installed
 from lth_sparse.data.dataset import Dataset, Split, statistics
 from lth_sparse.storage.record import TIME_COLUMNS
 from lth_sparse.storage.run_directory import RunDirectory
@@ -42,13 +43,14 @@ def image_folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attempt to fetch fails at once, as on a machine without a network."""
+def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Every attempt to fetch fails at once, as on a machine without a network and without data of its own."""
 
     def refuse(*_: object, **__: object) -> None:
         raise OSError("this test has no network")
 
     monkeypatch.setattr("urllib.request.urlopen", refuse)
+    monkeypatch.setattr(installed, "FOLDER", tmp_path / "not installed")
 
 
 @pytest.fixture

@@ -6,21 +6,21 @@ import gzip
 import tempfile
 from pathlib import Path
 
-from torchvision.datasets.mnist import read_image_file, read_label_file
+from torchvision.datasets.mnist import FashionMNIST, read_image_file, read_label_file
 
-from lth_sparse.data.dataset import Split
+from lth_sparse.data.dataset import Source, Split
 
 FOLDER = Path("/usr/share/datasets/fashion-mnist")
 PREFIXES = ("train", "t10k")
 
 
-def fashion_mnist() -> tuple[Split, Split] | None:
-    """Training and test images, or None where the package is not installed."""
+def fashion_mnist() -> Source | None:
+    """The package's images, or None where it is not installed."""
     if not all((FOLDER / f"{prefix}-images-idx3-ubyte.gz").is_file() for prefix in PREFIXES):
         return None
     with tempfile.TemporaryDirectory() as folder:
         train, test = (_read(prefix, Path(folder)) for prefix in PREFIXES)
-    return train, test
+    return Source(train, test, tuple(FashionMNIST.classes))
 
 
 def _read(prefix: str, folder: Path) -> Split:

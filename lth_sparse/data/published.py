@@ -36,13 +36,16 @@ def _network_patience() -> Iterator[None]:
         socket.setdefaulttimeout(before)
 
 
-def _open(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> list[Any]:
-    """[train, test] of torchvision's class, from disk when they are there, else fetched."""
-    was_there = data_dir.exists()
+def _on_disk(make: Callable[[bool, bool], Any]) -> list[Any] | None:
+    """[train, test] of torchvision's class; None where they are not there or not whole: it does not say which."""
     try:
         return [make(train, False) for train in (True, False)]
     except UNREADABLE:
-        pass  # Not on disk, or not whole: torchvision does not say which, and fetching mends both.
+        return None
+
+
+def _fetched(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> list[Any]:
+    was_there = data_dir.exists()
     try:
         with _network_patience():
             return [make(train, True) for train in (True, False)]
@@ -68,8 +71,17 @@ def _split(part: Any) -> Split:
     return Split(pixels.contiguous(), torch.as_tensor(labels).long())
 
 
-def _load(name: str, make: Callable[[bool, bool], Any], data_dir: Path) -> Source:
-    train, test = _open(name, make, data_dir)
+def _load(
+    name: str,
+    make: Callable[[bool, bool], Any],
+    data_dir: Path,
+    elsewhere: Callable[[], Source | None] = lambda: None,
+) -> Source:
+    """The user's own files, else what the machine has `elsewhere`, else those of the network."""
+    on_disk = _on_disk(make)
+    if on_disk is None and (found := elsewhere()) is not None:
+        return found
+    train, test = on_disk or _fetched(name, make, data_dir)
     classes = getattr(train, "classes", None) or [str(digit) for digit in range(10)]
     return Source(_split(train), _split(test), tuple(classes))
 
@@ -94,13 +106,12 @@ def mnist(data_dir: Path, image_size: int | None) -> Source:
 
 @register("fashion-mnist")
 def fashion_mnist(data_dir: Path, image_size: int | None) -> Source:
-    """60,000 + 10,000 pieces of clothing of 28x28 (Xiao et al. 2017); Debian's, where that is installed."""
-    if (found := installed.fashion_mnist()) is not None:
-        return Source(*found, tuple(published.FashionMNIST.classes))
+    """60,000 + 10,000 pieces of clothing of 28x28 (Xiao et al. 2017); Debian's, where `data_dir` has none."""
     return _load(
         "fashion-mnist",
         lambda train, fetch: published.FashionMNIST(data_dir, train, download=fetch),
         data_dir,
+        installed.fashion_mnist,
     )
 
 

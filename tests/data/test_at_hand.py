@@ -17,7 +17,9 @@ from lth_sparse.data.registry import Unavailable
 from lth_sparse.settings.config import DataConfig
 
 
-def test_fashion_mnist_is_debians_where_that_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def debians(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """{part: (images, labels)} of a small Fashion-MNIST that stands where Debian installs its own."""
     made = {}
     for prefix, count in (("train", 30), ("t10k", 10)):
         images = np.random.default_rng(count).integers(0, 256, (count, 28, 28), dtype=np.uint8)
@@ -27,12 +29,30 @@ def test_fashion_mnist_is_debians_where_that_is_installed(tmp_path: Path, monkey
             content = struct.pack(f">I{array.ndim}I", magic, *array.shape) + array.tobytes()
             (tmp_path / f"{prefix}-{name}-ubyte.gz").write_bytes(gzip.compress(content))
     monkeypatch.setattr(installed, "FOLDER", tmp_path)
+    return made
+
+
+def test_fashion_mnist_is_debians_where_that_is_installed(debians: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     found = load(DataConfig("fashion-mnist", data_dir="/nowhere"), seed=0)
     assert found.classes[:2] == ("T-shirt/top", "Trouser")
-    assert torch.equal(found.test.images[:, 0], torch.from_numpy(made["t10k"][0]))
-    assert torch.equal(found.test.labels, torch.from_numpy(made["t10k"][1]).long())
+    assert torch.equal(found.test.images[:, 0], torch.from_numpy(debians["t10k"][0]))
+    assert torch.equal(found.test.labels, torch.from_numpy(debians["t10k"][1]).long())
     assert len(found.train) + len(found.validation) == 30
     assert found.train.images.shape[1:] == (1, 28, 28)
+
+
+def test_a_folder_with_fashion_mnist_goes_before_debians(
+    tmp_path: Path, debians: dict[str, tuple[np.ndarray, np.ndarray]]
+) -> None:
+    raw = tmp_path / "own" / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in tmp_path.glob("*.gz"):
+        (raw / path.stem).write_bytes(gzip.decompress(path.read_bytes()))
+    own = raw / "t10k-images-idx3-ubyte"
+    own.write_bytes(own.read_bytes()[: -28 * 28] + bytes(28 * 28))
+    found = load(DataConfig("fashion-mnist", data_dir=str(tmp_path / "own")), seed=0)
+    assert not found.test.images[-1].any()
+    assert debians["t10k"][0][-1].any()
 
 
 def test_where_it_is_not_installed_it_is_torchvisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
