@@ -14,6 +14,7 @@ from lth_sparse.system.suggest import nearest
 COMMANDS = {
     "run": "finds lottery tickets: trains, prunes, rewinds and retrains, round after round",
     "transfer": "trains a ticket on another data set, another network or by another optimizer",
+    "reproduce": "tests published claims, at full size or within a time that you give",
     "sweep": "plays many runs, on several seeds each, with one table and one page over all",
     "verify": "compares sparse layers with masked dense PyTorch, for accuracy and for speed",
     "doctor": "says what works on this machine, why the rest does not, and tests it",

@@ -33,6 +33,7 @@ def test_nothing_but_commands_and_the_face_stands_loose() -> None:
         "__main__.py",
         "run.py",
         "sweep.py",
+        "reproduce.py",
         "transfer.py",
         "verify.py",
         "doctor.py",

@@ -97,8 +97,13 @@ def _labels(tickets: Sequence[Ticket]) -> list[str]:
     return labels
 
 
+def request_of(request: Request, path: Path, dataset: str = "") -> Request:
+    """That of the ticket at `path` on one data set ("": what the request says, or its own): what the user has not said
+    is as the ticket was trained. Raises InputError."""
+    return _request(request, path, _read(path), dataset)
+
+
 def _request(request: Request, path: Path, ticket: Ticket, dataset: str) -> Request:
-    """That of one ticket on one data set: what the user has not said is as the ticket was trained."""
     said = {**request.file, **request.given}
     given = {**request.given, **ONE_ROUND} | ({"dataset": dataset} if dataset else {})
     defaults: dict[str, Any] = {} if "preset" in said else _recipe(ticket)

@@ -53,6 +53,12 @@ class WideResNet(nn.Module):
         return self.output(torch.mean(out, dim=(2, 3)))
 
 
+@register("wrn-22-1", minimum_size=4)
+def wrn_22_1(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """270,896 weights for CIFAR-10: wrn-22-2 at half its width, for tickets that go from one width to another."""
+    return kaiming_normal(WideResNet(input_shape[0], classes, depth=22, width=1))
+
+
 @register("wrn-22-2", minimum_size=4)
 def wrn_22_2(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
     """1,076,912 weights for CIFAR-10; RigL's network there (Evci et al. 2020), without the dropout of its code."""

@@ -52,6 +52,14 @@ def plus_minus(mean: float | None, half: float | None) -> str:
     return f"{100 * mean:.{digits}f} ± {100 * half:.{digits}f}"
 
 
+def duration(seconds: float) -> str:
+    """In the unit that suits it: seconds up to two minutes, minutes up to two hours, hours up to two days, days."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
+
+
 def error(value: float | None) -> str:
     """A relative error: exactly zero reads as 0, everything else by its order of magnitude."""
     return "0" if value == 0 else number(value, ".1e")

@@ -69,3 +69,36 @@ class Swept:
     folder: str
     rows: list[SummaryRow]
     failed: str
+
+
+HOLDS, DOES_NOT, NOT_COMPARABLE = "holds", "does not hold", "not comparable at this size"
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A statement of a published claim, over `seeds` seeds, at `density`. `ours`: the mean of its figure, a fraction
+    where `unit` is points or %, and half its 95 % interval, Student's t. `verdict`: what that says, in words."""
+
+    claim: str
+    statement: str
+    published: str
+    size: str
+    seeds: int
+    density: float
+    unit: str
+    ours: float
+    ours_half: float | None
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A claim that was tested, at `size`, which has `instead` of the published settings; or why that failed."""
+
+    name: str
+    source: str
+    size: str
+    instead: str
+    seconds: float
+    judged: list[Judged]
+    failed: str

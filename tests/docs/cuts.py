@@ -75,7 +75,7 @@ CUTS = (
         "minutes, and a download, so 10 steps a round on digits",
     ),
     Cut(
-        r"^(python -m lth_sparse\.|lth )(transfer|sweep( SPEC)?)$",
+        r"^(python -m lth_sparse\.|lth )(transfer|sweep( SPEC)?|reproduce( CLAIM)?)$",
         ((r"$", " --help"),),
         "it needs a ticket or a file, so its options are read",
     ),
@@ -83,6 +83,11 @@ CUTS = (
         r"^python -m lth_sparse\.sweep sweep.yaml",
         ((r"^", "sed -i 's/^seeds.*/seeds: 1/; s/rounds: 3/rounds: 1, iterations: 10/' sweep.yaml && "),),
         "minutes, so one seed, and one round of 10 steps",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )reproduce\b",
+        ((r" --budget \S+", " --size small"), *_with("--help", "cifar10")),
+        "minutes to days, and data sets, so its options are read",
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )transfer .*--model",

@@ -25,11 +25,12 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import pytest_integration
 from sybil.parsers.markdown import CodeBlockParser
 
-from lth_sparse import doctor, run, sweep, transfer, verify
+from lth_sparse import doctor, reproduce, run, sweep, transfer, verify
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = {module.__name__.split(".")[1]: module for module in (run, transfer, sweep, reproduce, verify, doctor)}
 LIMIT, LIMIT_OF_CUT = 60, 300
 """Seconds for a command as it stands, and for one that was cut short already."""
 
@@ -152,14 +153,10 @@ class Checkout:
 
 def read_by_the_real_parser(command: str) -> None:
     """Raises InputError for options that the package's own commands would not take, cut short or not."""
-    found = re.fullmatch(r"(?:python -m lth_sparse\.|lth )(run|transfer|sweep|verify|doctor)((?: [^|>;&]+)?)", command)
+    found = re.fullmatch(rf"(?:python -m lth_sparse\.|lth )({'|'.join(OURS)})((?: [^|>;&]+)?)", command)
     if found is None or not found[2] or "--help" in command:
         return
-    given = (
-        {"run": run, "transfer": transfer, "sweep": sweep, "verify": verify, "doctor": doctor}[found[1]]
-        .parser()
-        .parse_args(shlex.split(found[2]))
-    )
+    given = OURS[found[1]].parser().parse_args(shlex.split(found[2]))
     if found[1] == "run":
         names = {setting.name for setting, *_ in config.settings()}
         config.build({name: value for name, value in vars(given).items() if name in names})

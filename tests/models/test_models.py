@@ -22,6 +22,7 @@ CIFAR = (3, 32, 32)
         ("small", CIFAR, 155_824),
         ("network", CIFAR, 23_262_912),  # the coursework's 23.3 M
         ("resnet32", CIFAR, 464_432),  # "0.46M" in table 6 of He et al. 2016
+        ("wrn-22-1", CIFAR, 270_896),  # the convolutions of resnet20
         ("wrn-22-2", CIFAR, 1_076_912),  # a conv of Zagoruyko and Komodakis' WRN-28-2 less in each block: below
     ],
 )
