@@ -12,7 +12,7 @@ from lth_sparse.experiments import replicates
 from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
-from lth_sparse.report.replicates import headline
+from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, resumable_status
@@ -102,8 +102,8 @@ def _replicates(found: dict[str, Any], command: str) -> int:
     seeds = found.pop("replicates")
     if told := [config.flag(name) for name in ("callback", "tensorboard") if name in found]:
         raise InputError(f"{told[0]}: what it is told does not say of which seed it is; leave it out, or --replicates")
-    out, rows = replicates.play_all(_request(found, command, ()), seeds)
-    print(headline(rows))
+    out, info, rows = replicates.play_all(_request(found, command, ()), seeds)
+    print(f"{headline(rows)}\n{times_of_training(info)}")
     print(f"{out / 'summary.csv'}, {out / 'report.html'}")
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bench.page import words
 from bench.page.section import Section
 from bench.page.sources import Experiment
-from lth_sparse.report.replicates import headline
+from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.report.words import plus_minus
 from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.summary import SummaryRow
@@ -33,7 +33,7 @@ def section(experiment: Experiment) -> Section:
         f"- Commit: `{here['commit']}`",
         f"- Command: `{words.command(info['command'])}`",
     )
-    made.say(headline(experiment.rows) if not ticket else "")
+    made.say(headline(experiment.rows) if not ticket else "", *filter(None, [times_of_training(info)]))
     made.say(*table(experiment.rows))
     made.say(experiment.about)
     made.say(*(f"![{plot.removesuffix('.png')}]({experiment.name}/plots/{plot})" for plot in experiment.plots))

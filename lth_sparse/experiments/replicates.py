@@ -7,8 +7,9 @@ Each is a whole run in a directory of its own, `seed-0`, `seed-1`, ...; beside t
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +23,7 @@ from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, Round, table
 from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory, numbered
-from lth_sparse.storage.summary import SummaryRow
+from lth_sparse.storage.summary import SummaryRow, TrainingTime
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
@@ -33,10 +34,10 @@ MOST = 1000
 
 def play_all(
     request: Request, count: int | None, headline: Callable[[Sequence[SummaryRow]], str] = report.headline
-) -> tuple[Path, list[SummaryRow]]:
+) -> tuple[Path, dict[str, Any], list[SummaryRow]]:
     """Plays the lottery of `request` on `count` seeds (None: as many as there were, or 1), from its own on. The later
-    ones take over what the first has measured and chosen. Gives the directory that holds all, and the rows of its
-    `summary.csv`. `headline`: of its page.
+    ones take over what the first has measured and chosen. Gives the directory that holds all, and the contents of
+    its `replicates.json` and its `summary.csv`. `headline`: of its page.
 
     With `request.resume`, goes on with what is there, by its settings; more seeds than before are added. Raises
     InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
@@ -76,12 +77,12 @@ def play_all(
             raise
         finished[seed] = record
         info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
-        info |= {"seeds": sorted(finished), "replicates": count}
+        info |= {"seeds": sorted(finished), "replicates": count, "training": asdict(trained(list(finished.values())))}
         rows = summarized(list(finished.values()), int(info["dataset"]["test"]))
         _write(out, info)
         write_atomically(out / "summary.csv", table(rows).encode())
         report.write(out, info, rows, headline(rows))
-    return out, rows
+    return out, info, rows
 
 
 def _write(out: Path, info: dict[str, Any]) -> None:
@@ -128,6 +129,16 @@ def summarized(records: Sequence[Record], images: int) -> list[SummaryRow]:
                 continue
             rows.append(_row(arm, of_round, accuracies, tickets, dense, 1 / images))
     return rows
+
+
+def trained(records: Sequence[Record]) -> TrainingTime:
+    """What all trainings of these records took, and would have taken by masked dense PyTorch's steps. A control takes
+    its ticket's time, for it has as many weights in each layer; its own is not recorded."""
+    rounds = [row for record in records for row in record.rounds]
+    counts = [sum(arm.of(row) is not None for arm in (TICKET, *CONTROLS.values())) for row in rounds]
+    seconds = [count * row.seconds for count, row in zip(counts, rounds, strict=True)]
+    dense = [took * (row.speedup or math.nan) for took, row in zip(seconds, rounds, strict=True)]
+    return TrainingTime(sum(counts), sum(seconds), sum(dense))
 
 
 def _accuracies(arm: RecordedArm, rounds: Sequence[Round]) -> list[Any]:

@@ -31,7 +31,7 @@ def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
         say(f"{name}, {number} of {len(sweep.runs)}")
         folder = slug(name)
         try:
-            _, rows = replicates.play_all(replace(request, given=settings, out=out / folder), sweep.seeds)
+            *_, rows = replicates.play_all(replace(request, given=settings, out=out / folder), sweep.seeds)
             done.append(Swept(name, folder, rows, ""))
         except Exception as error:  # Whatever it is, the others are worth playing.
             known = isinstance(error, InputError | BackendError | ProofError)

@@ -66,7 +66,7 @@ def play_all(
         folder = slug(f"{name} to {target}") if len(pairs) > 1 else ""
         say(f"{name} to {target}")
         headline = partial(report.headline, name, target)
-        _, rows = replicates.play_all(replace(each, out=out / folder), seeds, headline)
+        *_, rows = replicates.play_all(replace(each, out=out / folder), seeds, headline)
         found.append(Transferred(name, target, folder, rows))
         write_atomically(out / TABLE, table_of([row for each in found for row in _rows(each)]).encode())
         if folder:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from lth_sparse.report import document, plots
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.words import DASH, plus_minus, subject, times, weights_left
+from lth_sparse.report.words import DASH, duration, plus_minus, subject, times, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, SummaryRow
 
@@ -41,7 +41,7 @@ def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str
         title,
         title,
         said,
-        f"<p>{escape(ABOUT)}</p>",
+        f"<p>{escape(ABOUT)}</p>\n<p>{escape(times_of_training(info))}</p>",
         [
             ("densities", "By density", _table(rows)),
             document.plots(gallery, "Plot"),
@@ -72,6 +72,18 @@ def headline(rows: Sequence[SummaryRow]) -> str:
     else:
         said = f"Over {count_of(dense.seeds)}, no ticket matches"
     return f"{said}: {reached}, {of_dense}{beside(pruned, row.round)}."
+
+
+def times_of_training(info: Mapping[str, Any]) -> str:
+    """What all trainings took, beside masked dense PyTorch, in a sentence; "" where an older version measured none.
+    `info`: the content of `replicates.json`."""
+    if (found := info.get("training")) is None:
+        return ""
+    seconds, dense = found["seconds"], found["dense_seconds"]
+    return (
+        f"The steps of all {found['trainings']} trainings took {duration(seconds)}; by masked dense PyTorch's they "
+        f"take {duration(dense)}, {dense / seconds:.2f} times as long."
+    )
 
 
 def matching(tickets: Sequence[SummaryRow]) -> SummaryRow | None:

@@ -52,6 +52,16 @@ class SummaryRow:
 
 
 @dataclass(frozen=True)
+class TrainingTime:
+    """Of all `trainings` of some runs: `seconds` in their steps, and `dense_seconds`, what as many of masked dense
+    PyTorch's take, by what a step of each round took beside one of the ticket's."""
+
+    trainings: int
+    seconds: float
+    dense_seconds: float
+
+
+@dataclass(frozen=True)
 class Transferred:
     """A ticket on a target: what they are called, the folder of its runs under that of all, and their summary."""
 

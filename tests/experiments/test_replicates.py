@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lth_sparse.report.replicates import headline
+from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.storage.summary import SummaryRow
 from tests.conftest import Killed, error_line, killed_when, rows, table
 
@@ -46,6 +46,22 @@ def test_each_seed_is_a_run_of_its_own(finished: Path, tmp_path: Path, lottery: 
     assert rows(tmp_path / "alone", without_times=True) == rows(finished / "seed-5", without_times=True)
     for name in ("report.html", "tickets/round-02.safetensors"):
         assert (finished / "seed-6" / name).is_file()
+
+
+def test_the_time_of_all_trainings_stands_beside_that_of_dense_steps(finished: Path) -> None:
+    seeds = [rows(finished / f"seed-{seed}") for seed in (4, 5, 6)]
+    trainings = [(row, 1 if row["round"] == "0" else 3) for seed in seeds for row in seed]
+    info = json.loads((finished / "replicates.json").read_text())
+    assert info["training"]["trainings"] == 3 * (1 + 2 * 3)
+    seconds = sum(count * float(row["seconds"]) for row, count in trainings)
+    dense = sum(count * float(row["seconds"]) * float(row["speedup"]) for row, count in trainings)
+    assert info["training"]["seconds"] == pytest.approx(seconds)
+    assert info["training"]["dense_seconds"] == pytest.approx(dense)
+    said = times_of_training(info)
+    assert said.startswith("The steps of all 21 trainings took ")
+    assert f"{dense / seconds:.2f} times as long" in said
+    assert said in (finished / "report.html").read_text().replace("&#x27;", "'")
+    assert times_of_training({}) == ""
 
 
 def half(values: np.ndarray) -> float:
@@ -95,10 +111,11 @@ def test_the_command_ends_with_what_the_seeds_say(
     from lth_sparse import run
 
     assert run.main([*map(str, SHORT), "--replicates", "2", "--rounds", "1", "--out", str(tmp_path / "run")]) == 0
-    said, files = capsys.readouterr().out.splitlines()
+    said, trained, files = capsys.readouterr().out.splitlines()
     assert re.match(r"(Over 2 seeds, |2 seeds are too few)", said)
     for part in ("the dense network reaches", "random mask ", "new initial weights "):
         assert part in said
+    assert trained.startswith("The steps of all 8 trainings took ")
     assert files == f"{tmp_path / 'run' / 'summary.csv'}, {tmp_path / 'run' / 'report.html'}"
 
 
