@@ -17,12 +17,13 @@ from lth_sparse.experiments import statistics
 from lth_sparse.lottery.description import settings_of
 from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
+from lth_sparse.report.instability import headline_of_seeds
 from lth_sparse.settings import config
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, Round, table
 from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory, numbered
-from lth_sparse.storage.summary import SummaryRow
+from lth_sparse.storage.summary import StabilityRow, SummaryRow
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
@@ -77,10 +78,16 @@ def play_all(
         finished[seed] = record
         info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
         info |= {"seeds": sorted(finished), "replicates": count}
-        rows = summarized(list(finished.values()), int(info["dataset"]["test"]))
+        images = int(info["dataset"]["test"])
+        rows = summarized(list(finished.values()), images)
+        pairs = stabilities(list(finished.values()), images)
         _write(out, info)
         write_atomically(out / "summary.csv", table(rows).encode())
-        report.write(out, info, rows, headline(rows))
+        if pairs:
+            write_atomically(out / "instability-summary.csv", table(pairs).encode())
+        report.write(out, info, rows, headline(rows), pairs)
+    if pairs:
+        say(headline_of_seeds(pairs))
     return out, rows
 
 
@@ -127,6 +134,17 @@ def summarized(records: Sequence[Record], images: int) -> list[SummaryRow]:
             if None in (accuracies := _accuracies(arm, of_round)):
                 continue
             rows.append(_row(arm, of_round, accuracies, tickets, dense, 1 / images))
+    return rows
+
+
+def stabilities(records: Sequence[Record], images: int) -> list[StabilityRow]:
+    """A row for each pair of copies, over these records of as many seeds, whose test set has so many images."""
+    rows: list[StabilityRow] = []
+    for pair in zip(*(record.barriers for record in records), strict=True):
+        found = statistics.estimate([row.barrier for row in pair], 1 / images)
+        density = sum(row.density for row in pair) / len(pair)
+        verdict = statistics.stability(found)
+        rows.append(StabilityRow(pair[0].round, pair[0].step, len(pair), density, found.mean, found.half, verdict))
     return rows
 
 
