@@ -114,8 +114,9 @@ class Rounds:
         drawn = arm.masks(origin)
         shared = shared_by_ties(trainer.model, drawn)
         masks = {name: shared[name] for name in drawn}
-        # Where round 0 itself starts is known from its beginning only if it is what later rounds go back to.
-        known = position.round > 0 or arm.name != TICKET.name or trainer.rewinds_to_start
+        dense = position.round == 0 and arm.name == TICKET.name
+        # Where the dense training starts is known beforehand only if it is what later rounds go back to.
+        known = not dense or trainer.rewinds_to_start
         start = arm.start(origin)
         if known:
             proof.rewind(trainer.model, start, masks)
@@ -127,12 +128,12 @@ class Rounds:
             training,
             arm,
             lambda: self._save(training.state()),
-            self._save_rewind_weights if position.round == 0 else lambda model: None,
+            self._save_rewind_weights if dense else lambda model: None,
         )
         proof.refuse_other_masks(training.model, masks)
         if trainer.model is not training.model:
             trainer.model.load_state_dict(dense_state(training.model))
-        if position.round == 0 and arm.name == TICKET.name:  # Which may have said meanwhile what rounds go back to.
+        if dense:  # Which may have said meanwhile what later rounds go back to.
             start = self._saved.weights
         gradient = lambda: trainer.gradient_at(start, masks, position.round)  # noqa: E731
         self._prove(arm, proof.after_training(trainer.model, masks, start, gradient))
