@@ -40,7 +40,7 @@ def _line(axes: Axes, x: np.ndarray, rows: Sequence[tuple[Barrier | StabilityRow
     errors = [100 * half for _, half in rows]
     axes.errorbar(x, heights, yerr=errors if any(errors) else None, fmt="o-", color=TICKET, capsize=3, label=label)
     axes.axhline(100 * THRESHOLD, color=INK, linestyle=":")
-    axes.set_ylim(bottom=min(0.0, *heights))
+    axes.set_ylim(bottom=0)
     axes.set_ylabel("error barrier (points)")
     axes.legend(loc="best")
 
@@ -52,8 +52,8 @@ def paths(points: Sequence[PathPoint], rows: Sequence[Barrier], subject: str) ->
     figure, upper, lower = _panels(bool(tickets))
     title(upper, subject)
     for row, color, style in zip(dense, _colors(len(dense)), itertools.cycle(("-", "--", "-.", ":")), strict=False):
-        _path(upper, points, row, color, style, f"from step {row.step:,}")
-    upper.legend(loc="best")
+        _path(upper, points, row, color, style, f"dense, from step {row.step:,}")
+    figure.legend(loc="outside lower center", ncols=2)
     upper.set_xlabel("from one copy to the other, dense")
     if lower is not None:
         colors = _colors(len(tickets))
@@ -79,5 +79,5 @@ def _panels(two: bool) -> tuple[Figure, Axes, Axes | None]:
     figure = Figure(figsize=(WIDTH, 6.0 if two else 3.5), layout="constrained")
     if not two:
         return figure, figure.subplots(), None
-    upper, lower = figure.subplots(2, 1)
+    upper, lower = figure.subplots(2, 1, sharey=True)
     return figure, upper, lower

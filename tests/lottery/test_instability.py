@@ -27,15 +27,16 @@ def images() -> Dataset:
 
 
 def two_pixels(swapped: bool) -> tuple[nn.Sequential, Masks]:
-    """Class 1 by the second pixel less the first, plus BIAS, by two hidden neurons that can be swapped: two thirds of
-    the weights and more are pruned."""
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3, 3, bias=False), nn.ReLU(), nn.Linear(3, 2))
+    """Class 1 by the second pixel less the first, plus BIAS, by two hidden neurons that can be swapped: of each
+    layer four weights are left."""
+    hidden, output = nn.Linear(3, 3, bias=False), nn.Linear(3, 2)
     neurons = torch.eye(2).flip(0) if swapped else torch.eye(2)
     with torch.no_grad():
-        for layer in (model[1], model[3]):
+        for layer in (hidden, output):
             layer.weight.zero_()
             layer.weight[:2, :2] = neurons
-        model[3].bias.copy_(torch.tensor([0.0, BIAS]))
+        output.bias.copy_(torch.tensor([0.0, BIAS]))
+    model = nn.Sequential(nn.Flatten(), hidden, nn.ReLU(), output)
     masks = {name: torch.zeros_like(weight, dtype=torch.bool) for name, weight in prunable(model).items()}
     for mask in masks.values():
         mask[:2, :2] = True
@@ -79,12 +80,11 @@ def trained(model: nn.Module, masks: Masks, seed: int) -> Weights:
     """Weights and running statistics as a training might leave them, and counters."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        for name, value in model.state_dict().items():
+        for value in model.state_dict().values():
             if value.is_floating_point():
                 value.add_(0.3 * torch.rand(value.shape, generator=generator))
             else:
                 value.fill_(7)
-            assert name
     apply(model, masks)
     return copy_of(model)
 
