@@ -142,10 +142,10 @@ class RunDirectory:
 
     def write_record(self, record: Record) -> None:
         """Writes the tables, and all of the record, with its SHA-256, in `record.json`."""
-        texts = [table(record.rounds), table(record.curves), table(record.layers)]
-        of_instability = [table(record.barriers), table(record.paths)] if record.barriers else []
-        for name, text in zip((*TABLES, *TABLES_OF_INSTABILITY), (*texts, *of_instability), strict=False):
-            write_atomically(self.path / name, text.encode())
+        rows = (record.rounds, record.curves, record.layers, record.barriers, record.paths)
+        for name, text in zip((*TABLES, *TABLES_OF_INSTABILITY), [table(each) for each in rows], strict=True):
+            if text or name in TABLES:
+                write_atomically(self.path / name, text.encode())
         content = json.dumps(record.to_json())
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         write_atomically(self.path / "record.json", f'{{"sha256": "{sha256}",\n"record": {content}}}\n'.encode())

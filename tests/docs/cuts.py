@@ -61,8 +61,8 @@ CUTS = (
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run .*--instability",
-        _with(f"{_TINY} --iterations 10 --rounds {{rounds}} --instability 0,5", "instability", "replicates", *_LOTTERY),
-        "minutes to days, and a download, so 10 steps a round on digits, two of them copied, one seed",
+        _with(f"{_TINY} --model small --iterations 10 --rounds 1 --instability 0,5", "instability", "model", *_LOTTERY),
+        "minutes, so 10 steps a round on digits, two of them copied, a small network and one ticket",
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run .*--replicates",
