@@ -12,6 +12,7 @@ from lth_sparse.experiments import replicates
 from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
+from lth_sparse.report import instability
 from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
@@ -93,6 +94,8 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
         print(f"{outcome.accuracy(record)}; ticket {ticket}, report {report}")
         print(outcome.speed(record, store.read_info()["backend"]))
+        if record.barriers:
+            print(instability.headline(record.barriers))
         return 0
 
     return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")

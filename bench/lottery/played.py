@@ -52,7 +52,7 @@ class Side:
         self._turns: Turns | None = None
         self.task = Task(settings, dataset, network, device)
         self._chooser = Chooser(self.task, backend, choices, self.store, ALWAYS)
-        trainer = TaskTrainer(self.task, self._chooser)
+        trainer = TaskTrainer(self.task, self._chooser, self.store)
         self._rounds = Rounds(trainer, self.store, Callbacks(on_round=self._round_over), self.task.memory_format)
 
     def play(self, turns: Turns) -> None:

@@ -18,12 +18,13 @@ from lth_sparse.experiments import statistics
 from lth_sparse.lottery.description import settings_of
 from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
+from lth_sparse.report.instability import headline_of_seeds
 from lth_sparse.settings import config
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, Round, table
 from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory, numbered
-from lth_sparse.storage.summary import SummaryRow, TrainingTime
+from lth_sparse.storage.summary import StabilityRow, SummaryRow, TrainingTime
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
@@ -78,10 +79,16 @@ def play_all(
         finished[seed] = record
         info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
         info |= {"seeds": sorted(finished), "replicates": count, "training": asdict(trained(list(finished.values())))}
-        rows = summarized(list(finished.values()), int(info["dataset"]["test"]))
+        images = int(info["dataset"]["test"])
+        rows = summarized(list(finished.values()), images)
+        pairs = stabilities(list(finished.values()), images)
         _write(out, info)
         write_atomically(out / "summary.csv", table(rows).encode())
-        report.write(out, info, rows, headline(rows))
+        if pairs:
+            write_atomically(out / "instability-summary.csv", table(pairs).encode())
+        report.write(out, info, rows, headline(rows), pairs)
+    if pairs:
+        say(headline_of_seeds(pairs))
     return out, info, rows
 
 
@@ -139,6 +146,17 @@ def trained(records: Sequence[Record]) -> TrainingTime:
     seconds = [count * row.seconds for count, row in zip(counts, rounds, strict=True)]
     dense = [took * (row.speedup or math.nan) for took, row in zip(seconds, rounds, strict=True)]
     return TrainingTime(sum(counts), sum(seconds), sum(dense))
+
+
+def stabilities(records: Sequence[Record], images: int) -> list[StabilityRow]:
+    """A row for each pair of copies, over these records of as many seeds, whose test set has so many images."""
+    rows: list[StabilityRow] = []
+    for pair in zip(*(record.barriers for record in records), strict=True):
+        found = statistics.estimate([row.barrier for row in pair], 1 / images)
+        density = sum(row.density for row in pair) / len(pair)
+        verdict = statistics.stability(found)
+        rows.append(StabilityRow(pair[0].round, pair[0].step, len(pair), density, found.mean, found.half, verdict))
+    return rows
 
 
 def _accuracies(arm: RecordedArm, rounds: Sequence[Round]) -> list[Any]:

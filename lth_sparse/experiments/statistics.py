@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, WORSE, Estimate
+from lth_sparse.storage.instability import THRESHOLD
+from lth_sparse.storage.summary import BETTER, MATCHING, STABLE, TOO_FEW, UNSTABLE, WORSE, Estimate
 
 CONFIDENCE = 0.95
 MARGIN = 0.01
@@ -59,3 +60,12 @@ def against_control(difference: Estimate, words: str) -> str:
     if difference.high < 0:
         return f"worse than {words}"
     return f"no better than {words}" if difference.high <= MARGIN else TOO_FEW
+
+
+def stability(barrier: Estimate) -> str:
+    """What the barrier between two copies of a network says."""
+    if barrier.seeds < LEAST:
+        return TOO_FEW
+    if barrier.high < THRESHOLD:
+        return STABLE
+    return UNSTABLE if barrier.low >= THRESHOLD else TOO_FEW

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import random_like, shuffled, smallest_like
@@ -68,59 +69,68 @@ def _signs(origin: Origin) -> Weights:
 class Arm:
     """One of the trainings that a round compares; they differ in what is said here, and in nothing else.
 
+    `name`: in the record and in state files. `column`: of `rounds.csv`, for its accuracy; None where it has none.
     `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: which of the
     weights of `Origin` have to be kept for it. `last_rate`: whether it is trained at the learning rate that the
-    schedule ends with, not by the schedule.
+    schedule ends with, not by the schedule. `step`: of the schedule, where it starts; None: where its round does.
+    `order`: which of the round's orders of images, augmentations and dropout it sees; 0 is that of the ticket and its
+    controls. `twin`: the arm trained before it whose end its own is compared with, "" where it has none.
     """
 
-    recorded: RecordedArm
+    name: str
+    column: str | None = None
     masks: Callable[[Origin], Masks] = _ticket
     start: Callable[[Origin], Weights] = _rewound
     needs: frozenset[str] = frozenset()
     last_rate: bool = False
+    step: int | None = None
+    order: int = 0
+    twin: str = ""
 
-    @property
-    def name(self) -> str:
-        """In the record and in state files."""
-        return self.recorded.name
+    @classmethod
+    def of(cls, recorded: RecordedArm, **different: Any) -> Arm:
+        """The arm that the record calls so."""
+        return cls(recorded.name, recorded.column, **different)
 
     def first_step(self, pruning: PruningConfig, round: int) -> int:
         """The step of the learning-rate schedule at which it starts, from 0."""
+        if self.step is not None:
+            return self.step
         return pruning.rewind_iteration if round > 0 else 0
 
 
 DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})
 
 TICKETS = {
-    "weights": Arm(recorded.TICKET),
-    "learning-rate": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED),
-    "none": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+    "weights": Arm.of(recorded.TICKET),
+    "learning-rate": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED),
+    "none": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
 }
 """What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389)."""
 
 CONTROLS = {
     arm.name: arm
     for arm in (
-        Arm(
+        Arm.of(
             recorded.CONTROLS["random"],
             masks=lambda origin: random_like(origin.ticket, origin.derived("random mask")),
         ),
         # Frankle and Carbin 2019, "random reinitialization".
-        Arm(
+        Arm.of(
             recorded.CONTROLS["reinit"],
             start=lambda origin: origin.anew(origin.derived("reinit")),
         ),
         # Frankle et al. 2021 (arXiv:2009.08576), "randomly shuffle": masks of the same distribution as random's.
-        Arm(
+        Arm.of(
             recorded.CONTROLS["shuffle"],
             masks=lambda origin: shuffled(origin.ticket, origin.derived("shuffle")),
         ),
         # Zhou et al. 2019 (arXiv:1905.01067), mask criterion "small final".
-        Arm(recorded.CONTROLS["invert"], masks=_inverted, needs=DENSE),
+        Arm.of(recorded.CONTROLS["invert"], masks=_inverted, needs=DENSE),
         # Zhou et al. 2019, mask-1 action "constant", with the signs of the weights.
-        Arm(recorded.CONTROLS["sign"], start=_signs),
+        Arm.of(recorded.CONTROLS["sign"], start=_signs),
         # Renda et al. 2020, "fine-tuning".
-        Arm(recorded.CONTROLS["rewind-none"], start=_as_trained, needs=PRUNED, last_rate=True),
+        Arm.of(recorded.CONTROLS["rewind-none"], start=_as_trained, needs=PRUNED, last_rate=True),
     )
 }
 """By the values of --controls."""

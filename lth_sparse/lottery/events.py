@@ -18,7 +18,8 @@ if TYPE_CHECKING:  # Which imports data sets: `import lth_sparse` does without.
 class StepEvent:
     """A step of a training is over.
 
-    `round`: 0 trains the dense network. `arm`: "ticket", or a control that is trained beside it, such as "random".
+    `round`: 0 trains the dense network. `arm`: "ticket", or what is trained beside it: a control, such as "random", or
+    a copy for the analysis of instability, such as "copy-2-from-0".
     `iteration`: steps of this training so far, out of `total`. `images_per_second`: of its training alone, so far.
     """
 

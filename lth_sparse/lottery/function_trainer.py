@@ -196,6 +196,9 @@ class FunctionTrainer:
             "seconds": training.seconds,
         }
 
+    def compare(self, training: FunctionTraining, arm: Arm, position: Position) -> None:
+        """No arm has a twin."""
+
     def metadata(self) -> dict[str, Any]:
         """The settings of the lottery."""
         return {"rewind": {}, "config": self.settings}

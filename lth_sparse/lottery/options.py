@@ -10,7 +10,9 @@ from typing import Any
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
 from lth_sparse.settings import config
-from lth_sparse.system.command_line import fractions
+from lth_sparse.system.command_line import fractions, steps
+
+METAVARS = {fractions: "FRACTIONS", steps: "STEPS"}
 
 
 def add(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
@@ -30,7 +32,7 @@ def add(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
                 config.flag(setting.name),
                 *filter(None, [setting.metadata["of_old"]]),
                 type=setting.metadata["parse"] or kind,
-                metavar="FRACTIONS" if setting.metadata["parse"] is fractions else setting.name.upper(),
+                metavar=METAVARS.get(setting.metadata["parse"], setting.name.upper()),
                 help=_help(setting),
             )
 

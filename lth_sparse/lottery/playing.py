@@ -122,9 +122,9 @@ def _play_settled(
             task = Task(settings, dataset, network, device, model)
             chooser = Chooser(task, backend, choices, store)
             trainer = (
-                TaskTrainer(task, chooser, request.listeners)
+                TaskTrainer(task, chooser, store, request.listeners)
                 if given is None
-                else TicketTrainer(task, chooser, given.mapped, request.listeners)
+                else TicketTrainer(task, chooser, store, given.mapped, request.listeners)
             )
             record = _play(task, trainer, backend, store, info, resume=before is not None)
         report.write(store.path, info, record)

@@ -15,7 +15,7 @@ from lth_sparse.storage.ticket import pack, unpack
 from lth_sparse.system import checked_json as read
 
 _COLUMNS = get_type_hints(Round)
-WEIGHTS = ("trained", "dense", "pruned")
+WEIGHTS = ("trained", "dense", "pruned", "twin")
 """The fields of a position that are weights."""
 
 TrainingState = tuple[dict[str, Tensor], dict[str, Any]]
@@ -30,6 +30,7 @@ class Position:
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
     round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
     ticket is still to be trained. `dense`, `pruned`: the weights of `arms.Origin`, empty where no arm needs them.
+    `twin`: those that the twin of an arm that is still to come was trained to, empty where none is.
     """
 
     masks: Masks
@@ -42,6 +43,7 @@ class Position:
     trained_by: str = ""
     dense: Weights = field(default_factory=dict)
     pruned: Weights = field(default_factory=dict)
+    twin: Weights = field(default_factory=dict)
 
     def to_state(self, training: TrainingState, saved_sha256: str, settings: dict[str, Any]) -> TrainingState:
         """(tensors, JSON-ready data) of a lottery with these settings, in the middle of `training`."""

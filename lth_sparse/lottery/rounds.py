@@ -114,31 +114,39 @@ class Rounds:
         drawn = arm.masks(origin)
         shared = shared_by_ties(trainer.model, drawn)
         masks = {name: shared[name] for name in drawn}
-        rewound = position.round > 0 or trainer.rewinds_to_start
+        dense = position.round == 0 and arm.name == TICKET.name
+        # Where the dense training starts is known beforehand only if it is what later rounds go back to.
+        known = not dense or trainer.rewinds_to_start
         start = arm.start(origin)
-        if rewound:
+        if known:
             proof.rewind(trainer.model, start, masks)
         with self._state_refused() if state is not None else nullcontext():
             training = trainer.begin(arm, masks, position, state)
-        if rewound and state is None:
+        if known and state is None:
             self._prove(arm, proof.before_training(training.model, masks, self._saved, start, training.optimizer))
         trainer.run(
             training,
             arm,
             lambda: self._save(training.state()),
-            self._save_rewind_weights if position.round == 0 else lambda model: None,
+            self._save_rewind_weights if dense else lambda model: None,
         )
         proof.refuse_other_masks(training.model, masks)
         if trainer.model is not training.model:
             trainer.model.load_state_dict(dense_state(training.model))
-        if position.round == 0:  # Which may have said meanwhile what later rounds go back to.
+        if dense:  # Which may have said meanwhile what later rounds go back to.
             start = self._saved.weights
         gradient = lambda: trainer.gradient_at(start, masks, position.round)  # noqa: E731
         self._prove(arm, proof.after_training(trainer.model, masks, start, gradient))
         position.record.curves.extend(training.curve)
-        position.found[arm.recorded.column] = trainer.accuracy()
+        if arm.column is not None:
+            position.found[arm.column] = trainer.accuracy()
         if arm.name == TICKET.name:
             self._find_row(training, start)
+        if arm.twin:
+            trainer.compare(training, arm, position)
+            position.twin = {}
+        if any(other.twin == arm.name for other in trainer.arms(position.round)):
+            position.twin = proof.copy_of(trainer.model)
 
     def _origin(self) -> Origin:
         position, trainer = self.position, self._trainer
@@ -233,7 +241,7 @@ class Rounds:
             now = self._trainer.model.state_dict()
             for kind in WEIGHTS:
                 refuse_others(getattr(position, kind), now, kind)
-            for kind in ("dense", "pruned"):
+            for kind in ("dense", "pruned", "twin"):
                 weights = {name: value.to(now[name].device) for name, value in getattr(position, kind).items()}
                 setattr(position, kind, weights)
             rounds, arms = self._trainer.rounds, [arm.name for arm in self._trainer.arms(position.round)]
@@ -248,6 +256,11 @@ class Rounds:
                 if not getattr(position, kind)
             ]:
                 raise ValueError(f"it has no {lost[0]} weights")
+            over = arms[: arms.index(position.arm)]
+            if not position.twin and any(
+                arm.twin in over for arm in self._trainer.arms(position.round) if arm.name not in over
+            ):
+                raise ValueError("it has no twin weights")
             needed = _COLUMNS if position.arm != TICKET.name else _COLUMNS_OF_PRUNING if position.round else set()
             if missing := needed - position.found.keys():
                 raise ValueError(f"its row lacks {', '.join(sorted(missing))}")

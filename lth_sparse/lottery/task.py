@@ -85,6 +85,8 @@ class Task:
                 f"--rewind-iteration {pruning.rewind_iteration}: expected fewer than the {self.steps} steps "
                 "of a training run"
             )
+        if pruning.instability and (last := max(pruning.instability)) >= self.steps:
+            raise InputError(f"--instability {last}: expected steps before the {self.steps} of a training run are over")
         for round in range(pruning.rounds + 1):
             self.density_after(round)
 
@@ -105,24 +107,30 @@ class Task:
 
         return Evidence(loss, batches[0][0][:1], derive(self.config.seed, "criterion", round))
 
-    def batches(self, round: int) -> Batches:
-        """The batches of `round`, the same for all of its arms: only what an arm says tells them apart."""
-        return self._batches(self.data, round)
+    def batches(self, round: int, order: int = 0) -> Batches:
+        """The batches of `round` in one of its orders, of which an arm says which it is trained in."""
+        return self._batches(self.data, round, order)
 
     def copy(self, masks: Masks, backend: str) -> nn.Module:
         """A copy of the network, with the weights of the moment, as `backend` computes it."""
         return self._computed_by(backend, copy.deepcopy(self.model), masks)
 
     def training(
-        self, model: nn.Module, masks: Masks, label: tuple[int, str], start: int = 0, last_rate: bool = False
+        self,
+        model: nn.Module,
+        masks: Masks,
+        label: tuple[int, str],
+        start: int = 0,
+        last_rate: bool = False,
+        order: int = 0,
     ) -> Training:
         """A training of `model`, new, from step `start`. `label`: its round and its arm. `last_rate`: at the learning
-        rate of the schedule's last step."""
+        rate of the schedule's last step. `order`: of its batches."""
         config = self.config.training
         if last_rate:
             last = learning_rate(config, self.steps - 1, self.steps)
             config = replace(config, learning_rate=last, warmup=0, milestones=())
-        return Training(model, masks, self.data, self.batches(label[0]), config, label, start)
+        return Training(model, masks, self.data, self.batches(label[0], order), config, label, start)
 
     def contestant(self, way: Way, masks: Masks, round: int) -> Training:
         """A training to be timed, of a copy of the network, on no more images than that needs."""
@@ -148,6 +156,6 @@ class Task:
         model = sparsify(model, masks, backend)
         return fuse(model) if self.config.fuse and self.device.type == "cpu" else model
 
-    def _batches(self, data: Dataset, round: int) -> Batches:
-        seed = derive(self.config.seed, "training", round)
+    def _batches(self, data: Dataset, round: int, order: int = 0) -> Batches:
+        seed = derive(self.config.seed, "training", round, *([order] if order else []))
         return Batches(data, self.config.training.batch_size, self.config.data.augmentation, seed)

@@ -20,6 +20,7 @@ from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.criteria.own import criterion_of
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
 from lth_sparse.lottery.events import Listener, RoundEvent, tell, tell_of_step
+from lth_sparse.lottery.instability import Instability
 from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Weights
@@ -31,6 +32,7 @@ from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
 from lth_sparse.storage.arms import TICKET
 from lth_sparse.storage.record import Record, Round
+from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.system.messages import say
 
 
@@ -38,11 +40,11 @@ class TaskTrainer:
     """A `Trainer` of `task`, each training computed by the backend that `chooser` settles.
 
     The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
-    sparse layers. `listeners` are told what happens. Raises InputError for a schedule that could only fail in a later
-    round.
+    sparse layers. `store` keeps what copies of the dense network start from. `listeners` are told what happens. Raises
+    InputError for a schedule that could only fail in a later round.
     """
 
-    def __init__(self, task: Task, chooser: Chooser, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(self, task: Task, chooser: Chooser, store: RunDirectory, listeners: Sequence[Listener] = ()) -> None:
         task.check_schedule()
         pruning = task.config.pruning
         self.model: nn.Module = task.model
@@ -58,6 +60,7 @@ class TaskTrainer:
         self.settings = task.config.to_json()
         self._task = task
         self._chooser = chooser
+        self._instability = Instability(task, store)
         self._progress = Progress(pruning.rounds)
         self._listeners = listeners
         self._confusion: list[list[int]] = []
@@ -73,9 +76,9 @@ class TaskTrainer:
         say(f"choosing what trains the rounds took {took:.2f} s, {took / whole:.1%} of their time")
 
     def arms(self, round: int) -> Sequence[Arm]:
-        """The ticket, and the controls that the settings ask for."""
+        """The ticket, the controls that the settings ask for, and the copies that are compared by instability."""
         pruning = self._task.config.pruning
-        return arms_of(pruning.controls, pruning.rewind, round)
+        return (*arms_of(pruning.controls, pruning.rewind, round), *self._instability.copies(round))
 
     def drawn_anew(self, seed: int) -> Weights:
         """The network, built again."""
@@ -102,7 +105,7 @@ class TaskTrainer:
         task.put_in_format(position.memory_format)
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
         first_step = arm.first_step(task.config.pruning, position.round)
-        training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate)
+        training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate, arm.order)
         if state is not None:
             training.restore(*state)
         return training
@@ -121,9 +124,11 @@ class TaskTrainer:
         """To the end of the schedule, saved after each epoch."""
         rewind_iteration = self._task.config.pruning.rewind_iteration
         self._progress.start(f"round {training.round} {arm.name}", training)
+        self._instability.keep(training, arm)
 
         def after_step() -> None:
             self._progress.step(training)
+            self._instability.keep(training, arm)
             if rewind_iteration and training.iteration == rewind_iteration:
                 rewind_here(training.model)
             tell_of_step(self._listeners, training, arm.name)
@@ -169,6 +174,10 @@ class TaskTrainer:
             "speedup": dense_step_ms / step_ms,
             "seconds": training.seconds,
         }
+
+    def compare(self, training: Training, arm: Arm, position: Position) -> None:
+        """By the error along the line between the two."""
+        self._instability.compare(training, arm, position)
 
     def metadata(self) -> dict[str, Any]:
         """The settings of the run, and the step that it rewinds to."""

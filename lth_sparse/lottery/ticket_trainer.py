@@ -19,6 +19,7 @@ from lth_sparse.lottery.task import Task
 from lth_sparse.lottery.task_trainer import TaskTrainer
 from lth_sparse.nn.masks import Masks, density
 from lth_sparse.storage.arms import TICKET
+from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.ticket import read_ticket
 
 
@@ -51,8 +52,15 @@ class TicketTrainer(TaskTrainer):
     """A `Trainer` of `task` with the ticket that is `given`: it prunes to the ticket's masks, and starts from the
     ticket's weights where they fit, elsewhere from the network's own. Controls start from the network's own."""
 
-    def __init__(self, task: Task, chooser: Chooser, given: MappedTicket, listeners: Sequence[Listener] = ()) -> None:
-        super().__init__(task, chooser, listeners)
+    def __init__(
+        self,
+        task: Task,
+        chooser: Chooser,
+        store: RunDirectory,
+        given: MappedTicket,
+        listeners: Sequence[Listener] = (),
+    ) -> None:
+        super().__init__(task, chooser, store, listeners)
         self._given = given
 
     def arms(self, round: int) -> Sequence[Arm]:
@@ -60,7 +68,7 @@ class TicketTrainer(TaskTrainer):
         if round == 0:
             return (TICKETS["weights"],)
         controls = self._task.config.pruning.controls
-        return (Arm(TICKET, start=self._start), *(CONTROLS[name] for name in controls))
+        return (Arm.of(TICKET, start=self._start), *(CONTROLS[name] for name in controls))
 
     def _start(self, origin: Origin) -> Weights:
         own = origin.saved

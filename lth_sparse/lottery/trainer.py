@@ -94,6 +94,10 @@ class Trainer(Protocol):
         `start`: the weights that it began with, before they were masked."""
         ...
 
+    def compare(self, training: Any, arm: Arm, position: Position) -> None:
+        """Adds to the record how far the end of this training, which is that of `arm`, and its twin's lie apart."""
+        ...
+
     def metadata(self) -> dict[str, Any]:
         """What a ticket says beside its round and its rewind."""
         ...

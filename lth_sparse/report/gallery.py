@@ -8,7 +8,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from lth_sparse.report import matrices, plots
+from lth_sparse.report import instability_plots, matrices, plots
 from lth_sparse.report.words import TIMES, dataset_name, known, subject, weights_left
 from lth_sparse.storage.record import Record
 
@@ -35,6 +35,7 @@ def pictures(info: dict[str, Any], record: Record) -> list[Picture]:
         _early_stop(info, record),
         _confusion(info, record),
         _speedup(info, record),
+        *(_instability(info, record) if record.barriers else []),
     ]
 
 
@@ -153,6 +154,30 @@ def _speedup(info: dict[str, Any], record: Record) -> Picture:
         missing=missing,
         figure=None if missing else plots.speedup(record.rounds, subject(info)),
     )
+
+
+def _instability(info: dict[str, Any], record: Record) -> list[Picture]:
+    return [
+        _picture(
+            name="instability",
+            title="Instability",
+            alt="Error barrier between two copies, against the step of the dense network that they start from, and "
+            "against weights left for tickets. The table of instability has the numbers.",
+            caption="How far the test error rises on the line between two copies trained in different orders of the "
+            "images. Under the dotted line, at 2 points, a network is stable.",
+            missing="",
+            figure=instability_plots.barriers(record.barriers, [0.0] * len(record.barriers), subject(info)),
+        ),
+        _picture(
+            name="instability-paths",
+            title="Error between two copies",
+            alt="Test error at 30 points on the line between two copies, one curve for each pair.",
+            caption="Test error on the line from the end of one copy (0) to that of the other (1): above, of the dense "
+            "network, by the step that they start from; below, of tickets.",
+            missing="",
+            figure=instability_plots.paths(record.paths, record.barriers, subject(info)),
+        ),
+    ]
 
 
 def _picture(name: str, title: str, alt: str, caption: str, missing: str, figure: Figure | None) -> Picture:

@@ -8,6 +8,8 @@ from typing import Any
 
 from lth_sparse.report.document import again, document, plots
 from lth_sparse.report.gallery import Picture
+from lth_sparse.report.instability import ABOUT as ABOUT_INSTABILITY
+from lth_sparse.report.instability import barriers_table
 from lth_sparse.report.tables import choices_tables, explanations, facts, proofs_table, rounds_table
 from lth_sparse.report.words import (
     DASH,
@@ -37,6 +39,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
         f"{_notice(info)}{chosen_how}\n{_tiles(info, record)}",
         [
             ("rounds", "Rounds", _rounds(record)),
+            *([("instability", "Instability", _instability(record))] if record.barriers else []),
             # What was left out comes last, where it leaves no hole beside a plot.
             plots(sorted(gallery, key=lambda plot: plot.png is None)),
             *([("choices", "What was measured and chosen", _choices(record))] if record.chosen else []),
@@ -99,6 +102,12 @@ def _rounds(record: Record) -> str:
 rows, in full precision, are in <code>rounds.csv</code>.</p>
 {rounds_table(record)}
 {explanations(record)}"""
+
+
+def _instability(record: Record) -> str:
+    return f"""<p>{escape(ABOUT_INSTABILITY)} The same rows are in <code>instability.csv</code>, the points in
+<code>instability-paths.csv</code>.</p>
+{barriers_table(record.barriers)}"""
 
 
 _BY_AUTO = """For each layer and operation the fastest backend, measured on the first batch: its least time in

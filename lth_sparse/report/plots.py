@@ -103,7 +103,7 @@ def accuracy(rounds: Sequence[Round], best: Round, subject: str) -> Figure:
     lower.set_ylim(0, 103)
     upper.legend(loc="best")
     lower.legend(loc="best")
-    _sparsity_axis(lower, x)
+    sparsity_axis(lower, x)
     return figure
 
 
@@ -123,7 +123,7 @@ def bands(rows: Sequence[SummaryRow], subject: str) -> Figure:
     axes.set_ylabel("test accuracy (%)")
     title(axes, subject)
     axes.legend(loc="best")
-    _sparsity_axis(axes, np.array([100 * row.density for row in rows]))
+    sparsity_axis(axes, np.array([100 * row.density for row in rows]))
     return figure
 
 
@@ -137,7 +137,7 @@ def runs(curves: Mapping[str, Sequence[SummaryRow]]) -> Figure:
         _band(axes, rows, f"{marker}-", color, _no_longer(name))
     axes.set_ylabel("test accuracy (%)")
     figure.legend(loc="outside lower center", ncols=1)
-    _sparsity_axis(axes, np.array([100 * row.density for rows in curves.values() for row in rows]))
+    sparsity_axis(axes, np.array([100 * row.density for rows in curves.values() for row in rows]))
     return figure
 
 
@@ -163,10 +163,7 @@ def loss_curves(curves: Sequence[CurvePoint], subject: str) -> Figure:
     axes.set_ylabel("validation loss")
     _loss_scale(axes, np.concatenate(losses))
     if len(rounds) > 1:
-        edges = [number - 0.5 for number in rounds] + [rounds[-1] + 0.5]
-        scale = ScalarMappable(BoundaryNorm(edges, len(rounds)), ListedColormap(colors))
-        bar = figure.colorbar(scale, ax=axes, label="round", ticks=MaxNLocator(8, integer=True))
-        bar.ax.yaxis.set_minor_locator(NullLocator())
+        round_scale(figure, axes, rounds, colors)
     return figure
 
 
@@ -196,6 +193,14 @@ def speedup(rounds: Sequence[Round], subject: str) -> Figure:
     return figure
 
 
+def round_scale(figure: Figure, axes: Axes, rounds: Sequence[int], colors: np.ndarray) -> None:
+    """Says beside `axes` which of `colors` is which of `rounds`."""
+    edges = [number - 0.5 for number in rounds] + [rounds[-1] + 0.5]
+    scale = ScalarMappable(BoundaryNorm(edges, len(rounds)), ListedColormap(colors))
+    bar = figure.colorbar(scale, ax=axes, label="round", ticks=MaxNLocator(8, integer=True))
+    bar.ax.yaxis.set_minor_locator(NullLocator())
+
+
 def title(axes: Axes, subject: str) -> None:
     """Names what the plot is about; longer than the plot is wide, a title would press the plot flat."""
     axes.set_title(_no_longer(subject))
@@ -217,11 +222,11 @@ def _against_sparsity(rounds: Sequence[Round], subject: str) -> tuple[Figure, Ax
     figure = Figure(figsize=(WIDTH, 3.5), layout="constrained")
     axes = figure.subplots()
     title(axes, subject)
-    _sparsity_axis(axes, _weights_left(rounds))
+    sparsity_axis(axes, _weights_left(rounds))
     return figure, axes
 
 
-def _sparsity_axis(axes: Axes, percentages: np.ndarray) -> None:
+def sparsity_axis(axes: Axes, percentages: np.ndarray) -> None:
     """Percentage of weights left on a log scale that falls to the right, labelled at the rounds."""
     logs = np.log(percentages[np.isfinite(percentages)])
     low, high = float(logs.min()), float(logs.max())

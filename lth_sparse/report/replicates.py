@@ -7,11 +7,13 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from lth_sparse.report import document, plots
+from lth_sparse.report import document, instability_plots, plots
 from lth_sparse.report.gallery import Picture
+from lth_sparse.report.instability import ABOUT as ABOUT_INSTABILITY
+from lth_sparse.report.instability import stabilities_table
 from lth_sparse.report.words import DASH, duration, plus_minus, subject, times, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
-from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, SummaryRow
+from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, StabilityRow, SummaryRow
 
 ABOUT = (
     "Accuracies are means over seeds, in percent of the test images, with half their 95 % interval (Student's t). A "
@@ -21,9 +23,11 @@ ABOUT = (
 )
 
 
-def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str) -> None:
-    """Writes `out/plots/accuracy.png` and `out/report.html`. `info`: the content of `replicates.json`. `said`: the
-    headline."""
+def write(
+    out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str, pairs: Sequence[StabilityRow]
+) -> None:
+    """Writes `out/plots/*.png` and `out/report.html`. `info`: the content of `replicates.json`. `said`: the headline.
+    `pairs`: of the analysis of instability, empty where it was not asked for."""
     gallery = []
     if rows[-1].round > 0:
         gallery.append(
@@ -35,6 +39,18 @@ def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str
                 plots.png(plots.bands(rows, subject(info))),
             )
         )
+    if pairs:
+        gallery.append(
+            Picture(
+                "instability",
+                "Instability",
+                "Mean error barrier between two copies, against the step of the dense network that they start from, "
+                "and against weights left for tickets. The table has the numbers.",
+                "Mean error barrier over seeds, with the 95 % intervals of the means. Under the dotted line is stable.",
+                plots.png(instability_plots.barriers(pairs, [row.barrier_half or 0.0 for row in pairs], subject(info))),
+            )
+        )
+    instability = f"<p>{escape(ABOUT_INSTABILITY)}</p>\n{stabilities_table(pairs)}"
     seeds = [f'<a href="seed-{seed}/report.html">seed {seed}</a>' for seed in info["seeds"]]
     title = f"Lottery tickets: {subject(info)}, {count_of(len(seeds))}"
     page = document.document(
@@ -44,7 +60,8 @@ def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str
         f"<p>{escape(ABOUT)}</p>\n<p>{escape(times_of_training(info))}</p>",
         [
             ("densities", "By density", _table(rows)),
-            document.plots(gallery, "Plot"),
+            *([("instability", "Instability", instability)] if pairs else []),
+            document.plots(gallery, "Plots" if len(gallery) > 1 else "Plot"),
             ("seeds", "Seeds", f"<p>{', '.join(seeds)}</p>"),
             document.again(str(info["command"])),
         ],

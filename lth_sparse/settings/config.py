@@ -9,7 +9,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lth_sparse.backends import winograd
 from lth_sparse.settings.presets import PRESETS
-from lth_sparse.system.command_line import chosen, fractions
+from lth_sparse.system.command_line import chosen, fractions, steps
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.home import from_home
 from lth_sparse.system.suggest import nearest
@@ -121,6 +121,13 @@ class PruningConfig:
         parse=chosen,
         of_old="--control",
     )
+    instability: tuple[int, ...] = option(
+        (),
+        "steps of the dense training, such as 0,100,500: from each of them, and from the start of each ticket, two "
+        "copies are trained in different orders of the images, and the error is evaluated on the line between their "
+        "ends (Frankle et al. 2020); or none",
+        parse=steps,
+    )
 
 
 @dataclass(frozen=True)
@@ -174,6 +181,7 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "rewind": "weights",
     "criterion": "magnitude",
     "prune_at": "end",
+    "instability": (),
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -350,8 +358,16 @@ def check(config: Config) -> None:
     check_controls(values["criterion"], values["controls"])
     if values["rewind"] == "none" and "rewind-none" in values["controls"]:
         raise InputError("--controls rewind-none: with --rewind none that is the ticket itself; leave one of them out")
-    if twice := {name for name in values["controls"] if list(values["controls"]).count(name) > 1}:
-        raise InputError(f"--controls: {', '.join(sorted(twice))} is given twice")
+    for step in values["instability"]:
+        require(0 <= step <= INT32_MAX, "instability", "steps of the dense training, from 0 on")
+    if values["instability"] and values["rewind"] != "weights":
+        raise InputError(
+            f"--instability trains copies of tickets from their rewind weights, and --rewind {values['rewind']} goes "
+            "back to none: give it --rewind weights, or leave it out"
+        )
+    for name in ("controls", "instability"):
+        if twice := sorted({each for each in values[name] if list(values[name]).count(each) > 1}):
+            raise InputError(f"{flag(name)}: {', '.join(map(str, twice))} is given twice")
 
 
 def check_controls(criterion: str, controls: Sequence[str]) -> None:

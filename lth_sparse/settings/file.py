@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import re
@@ -12,11 +13,14 @@ from typing import Any
 import yaml
 
 from lth_sparse.settings import config
+from lth_sparse.system import command_line
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.suggest import nearest
 
 YAML_SUFFIXES = (".yaml", ".yml")
-KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false", tuple: "a list of fractions"}
+KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+LISTS = {command_line.fractions: "fractions", command_line.steps: "steps", command_line.chosen: "names"}
+"""What is listed, by how a command line is read that lists it."""
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -72,12 +76,11 @@ def checked(settings: Mapping[Any, Any], where: Callable[[str], str]) -> dict[st
         if value is None and optional:
             given[name] = None
             continue
-        of_names = kind is tuple and setting.metadata["choices"] is not None
-        converted = _names(value, setting.metadata["parse"]) if of_names else _as(kind, value)
-        if converted is None:
-            allowed = ("a list of names" if of_names else KINDS[kind]) + (" or null" if optional else "")
-            raise InputError(f"{where(name)}: {name} is {_short(value)}, expected {allowed}")
         parse = setting.metadata["parse"]
+        converted = _listed(value, parse) if kind is tuple else _as(kind, value)
+        if converted is None:
+            allowed = (f"a list of {LISTS[parse]}" if kind is tuple else KINDS[kind]) + (" or null" if optional else "")
+            raise InputError(f"{where(name)}: {name} is {_short(value)}, expected {allowed}")
         given[name] = parse(converted) if parse and kind is str else converted
     return given
 
@@ -102,18 +105,21 @@ def _as(kind: type, value: Any) -> Any:
             return float(value)  # YAML takes 1e-4 for a text, for want of a point.
         except ValueError:
             return None
-    if kind is tuple and isinstance(value, list):
-        numbers = [_as(float, each) for each in value]
-        return None if None in numbers else tuple(numbers)
     if kind is int and isinstance(value, float) and math.isfinite(value) and value == int(value):
         return int(value)
     return value if type(value) is kind else None
 
 
-def _names(value: Any, parse: Callable[[str], tuple[str, ...]]) -> tuple[str, ...] | None:
-    if isinstance(value, str):
-        return parse(value)
-    return tuple(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else None
+def _listed(value: Any, parse: Callable[[str], tuple[Any, ...]]) -> tuple[Any, ...] | None:
+    """`value` as a command line has it, where it is a list with commas; None where that cannot be read."""
+    if value == []:
+        return ()
+    if isinstance(value, list) and all(type(each) in (str, int, float) for each in value):
+        value = ",".join(map(str, value))
+    try:
+        return parse(value) if isinstance(value, str) else None
+    except argparse.ArgumentTypeError:
+        return None
 
 
 def _line(text: str, name: str) -> int:

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from lth_sparse.storage.instability import Barrier, PathPoint
 from lth_sparse.system import checked_json as read
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class Round:
 
 @dataclass(frozen=True)
 class CurvePoint:
-    """One evaluation during training. `arm` is "ticket" or a control; `train_loss` is the mean since the last point."""
+    """One evaluation during training. `arm` is "ticket", a control, or a copy for the analysis of instability;
+    `train_loss` is the mean since the last point."""
 
     round: int
     arm: str
@@ -140,7 +142,8 @@ class Chosen:
 @dataclass
 class Record:
     """Grows by one round at a time. `confusion[round][true class][predicted class]` counts test images. `chosen`:
-    what was measured and chosen; without auto that is the memory format of each round, if anything.
+    what was measured and chosen; without auto that is the memory format of each round, if anything. `barriers`,
+    `paths`: of the analysis of instability, if it was asked for.
     """
 
     rounds: list[Round] = field(default_factory=list)
@@ -149,6 +152,8 @@ class Record:
     proofs: list[Proof] = field(default_factory=list)
     confusion: list[list[list[int]]] = field(default_factory=list)
     chosen: list[Chosen] = field(default_factory=list)
+    barriers: list[Barrier] = field(default_factory=list)
+    paths: list[PathPoint] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         """The record as JSON-ready data; `from_json` gives it back."""
@@ -160,8 +165,8 @@ class Record:
         found = read.mapping(data, "the record")
 
         def rows(name: str, kind: type[_Row]) -> list[_Row]:
-            # Finished runs of the version before this one have no `chosen`.
-            listed = read.listed({"chosen": []} | dict(found), name, "the record")
+            # Finished runs of versions before this one lack some.
+            listed = read.listed({"chosen": [], "barriers": [], "paths": []} | dict(found), name, "the record")
             return [read.row(kind, row, f"{name}[{number}]") for number, row in enumerate(listed)]
 
         confusion = read.listed(found, "confusion", "the record")
@@ -174,6 +179,8 @@ class Record:
             proofs=rows("proofs", Proof),
             confusion=confusion,
             chosen=rows("chosen", Chosen),
+            barriers=rows("barriers", Barrier),
+            paths=rows("paths", PathPoint),
         )
 
     def best_ticket(self) -> Round:

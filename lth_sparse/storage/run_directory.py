@@ -26,6 +26,7 @@ GENERATIONS = 2
 LOCK = ".lock"
 """The file that the process which writes a run holds locked."""
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")
+TABLES_OF_INSTABILITY = ("instability.csv", "instability-paths.csv")
 OF_SEVERAL = "replicates.json"
 """What a directory of several runs says of them; they are in directories under it."""
 WRITTEN = (
@@ -33,6 +34,7 @@ WRITTEN = (
     "config.json",
     "choices.json",
     *TABLES,
+    *TABLES_OF_INSTABILITY,
     "record.json",
     "report.html",
     "tickets",
@@ -140,9 +142,10 @@ class RunDirectory:
 
     def write_record(self, record: Record) -> None:
         """Writes the tables, and all of the record, with its SHA-256, in `record.json`."""
-        texts = (table(record.rounds), table(record.curves), table(record.layers))
-        for name, text in zip(TABLES, texts, strict=True):
-            write_atomically(self.path / name, text.encode())
+        rows = (record.rounds, record.curves, record.layers, record.barriers, record.paths)
+        for name, text in zip((*TABLES, *TABLES_OF_INSTABILITY), [table(each) for each in rows], strict=True):
+            if text or name in TABLES:
+                write_atomically(self.path / name, text.encode())
         content = json.dumps(record.to_json())
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         write_atomically(self.path / "record.json", f'{{"sha256": "{sha256}",\n"record": {content}}}\n'.encode())
@@ -185,6 +188,18 @@ class RunDirectory:
             except InputError as error:
                 self._say(f"refused: {error}")
         return saved
+
+    def write_step(self, step: int, weights: dict[str, Tensor]) -> None:
+        """Writes the weights of the dense training at `step` beside the states."""
+        sealed.write(self._step_path(step), weights, {})
+
+    def read_step(self, step: int) -> dict[str, Tensor] | None:
+        """What `write_step` wrote, None where it is not there, whole."""
+        found: dict[str, Tensor] | None = self._read(self._step_path(step), lambda tensors, _: tensors)
+        return found
+
+    def _step_path(self, step: int) -> Path:
+        return self._states / f"step-{step}.safetensors"
 
     def write_state(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         """Adds a state and drops all but the newest two, so that a damaged one still has one before it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 BETTER, MATCHING, WORSE = "better than dense", "matching dense", "worse than dense"
+STABLE, UNSTABLE = "stable", "unstable"
 TOO_FEW = "too few seeds to say"
 
 
@@ -59,6 +60,24 @@ class TrainingTime:
     trainings: int
     seconds: float
     dense_seconds: float
+
+
+@dataclass(frozen=True)
+class StabilityRow:
+    """One pair of copies over `seeds` seeds, a row of `instability-summary.csv`: of the dense network (round 0) from
+    `step`, or of the ticket of a round.
+
+    `barrier`: the mean, a fraction of the test images, and half the width of its 95 % interval, Student's t; empty
+    where one seed gives none. `verdict`: what that interval says, in words.
+    """
+
+    round: int
+    step: int
+    seeds: int
+    density: float
+    barrier: float
+    barrier_half: float | None
+    verdict: str
 
 
 @dataclass(frozen=True)

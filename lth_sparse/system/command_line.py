@@ -72,6 +72,14 @@ def sizes(text: str) -> tuple[int, ...]:
     return found
 
 
+def steps(text: str) -> tuple[int, ...]:
+    """From "0,100,500"; "none" is a word for none. Raises argparse.ArgumentTypeError."""
+    try:
+        return () if text == "none" else tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected steps such as 0,100,500, given {text!r}") from error
+
+
 def path(text: str) -> Path:
     """From a name in which ~ is the home directory, as it is for a shell that no quotes or = keep from saying so."""
     return Path(os.path.expanduser(text))

@@ -60,6 +60,11 @@ CUTS = (
         "minutes, and images of three channels, which digits have not, so another network and 10 steps a round",
     ),
     Cut(
+        r"^(python -m lth_sparse\.|lth )run .*--instability",
+        _with(f"{_TINY} --model small --iterations 10 --rounds 1 --instability 0,5", "instability", "model", *_LOTTERY),
+        "minutes, so 10 steps a round on digits, two of them copied, a small network and one ticket",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )run .*--replicates",
         _with(f"{_TINY} --iterations 10 --rounds {{rounds}} --replicates 2", "replicates", *_LOTTERY),
         "minutes to days, and a download, so 10 steps a round on digits, two seeds",

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from lth_sparse.experiments.statistics import MARGIN, against_control, against_dense, estimate, paired
+from lth_sparse.experiments.statistics import MARGIN, against_control, against_dense, estimate, paired, stability
 from lth_sparse.report.words import DASH, plus_minus
 from lth_sparse.storage.summary import Estimate
 
@@ -58,6 +58,23 @@ def test_a_verdict_says_no_more_than_the_interval(mean: float, half: float | Non
     assert MARGIN == 0.01
     assert against_dense(Estimate(mean, half, 3)) == dense
     assert against_control(Estimate(mean, half, 3), "random mask") == control
+
+
+@pytest.mark.parametrize(
+    ("barriers", "verdict"),
+    [
+        ((0.004, 0.005, 0.006), "stable"),
+        ((0.1, 0.12, 0.14), "unstable"),
+        ((0.01, 0.02, 0.03), "too few seeds to say"),
+        ((0.004, 0.005), "too few seeds to say"),
+        ((0.0, 0.0, 0.019), "too few seeds to say"),
+        ((0.02, 0.02, 0.02), "unstable"),
+    ],
+)
+def test_a_network_is_stable_where_the_interval_of_its_barrier_is_under_two_points(
+    barriers: tuple[float, ...], verdict: str
+) -> None:
+    assert stability(estimate(barriers)) == verdict
 
 
 def test_two_seeds_give_no_verdict() -> None:

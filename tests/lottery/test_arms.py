@@ -55,7 +55,8 @@ def test_every_arm_can_be_asked_for(setting: str, arms: dict[str, Arm]) -> None:
 def test_every_arm_has_a_column_a_line_and_words_of_its_own() -> None:
     assert list(CONTROLS) == list(recorded.CONTROLS) == list(CONTROL_LINES)
     every = [recorded.TICKET, *recorded.CONTROLS.values()]
-    assert {arm.recorded for arm in (*TICKETS.values(), *CONTROLS.values())} == set(every)
+    of_record = {(arm.name, arm.column) for arm in every}
+    assert {(arm.name, arm.column) for arm in (*TICKETS.values(), *CONTROLS.values())} == of_record
     for of in ("name", "column", "words", "says"):
         assert len({getattr(arm, of) for arm in every}) == len(every)
     assert {arm.column for arm in every} <= {column.name for column in fields(Round)}
