@@ -17,7 +17,7 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery.evaluation import evaluate
-from lth_sparse.lottery.optimizer import optimizer_of, recordable_optimizer
+from lth_sparse.lottery.optimizer import ADAMS, optimizer_of, recordable_optimizer
 from lth_sparse.lottery.position import refuse_others
 from lth_sparse.lottery.step_graph import StepGraph, recordable
 from lth_sparse.nn.masks import Masks, prunable
@@ -245,7 +245,7 @@ class Training:
         self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
 
 
-_STATE_OF = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}}
+_STATE_OF = {torch.optim.SGD: {"momentum_buffer"}} | {adam: {"step", "exp_avg", "exp_avg_sq"} for adam in ADAMS.values()}
 
 
 @dataclass(frozen=True)

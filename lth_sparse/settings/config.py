@@ -55,10 +55,13 @@ class DataConfig:
 class TrainingConfig:
     """One training run, the same for the dense network and for every ticket."""
 
-    optimizer: str = option("sgd", "optimizer", ("sgd", "adam"))
+    optimizer: str = option("sgd", "optimizer", ("sgd", "adam", "adamw"))
     learning_rate: float = option(0.1, "learning rate after warm-up")
     momentum: float = option(0.9, "momentum of sgd")
-    weight_decay: float = option(0.0, "L2 penalty, as torch.optim applies it")
+    nesterov: bool = option(False, "sgd takes Nesterov's momentum")
+    weight_decay: float = option(
+        0.0, "an L2 penalty for sgd and adam, decoupled for adamw, as torch.optim applies it to every parameter"
+    )
     batch_size: int = option(128, "images in a step")
     epochs: int | None = option(None, "length of each training run in epochs")
     iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
@@ -174,6 +177,7 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "rewind": "weights",
     "criterion": "magnitude",
     "prune_at": "end",
+    "nesterov": False,
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -290,6 +294,7 @@ def _refuse_both(given: Mapping[str, Any]) -> None:
 
 def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
     taken_back = {kind for kind in KINDS_OF_RATE if "prune_rate" in layer}
+    taken_back |= {"nesterov"} if layer.get("optimizer", "sgd") != "sgd" else set()
     for one, other in EXCLUSIVE:
         taken_back |= {other} if layer.get(one) is not None else set()
         taken_back |= {one} if layer.get(other) is not None else set()
@@ -333,6 +338,11 @@ def check(config: Config) -> None:
         "sparsity",
         "no final sparsity, because --rounds 0 prunes nothing",
     )
+    if values["nesterov"] and (values["optimizer"] != "sgd" or values["momentum"] == 0):
+        raise InputError(
+            f"--nesterov: it is sgd's momentum, given --optimizer {values['optimizer']} --momentum "
+            f"{values['momentum']}; take it back (--no-nesterov), or give sgd a momentum above 0"
+        )
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
     require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")

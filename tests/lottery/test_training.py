@@ -24,6 +24,8 @@ SGD = TrainingConfig(
     evaluate_every=3,
 )
 ADAM = replace(SGD, optimizer="adam", learning_rate=0.01)
+CONFIGS = {"sgd": SGD, "nesterov": replace(SGD, nesterov=True), "adam": ADAM, "adamw": replace(ADAM, optimizer="adamw")}
+"""By weight decay of their own kind; the two Adams differ by nothing else."""
 
 
 def half_masks(model: nn.Module) -> Masks:
@@ -42,7 +44,7 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.parametrize("config", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     tiny_data: Dataset, config: TrainingConfig
 ) -> None:
@@ -51,9 +53,12 @@ def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     training.run(nothing, nothing)
 
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True)
+        optimizer = torch.optim.SGD(
+            plain.parameters(), lr=0.05, momentum=0.9, nesterov=config.nesterov, weight_decay=1e-3, fused=True
+        )  # fmt: skip
     else:
-        optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=1e-3, fused=True)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(plain.parameters(), lr=0.01, weight_decay=1e-3, fused=True)
     sequence = Batches(tiny_data, 16, "crop", 0)
     for iteration in range(12):
         images, labels = sequence[iteration]
@@ -68,7 +73,7 @@ def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     assert all((weight[~masks[name]] == 0).all() for name, weight in prunable(model).items())
 
 
-@pytest.mark.parametrize("config", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_a_restored_training_ends_with_the_same_bits(
     tiny_data: Dataset, config: TrainingConfig, stop_after: int

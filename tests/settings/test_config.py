@@ -42,6 +42,15 @@ def test_what_is_given_wins_over_the_preset_and_drops_its_other_way_to_say_it() 
     assert (built.pruning.prune_rate, built.pruning.conv_rate, built.pruning.fc_rate) == (0.5, None, None)
 
 
+def test_another_optimizer_takes_nesterovs_momentum_back() -> None:
+    """So that a ticket that was found with it is trained by `transfer --optimizer adam`."""
+    found_with = {"optimizer": "sgd", "nesterov": True}
+    assert config.build({}, size=found_with).training.nesterov
+    assert config.build({"learning_rate": 0.2}, size=found_with).training.nesterov
+    built = config.build({"optimizer": "adamw"}, size=found_with)
+    assert (built.training.optimizer, built.training.nesterov) == ("adamw", False)
+
+
 def test_settings_survive_json() -> None:
     built = config.build({"preset": "openlth/resnet20", "seed": 7})
     assert Config.from_json(json.loads(json.dumps(built.to_json()))) == built
@@ -52,6 +61,8 @@ def test_settings_survive_json() -> None:
     [
         ({"preset": "quik"}, 'did you mean "quick"'),
         ({"optimizer": "adm"}, 'did you mean "adam"'),
+        ({"optimizer": "adamw", "nesterov": True}, "--nesterov: it is sgd's momentum, given --optimizer adamw"),
+        ({"preset": "seed", "nesterov": True, "momentum": 0.0}, "--nesterov: .* --momentum 0.0; take it back"),
         ({"rounds": -1}, "--rounds -1: expected a number of at least 0"),
         ({"epochs": 0}, "--epochs 0"),
         ({"batch_size": 0}, "--batch-size 0"),
