@@ -121,6 +121,7 @@ class Task:
         config = self.config.training
         if last_rate:
             last = learning_rate(config, self.steps - 1, self.steps)
+            # The schedule is that of steps: `config.check` refuses fine-tuning at a cosine's end.
             config = replace(config, learning_rate=last, warmup=0, milestones=())
         return Training(model, masks, self.data, self.batches(label[0]), config, label, start)
 

@@ -31,10 +31,17 @@ LEARNING_RATE_DROP = 10
 
 
 def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
-    """Of step `iteration` (from 0) among `total`: linear warm-up, then a tenth at each milestone passed."""
+    """Of step `iteration` (from 0) among `total`, and of nothing else: a training that begins later has the same rates.
+
+    Linear warm-up, then a tenth at each milestone passed, or half a cosine, which is at 0 after the last step (Loshchilov
+    and Hutter 2017, arXiv:1608.03983, equation 5, without restarts).
+    """
     warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
-    passed = sum(iteration >= fraction * total for fraction in config.milestones)
-    return config.learning_rate * warm / LEARNING_RATE_DROP**passed
+    if config.learning_rate_schedule == "cosine":
+        passed = max(0, iteration - config.warmup) / max(1, total - config.warmup)
+        return config.learning_rate * warm * (1 + math.cos(math.pi * passed)) / 2
+    milestones = sum(iteration >= fraction * total for fraction in config.milestones)
+    return config.learning_rate * warm / LEARNING_RATE_DROP**milestones
 
 
 def length(config: TrainingConfig, per_epoch: int) -> int:
@@ -245,7 +252,10 @@ class Training:
         self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
 
 
-_STATE_OF = {torch.optim.SGD: {"momentum_buffer"}} | {adam: {"step", "exp_avg", "exp_avg_sq"} for adam in ADAMS.values()}
+_STATE_OF: dict[type, set[str]] = {
+    torch.optim.SGD: {"momentum_buffer"},
+    **{adam: {"step", "exp_avg", "exp_avg_sq"} for adam in ADAMS.values()},
+}
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ class TrainingConfig:
     batch_size: int = option(128, "images in a step")
     epochs: int | None = option(None, "length of each training run in epochs")
     iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
+    learning_rate_schedule: str = option(
+        "step",
+        "what the learning rate does after warm-up: falls tenfold at each of --milestones, without any stays as it is; "
+        "or falls to 0 over the rest of the run, as half a cosine",
+        ("step", "cosine"),
+    )
     milestones: tuple[float, ...] = option(
         (), "fractions of the run, such as 0.5,0.75, at which the learning rate falls tenfold", parse=fractions
     )
@@ -178,6 +184,7 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "criterion": "magnitude",
     "prune_at": "end",
     "nesterov": False,
+    "learning_rate_schedule": "step",
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -293,12 +300,23 @@ def _refuse_both(given: Mapping[str, Any]) -> None:
 
 
 def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    taken_back = {kind for kind in KINDS_OF_RATE if "prune_rate" in layer}
-    taken_back |= {"nesterov"} if layer.get("optimizer", "sgd") != "sgd" else set()
-    for one, other in EXCLUSIVE:
-        taken_back |= {other} if layer.get(one) is not None else set()
-        taken_back |= {one} if layer.get(other) is not None else set()
+    taken_back = _taken_back(layer)
     return {name: value for name, value in values.items() if name not in taken_back} | dict(layer)
+
+
+def _taken_back(layer: Mapping[str, Any]) -> set[str]:
+    """The settings of which `layer` leaves nothing that is said under it."""
+    names = set(KINDS_OF_RATE) if "prune_rate" in layer else set()
+    for one, other in EXCLUSIVE:
+        names |= {other} if layer.get(one) is not None else set()
+        names |= {one} if layer.get(other) is not None else set()
+    if layer.get("optimizer", "sgd") != "sgd":
+        names.add("nesterov")
+    if layer.get("learning_rate_schedule") == "cosine":
+        names.add("milestones")
+    if layer.get("milestones"):
+        names.add("learning_rate_schedule")
+    return names
 
 
 def flag(name: str) -> str:
@@ -346,6 +364,14 @@ def check(config: Config) -> None:
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
     require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")
+    if values["learning_rate_schedule"] == "cosine":
+        if values["milestones"]:
+            raise InputError("--milestones: --learning-rate-schedule cosine falls by itself; leave one of the two out")
+        if values["rewind"] == "none" or "rewind-none" in values["controls"]:
+            raise InputError(
+                "--learning-rate-schedule cosine ends at 0, at which --rewind none and the control rewind-none would "
+                "fine-tune: leave them out, or give it step"
+            )
     if values["prune_at"] == "start" and (values["rewind"] != "weights" or "rewind-none" in values["controls"]):
         raise InputError(
             "--prune-at start chooses among all weights anew, and those that the last round had pruned were not "

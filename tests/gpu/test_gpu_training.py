@@ -38,7 +38,7 @@ CONFIGS = {
     "plain sgd": replace(SGD, momentum=0.0),
     "nesterov": replace(SGD, nesterov=True),
     "adam": replace(SGD, optimizer="adam"),
-    "adamw": replace(SGD, optimizer="adamw"),
+    "adamw": replace(SGD, optimizer="adamw", milestones=(), learning_rate_schedule="cosine"),
 }
 BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "cpp"]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}

@@ -37,7 +37,7 @@ CONFIGS = {
     "plain sgd": replace(SGD, momentum=0.0),
     "nesterov": replace(SGD, nesterov=True),
     "adam": replace(SGD, optimizer="adam"),
-    "adamw": replace(SGD, optimizer="adamw"),
+    "adamw": replace(SGD, optimizer="adamw", milestones=(), learning_rate_schedule="cosine"),
 }
 STEPS = 16
 PERMITTED = "operation not permitted when stream is capturing"

@@ -51,6 +51,13 @@ def test_another_optimizer_takes_nesterovs_momentum_back() -> None:
     assert (built.training.optimizer, built.training.nesterov) == ("adamw", False)
 
 
+def test_a_schedule_of_the_learning_rate_takes_the_other_one_back() -> None:
+    built = config.build({"preset": "openlth/resnet20", "learning_rate_schedule": "cosine"})
+    assert (built.training.learning_rate_schedule, built.training.milestones) == ("cosine", ())
+    again = config.build({"milestones": (0.3,)}, file=config.flat(built.to_json()))
+    assert (again.training.learning_rate_schedule, again.training.milestones) == ("step", (0.3,))
+
+
 def test_settings_survive_json() -> None:
     built = config.build({"preset": "openlth/resnet20", "seed": 7})
     assert Config.from_json(json.loads(json.dumps(built.to_json()))) == built
@@ -72,6 +79,13 @@ def test_settings_survive_json() -> None:
         ({"prune_rate": 1.5}, "--prune-rate 1.5"),
         ({"learning_rate": 0.0}, "--learning-rate 0.0"),
         ({"milestones": (0.5, 1.5)}, "--milestones"),
+        ({"learning_rate_schedule": "cosin"}, 'did you mean "cosine"'),
+        ({"learning_rate_schedule": "cosine", "milestones": (0.5,)}, "--milestones: --learning-rate-schedule cosine"),
+        ({"learning_rate_schedule": "cosine", "rewind": "none"}, "cosine ends at 0, at which --rewind none"),
+        (
+            {"learning_rate_schedule": "cosine", "controls": ("rewind-none",)},
+            "cosine ends at 0, at which --rewind none",
+        ),
         ({"epochs": 1, "iterations": 1}, "--epochs or --iterations, not both"),
         ({"prune_rate": 0.2, "sparsity": 0.9}, "--prune-rate or --sparsity, not both"),
         ({"learning_rate": 1e39}, r"--learning-rate 1e\+39: expected a finite number, at most 3.4e\+38"),
