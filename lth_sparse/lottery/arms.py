@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import random_like, shuffled, smallest_like
 from lth_sparse.nn.masks import Masks, weight_name
-from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage import arms as recorded
 from lth_sparse.storage.arms import RecordedArm
 from lth_sparse.system.seeding import derive
@@ -84,9 +83,9 @@ class Arm:
         """In the record and in state files."""
         return self.recorded.name
 
-    def first_step(self, pruning: PruningConfig, round: int) -> int:
-        """The step of the learning-rate schedule at which it starts, from 0."""
-        return pruning.rewind_iteration if round > 0 else 0
+    def first_step(self, rewind_iteration: int, round: int) -> int:
+        """The step of the learning-rate schedule at which it starts, from 0. `rewind_iteration`: that of the run."""
+        return rewind_iteration if round > 0 else 0
 
 
 DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})

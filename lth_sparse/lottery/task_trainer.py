@@ -53,7 +53,7 @@ class TaskTrainer:
         self.prunes_at_start = pruning.prune_at == "start"
         self._criterion = criterion_of(pruning.criterion)
         self.seed = task.config.seed
-        self.rewinds_to_start = pruning.rewind_iteration == 0
+        self.rewinds_to_start = task.rewind_iteration == 0
         self.network: models.Network | None = task.network
         self.settings = task.config.to_json()
         self._task = task
@@ -101,7 +101,7 @@ class TaskTrainer:
             self._choose(arm, masks, position)
         task.put_in_format(position.memory_format)
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
-        first_step = arm.first_step(task.config.pruning, position.round)
+        first_step = arm.first_step(task.rewind_iteration, position.round)
         training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate)
         if state is not None:
             training.restore(*state)
@@ -119,7 +119,7 @@ class TaskTrainer:
         self, training: Training, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]
     ) -> None:
         """To the end of the schedule, saved after each epoch."""
-        rewind_iteration = self._task.config.pruning.rewind_iteration
+        rewind_iteration = self._task.rewind_iteration
         self._progress.start(f"round {training.round} {arm.name}", training)
 
         def after_step() -> None:
@@ -172,7 +172,7 @@ class TaskTrainer:
 
     def metadata(self) -> dict[str, Any]:
         """The settings of the run, and the step that it rewinds to."""
-        return {"rewind": {"iteration": self._task.config.pruning.rewind_iteration}, "config": self.settings}
+        return {"rewind": {"iteration": self._task.rewind_iteration}, "config": self.settings}
 
     def is_of(self, settings: Mapping[str, Any]) -> bool:
         """Whether these are the settings of the run."""
@@ -185,7 +185,7 @@ class TaskTrainer:
     def round_done(self, row: Round, record: Record) -> None:
         """The round's line, with its images a second."""
         (ticket, *_) = self.arms(row.round)
-        steps = self._task.steps - ticket.first_step(self._task.config.pruning, row.round)
+        steps = self._task.steps - ticket.first_step(self._task.rewind_iteration, row.round)
         images_per_second = steps * self._task.batches(row.round).size / row.seconds
         self._progress.round_done(row, record.rounds[0], images_per_second)
         tell(self._listeners, RoundEvent(row, images_per_second))

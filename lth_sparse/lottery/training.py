@@ -33,8 +33,8 @@ LEARNING_RATE_DROP = 10
 def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
     """Of step `iteration` (from 0) among `total`, and of nothing else: a training that begins later has the same rates.
 
-    Linear warm-up, then a tenth at each milestone passed, or half a cosine, which is at 0 after the last step (Loshchilov
-    and Hutter 2017, arXiv:1608.03983, equation 5, without restarts).
+    Linear warm-up, then a tenth at each milestone passed, or half a cosine, which is at 0 after the last step
+    (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts).
     """
     warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
     if config.learning_rate_schedule == "cosine":

@@ -115,6 +115,7 @@ class PruningConfig:
         ("end", "start"),
     )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
+    rewind_epoch: int | None = option(None, "the same as a number of epochs, instead of --rewind-iteration")
     rewind: str = option(
         "weights",
         "what a round goes back to before it trains again: the rewind weights and their learning rate; the learning "
@@ -185,6 +186,7 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "prune_at": "end",
     "nesterov": False,
     "learning_rate_schedule": "step",
+    "rewind_epoch": None,
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -257,7 +259,7 @@ LARGEST_IMAGE = 4096
 MOST_ROUNDS = 1000
 
 # Two ways to say the same thing: choosing one drops what the preset says by the other.
-EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
+EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"), ("rewind_iteration", "rewind_epoch"))
 KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
 
 
@@ -346,8 +348,8 @@ def check(config: Config) -> None:
 
     for name in ("batch_size", "epochs", "iterations", "evaluate_every", "image_size"):
         require(values[name] is None or values[name] >= 1, name, "a whole number of at least 1")
-    for name in ("rounds", "warmup", "rewind_iteration", "momentum", "weight_decay", "seed"):
-        require(values[name] >= 0, name, "a number of at least 0")
+    for name in ("rounds", "warmup", "rewind_iteration", "rewind_epoch", "momentum", "weight_decay", "seed"):
+        require(values[name] is None or values[name] >= 0, name, "a number of at least 0")
     require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
     require((values["image_size"] or 1) <= LARGEST_IMAGE, "image_size", f"at most {LARGEST_IMAGE} pixels")
     require(values["rounds"] <= MOST_ROUNDS, "rounds", f"at most {MOST_ROUNDS}")

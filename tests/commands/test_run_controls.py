@@ -122,6 +122,28 @@ def test_a_control_that_was_not_trained_is_not_shown(tmp_path: Path, lottery: Lo
     assert all(row["accuracy_random"] == "" for row in rows(tmp_path / "run"))
 
 
+def test_rewinding_to_an_epoch_is_rewinding_to_its_last_step(tmp_path: Path, lottery: Lottery) -> None:
+    of_one = ("--rounds", 1, "--iterations", 15, "--batch-size", 256, "--controls", "reinit")
+    status, error = lottery(*SHORT, *of_one, "--rewind-epoch", 2, "--out", tmp_path / "epoch")
+    assert status == 0, error
+    info = json.loads((tmp_path / "epoch" / "config.json").read_text())
+    step = 2 * (info["dataset"]["train"] // 256)
+    assert 0 < step < 15
+    assert lottery(*SHORT, *of_one, "--rewind-iteration", step, "--out", tmp_path / "step")[0] == 0
+    other = json.loads((tmp_path / "step" / "config.json").read_text())
+    assert info["rewind"] == other["rewind"] == {"iteration": step, "sha256": other["rewind"]["sha256"]}
+    assert rows(tmp_path / "epoch", without_times=True) == rows(tmp_path / "step", without_times=True)
+    ticket = lth.read_ticket(tmp_path / "epoch" / "tickets" / "round-01.safetensors")
+    assert ticket.metadata["rewind"]["iteration"] == step
+
+
+def test_an_epoch_that_no_training_reaches_is_refused(tmp_path: Path, lottery: Lottery) -> None:
+    status, error = lottery(*SHORT, "--rewind-epoch", 9, "--out", tmp_path / "run")
+    assert status == 2
+    assert "--rewind-epoch 9 is step " in error_line(error.splitlines()[-1])
+    assert "expected fewer than the 12 steps of a training run" in error
+
+
 @pytest.mark.parametrize("schedule", ["geometric", "one-shot"])
 @pytest.mark.parametrize("rewind", ["learning-rate", "none"])
 def test_a_ticket_that_is_not_rewound_goes_on_from_what_was_trained(

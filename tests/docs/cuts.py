@@ -27,7 +27,17 @@ def _with(options: str, *dropped: str) -> tuple[tuple[str, str], ...]:
     return (*((rf" --{name}[ =]\S+", "") for name in dropped), (r"$", f" {options}"))
 
 
-_LOTTERY = ("dataset", "data-dir", "epochs", "iterations", "evaluate-every", "rounds", "rewind-iteration", "image-size")
+_LOTTERY = (
+    "dataset",
+    "data-dir",
+    "epochs",
+    "iterations",
+    "evaluate-every",
+    "rounds",
+    "rewind-iteration",
+    "rewind-epoch",
+    "image-size",
+)
 _TRANSFER = ("dataset", "data-dir", "epochs", "iterations", "replicates")
 _TINY = "--dataset digits --evaluate-every 10 --rewind-iteration 0"
 _PLAYED = (

@@ -70,8 +70,7 @@ def test_every_arm_has_as_many_live_weights_in_each_layer_and_begins_at_the_same
     empty = origin(ticket={"a": torch.zeros(8, 9, dtype=torch.bool), "b": torch.ones(8, 9, dtype=torch.bool)})
     assert live(arm.masks(empty)) == {"a": 0, "b": 72}
     assert arm.start(given).keys() == given.saved.keys()
-    pruning = PruningConfig(rewind_iteration=7)
-    assert [arm.first_step(pruning, round) for round in (0, 1, 5)] == [0, 7, 7]
+    assert [arm.first_step(7, round) for round in (0, 1, 5)] == [0, 7, 7]
 
 
 @pytest.mark.parametrize("name", ["random", "shuffle"])

@@ -38,6 +38,8 @@ def test_every_setting_has_a_help_text_and_can_be_overridden() -> None:
 def test_what_is_given_wins_over_the_preset_and_drops_its_other_way_to_say_it() -> None:
     built = config.build({"preset": "seed", "sparsity": 0.3, "iterations": 7})
     assert (built.pruning.sparsity, built.training.iterations, built.training.epochs) == (0.3, 7, None)
+    built = config.build({"preset": "openlth/resnet20", "rewind_epoch": 2})
+    assert (built.pruning.rewind_epoch, built.pruning.rewind_iteration) == (2, 0)
     built = config.build({"preset": "paper/conv2", "prune_rate": 0.5})
     assert (built.pruning.prune_rate, built.pruning.conv_rate, built.pruning.fc_rate) == (0.5, None, None)
 
@@ -86,6 +88,8 @@ def test_settings_survive_json() -> None:
             {"learning_rate_schedule": "cosine", "controls": ("rewind-none",)},
             "cosine ends at 0, at which --rewind none",
         ),
+        ({"rewind_epoch": -1}, "--rewind-epoch -1: expected a number of at least 0"),
+        ({"rewind_epoch": 1, "rewind_iteration": 5}, "--rewind-iteration or --rewind-epoch, not both"),
         ({"epochs": 1, "iterations": 1}, "--epochs or --iterations, not both"),
         ({"prune_rate": 0.2, "sparsity": 0.9}, "--prune-rate or --sparsity, not both"),
         ({"learning_rate": 1e39}, r"--learning-rate 1e\+39: expected a finite number, at most 3.4e\+38"),
