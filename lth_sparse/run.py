@@ -13,6 +13,7 @@ from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report.replicates import headline
+from lth_sparse.report.words import labelled
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, resumable_status
@@ -91,8 +92,9 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
             listeners = _listeners(found, open_until_over)
             store, record = play(_request(found, home.command(program, given), listeners))
         ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
-        print(f"{outcome.accuracy(record)}; ticket {ticket}, report {report}")
-        print(outcome.speed(record, store.read_info()["backend"]))
+        info = store.read_info()
+        print(labelled(info, f"{outcome.accuracy(record)}; ticket {ticket}, report {report}"))
+        print(outcome.speed(record, info["backend"]))
         return 0
 
     return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")

@@ -69,7 +69,8 @@ class Arm:
 
     `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: which of the
     weights of `Origin` have to be kept for it. `last_rate`: whether it is trained at the learning rate that the
-    schedule ends with, not by the schedule.
+    schedule ends with, not by the schedule. `keeps_optimizer`: whether it goes on with what the optimizer of the round
+    before has kept, which is a mistake, and is here to be shown.
     """
 
     recorded: RecordedArm
@@ -77,6 +78,7 @@ class Arm:
     start: Callable[[Origin], Weights] = _rewound
     needs: frozenset[str] = frozenset()
     last_rate: bool = False
+    keeps_optimizer: bool = False
 
     @property
     def name(self) -> str:
@@ -94,8 +96,10 @@ TICKETS = {
     "weights": Arm(recorded.TICKET),
     "learning-rate": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED),
     "none": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+    # Initial weights that were saved without a copy: put back, they are the trained ones.
+    "aliased": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, keeps_optimizer=True),
 }
-"""What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389)."""
+"""What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389, but for the last)."""
 
 CONTROLS = {
     arm.name: arm

@@ -61,6 +61,7 @@ class TaskTrainer:
         self._progress = Progress(pruning.rounds)
         self._listeners = listeners
         self._confusion: list[list[int]] = []
+        self._optimizer_state: dict[str, Tensor] = {}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -105,6 +106,8 @@ class TaskTrainer:
         training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate)
         if state is not None:
             training.restore(*state)
+        elif arm.keeps_optimizer:
+            training.restore_optimizer(self._optimizer_state)
         return training
 
     def _choose(self, arm: Arm, masks: Masks, position: Position) -> None:
@@ -132,6 +135,8 @@ class TaskTrainer:
             training.run(save, after_step)
         finally:
             self._progress.stop()
+        if any(later.keeps_optimizer for later in self.arms(training.round + 1)):
+            self._optimizer_state = training.optimizer_state()
 
     def gradient_at(self, start: Weights, masks: Masks, round: int) -> Mapping[str, Tensor]:
         """On the first batch of `round`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -202,8 +202,7 @@ class Training:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors["loss_sum"] = self._loss_sum
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in entry.items() if value is not None}
+        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer_state().items()}
         return tensors, {
             "iteration": self.iteration,
             "loss_count": self._loss_count,
@@ -212,6 +211,15 @@ class Training:
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "curve": [asdict(point) for point in self.curve],
+        }
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer keeps, by "parameter/name", the parameter as its number."""
+        return {
+            f"{index}/{name}": value
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, value in entry.items()
+            if value is not None
         }
 
     def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
@@ -230,9 +238,17 @@ class Training:
         if found.curve and not self.best_weights:
             raise ValueError("best/ is empty after an evaluation")
         self._loss_sum.copy_(tensors["loss_sum"])
+        self.restore_optimizer(under("optimizer/"))
+        self.iteration, self._loss_count = found.iteration, found.loss_count
+        self.best_loss, self.early_stop = found.best_loss, found.early_stop
+        self.images_seen, self.seconds = found.images_seen, found.seconds
+        self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
+
+    def restore_optimizer(self, kept: Mapping[str, Tensor]) -> None:
+        """Takes over what `optimizer_state` gave, of a training of the same parameters."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in under("optimizer/").items():
+        for name, value in kept.items():
             index, key = name.split("/", 1)
             parameter = parameters[int(index)]
             if value.shape == parameter.shape:
@@ -246,10 +262,6 @@ class Training:
             raise ValueError(f"optimizer/{wrong[0]} has {sorted(entries[wrong[0]])}, expected {sorted(expected)}")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.iteration, self._loss_count = found.iteration, found.loss_count
-        self.best_loss, self.early_stop = found.best_loss, found.early_stop
-        self.images_seen, self.seconds = found.images_seen, found.seconds
-        self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
 
 
 _STATE_OF: dict[type, set[str]] = {

@@ -9,7 +9,7 @@ from typing import Any
 
 from lth_sparse.report import document, plots
 from lth_sparse.report.gallery import Picture
-from lth_sparse.report.words import DASH, plus_minus, subject, times, weights_left
+from lth_sparse.report.words import DASH, labelled, plus_minus, subject, times, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, SummaryRow
 
@@ -40,7 +40,7 @@ def write(out: Path, info: dict[str, Any], rows: Sequence[SummaryRow], said: str
     page = document.document(
         title,
         title,
-        said,
+        labelled(info, said),
         f"<p>{escape(ABOUT)}</p>",
         [
             ("densities", "By density", _table(rows)),

@@ -119,8 +119,9 @@ class PruningConfig:
     rewind: str = option(
         "weights",
         "what a round goes back to before it trains again: the rewind weights and their learning rate; the learning "
-        "rate alone, the weights staying as they were trained; or nothing, which is fine-tuning at the last rate",
-        ("weights", "learning-rate", "none"),
+        "rate alone, the weights staying as they were trained; or nothing, which is fine-tuning at the last rate; "
+        "aliased emulates a mistake, a rewind that copies the weights onto themselves, and an optimizer that lives on",
+        ("weights", "learning-rate", "none", "aliased"),
     )
     controls: tuple[str, ...] = option(
         (),
@@ -378,6 +379,13 @@ def check(config: Config) -> None:
         raise InputError(
             "--prune-at start chooses among all weights anew, and those that the last round had pruned were not "
             "trained: give it --rewind weights, and no control rewind-none"
+        )
+    if values["rewind"] == "aliased" and (
+        values["backend"] != "dense" or values["controls"] or values["schedule"] == "one-shot"
+    ):
+        raise InputError(
+            "--rewind aliased emulates a program of plain PyTorch, which prunes what its last round has trained: give "
+            "it --backend dense, --controls none, and another schedule than one-shot"
         )
     if values["schedule"] == "seed":
         require(

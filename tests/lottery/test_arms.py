@@ -113,10 +113,11 @@ def test_new_initial_weights_are_others_each_round_and_seed() -> None:
 
 def test_what_is_not_rewound_goes_on_from_what_was_pruned() -> None:
     given = origin()
-    for arm in (CONTROLS["rewind-none"], TICKETS["learning-rate"], TICKETS["none"]):
+    for arm in (CONTROLS["rewind-none"], TICKETS["learning-rate"], TICKETS["none"], TICKETS["aliased"]):
         assert arm.start(given) is given.pruned
         assert arm.needs == {"pruned"}
-    assert [arm.last_rate for arm in TICKETS.values()] == [False, False, True]
+    assert [name for name, arm in TICKETS.items() if arm.last_rate] == ["none"]
+    assert [name for name, arm in TICKETS.items() if arm.keeps_optimizer] == ["aliased"]
     assert [name for name, arm in CONTROLS.items() if arm.last_rate] == ["rewind-none"]
 
 
