@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lth_sparse.experiments import replicates
+from lth_sparse.experiments import coursework, replicates
 from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
@@ -23,6 +23,7 @@ PROGRAM = "python -m lth_sparse.run"
 EXAMPLES = (
     ("--preset paper/conv4 --controls random,reinit", "Frankle and Carbin 2019, with its two controls"),
     ("--dataset digits --iterations 200 --sparsity 0.95 --rounds 4", "within a minute, and without a network"),
+    ("--preset coursework --emulate-coursework --budget 2h", "a student's study, corrected and as it was"),
     ("--out runs/quick-01 --resume", "after a kill, goes on from the last epoch"),
 )
 
@@ -37,12 +38,26 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     options.add(made)
-    made.add_argument_group("more than one run").add_argument(
+    several = made.add_argument_group("more than one run")
+    several.add_argument(
         "--replicates",
         type=int,
         metavar="N",
         help="play the lottery on N seeds, from --seed on, each in a directory of its own under --out, with means, "
         "95 %% intervals and differences paired by seed beside them",
+    )
+    several.add_argument(
+        "--emulate-coursework",
+        action="store_true",
+        help=f"with --preset {coursework.PRESET}, which is a study of many runs: beside each the same one with the "
+        "coursework's mistakes, no rewind and an optimizer that lives on",
+    )
+    several.add_argument(
+        "--budget",
+        type=command_line.duration,
+        metavar="TIME",
+        help=f"with --preset {coursework.PRESET}: shorten its trainings, all in proportion, so that they take "
+        "about this long here, such as 90s, 20min or 1.5h",
     )
     files = made.add_argument_group("what it leaves, and what it goes on with")
     files.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
@@ -86,6 +101,13 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         found = vars(parser(program).parse_args(given))
+        if found.get("preset") == coursework.PRESET:
+            return _coursework(found, home.command(program, given))
+        if of_coursework := [config.flag(name) for name in ("budget", "emulate_coursework") if name in found]:
+            raise InputError(
+                f"{of_coursework[0]}: it belongs to --preset {coursework.PRESET}; a run alone is shortened by "
+                "--iterations, and emulates by --rewind aliased"
+            )
         if "replicates" in found:
             return _replicates(found, home.command(program, given))
         with ExitStack() as open_until_over:
@@ -98,6 +120,29 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         return 0
 
     return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+
+
+def _coursework(found: dict[str, Any], command: str) -> int:
+    del found["preset"]
+    out, resume = command_line.out_and_resume(found)
+    asked = coursework.Asked(
+        found,
+        found.pop("iterations", None),
+        found.pop("budget", None),
+        found.pop("emulate_coursework", False),
+        found.pop("replicates", None),
+    )
+    known = {setting.name for setting, *_ in config.settings()}
+    if settled := [config.flag(name) for name in found if name in coursework.SETTLED or name not in known]:
+        raise InputError(
+            f"{settled[0]}: --preset {coursework.PRESET} settles it, or has no use for it; its trainings are shortened "
+            "by --iterations or --budget"
+        )
+    directory, done = coursework.play_all(Request({}, command, out, resume), asked)
+    failed = sum(bool(each.failed) for each in done)
+    table, page = directory / coursework.TABLE, directory / "report.html"
+    print(f"{len(done) - failed} of {len(done)} runs; {table}, {page}")
+    return command_line.BAD_INPUT if failed else 0
 
 
 def _replicates(found: dict[str, Any], command: str) -> int:

@@ -1,0 +1,61 @@
+"""How long a lottery takes here, worked out of a few steps and an evaluation that are measured before it begins."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+from lth_sparse import data, models
+from lth_sparse.lottery.evaluation import evaluate
+from lth_sparse.lottery.task import Task, Way
+from lth_sparse.nn.masks import all_alive
+from lth_sparse.settings.config import Config
+from lth_sparse.system import command_line
+from lth_sparse.system.timing import FEWEST_STEPS, MOST_STEPS, PATIENCE_SECONDS, WARM_UP_STEPS
+
+EVALUATIONS_OF_ROUND_0, EVALUATIONS_OF_A_ROUND = 3, 4
+"""Of the test images, without controls: once trained, rewound, at the early stop, and after pruning."""
+
+
+@dataclass(frozen=True)
+class Pace:
+    """`step`: seconds of a training step of masked dense PyTorch; `test`, `validation`: of an evaluation of all these
+    images. `per_epoch`: steps of an epoch. `evaluate_every`: steps between evaluations of a training."""
+
+    step: float
+    test: float
+    validation: float
+    per_epoch: int
+    evaluate_every: int
+
+    def seconds(self, rounds: int, iterations: int) -> float:
+        """Of a lottery without controls, of so many rounds after round 0 and steps a training: its steps, evaluations,
+        and the steps that each round times."""
+        trainings = rounds + 1
+        timed = 2 * self.step * (WARM_UP_STEPS + MOST_STEPS)
+        timed = min(timed, max(PATIENCE_SECONDS, 2 * self.step * (WARM_UP_STEPS + FEWEST_STEPS)))
+        of_a_training = iterations * self.step + math.ceil(iterations / self.evaluate_every) * self.validation + timed
+        evaluations = EVALUATIONS_OF_ROUND_0 + rounds * EVALUATIONS_OF_A_ROUND
+        return trainings * of_a_training + evaluations * self.test
+
+
+def measured(settings: Config) -> Pace:
+    """Of the dense network of these settings, on their images and their device, where nothing else runs."""
+    device = command_line.device(settings.device)
+    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
+    network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
+    task = Task(settings, dataset, network, device)
+    contestant = task.contestant(Way("dense", task.memory_format), all_alive(task.model), 0)
+    (milliseconds,) = task.times([contestant], FEWEST_STEPS)
+    validation = task.data.validation
+    began = time.perf_counter()
+    evaluate(task.model, validation, task.data)
+    seconds = time.perf_counter() - began
+    return Pace(
+        milliseconds / 1000,
+        seconds * len(task.data.test) / len(validation),
+        seconds,
+        task.batches(0).per_epoch,
+        settings.training.evaluate_every,
+    )
