@@ -16,6 +16,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from lth_sparse import data, models
 from lth_sparse.experiments import pace, statistics, sweep
 from lth_sparse.experiments.pace import Pace
 from lth_sparse.experiments.replicates import MOST, PREFIX
@@ -28,7 +29,7 @@ from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Round, table_of
 from lth_sparse.storage.run_directory import RunDirectory, numbered
 from lth_sparse.storage.summary import Estimate, Studied, Swept
-from lth_sparse.system import regular_files
+from lth_sparse.system import checked_json, regular_files
 from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import clock, say
 
@@ -125,8 +126,6 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Swept]]:
     plan = _new(asked) if before is None else _gone_on_with(before, asked, request.out)
     common = {name: value for name, value in plan.asked.items() if name not in ("iterations", "budget")}
     runs = {cell.name: cell.settings(common, plan.iterations) for cell in cells(plan.emulate)}
-    for settings in runs.values():
-        check_names(config.build(settings))
     if not 1 <= plan.seeds <= MOST:
         raise InputError(f"--replicates {plan.seeds}: expected a whole number from 1 to {MOST}")
     out = request.out or numbered(Path("runs"), PRESET)
@@ -147,8 +146,8 @@ def _begun(request: Request) -> Plan | None:
     if not request.resume:
         raise InputError(f"--out {request.out} holds {FILE}; add --resume to go on with it, or name another")
     try:
-        return Plan(**json.loads(regular_files.read_text(path)))
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+        return checked_json.row(Plan, json.loads(regular_files.read_text(path)), FILE)
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path} is damaged ({because(error)}); this study cannot go on, start another") from error
 
 
@@ -175,15 +174,16 @@ def _new(asked: Asked) -> Plan:
     if asked.iterations is not None and asked.budget is not None:
         raise InputError("give --iterations or --budget, not both")
     seeds = 1 if asked.seeds is None else asked.seeds
+    every = cells(asked.emulate)
+    for cell in every:
+        check_names(settings := config.build(cell.settings(asked.settings, asked.iterations)))
+    # What is wrong with the images is wrong for all runs.
+    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     plan = Plan(
         _options(asked), asked.iterations, asked.emulate, seeds, "Nothing is reduced: trainings have their epochs."
     )
     if asked.budget is not None:
-        every = cells(asked.emulate)
-        settings = config.build(every[0].settings(asked.settings, None))
-        check_names(settings)
-        found = pace.measured(settings)
-        iterations, reduced = fitted(found, every, seeds, asked.budget)
+        iterations, reduced = fitted(pace.measured(settings, dataset), every, seeds, asked.budget)
         return replace(plan, iterations=iterations, reduced=reduced)
     if asked.iterations is not None:
         return replace(plan, reduced=_reduced(asked.iterations, "as --iterations says"))

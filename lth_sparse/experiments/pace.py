@@ -6,7 +6,8 @@ import math
 import time
 from dataclasses import dataclass
 
-from lth_sparse import data, models
+from lth_sparse import models
+from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.evaluation import evaluate
 from lth_sparse.lottery.task import Task, Way
 from lth_sparse.nn.masks import all_alive
@@ -40,10 +41,9 @@ class Pace:
         return trainings * of_a_training + evaluations * self.test
 
 
-def measured(settings: Config) -> Pace:
+def measured(settings: Config, dataset: Dataset) -> Pace:
     """Of the dense network of these settings, on their images and their device, where nothing else runs."""
     device = command_line.device(settings.device)
-    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
     task = Task(settings, dataset, network, device)
     contestant = task.contestant(Way("dense", task.memory_format), all_alive(task.model), 0)

@@ -114,6 +114,9 @@ def test_killed_again_and_again_it_ends_as_it_would_have_and_takes_the_emulation
     status, _, error = study("--out", out)
     assert (status, "holds coursework.json; add --resume" in error_line(error)) == (2, True)
     assert (out / "coursework.json").read_bytes() == before
+    (out / "coursework.json").write_bytes(before.replace(b'"seeds": 1', b'"seeds": "1"'))
+    status, _, error = study("--resume", "--out", out)
+    assert (status, "coursework.json.seeds is '1', expected int" in error_line(error)) == (2, True), error
 
 
 def test_a_run_that_fails_is_named_and_the_others_are_played(tmp_path: Path, study: Study) -> None:
@@ -195,6 +198,7 @@ def test_a_split_is_chosen_on_validation_images_and_in_the_emulation_on_the_test
         (("--budget", "0s"), "expected a time such as 90s, 20min or 1.5h, given 0s"),
         (("--replicates", 0), "--replicates 0: expected a whole number from 1 to"),
         (("--model", "lenet"), "model 'lenet' is not known"),
+        (("--dataset", "folder", "--data-dir", "/nowhere"), "data folder /nowhere/train is missing"),
         (("--preset", "seed", "--budget", "9min"), "--budget: it belongs to --preset coursework; a run alone"),
         (("--preset", "seed", "--emulate-coursework"), "--emulate-coursework: it belongs to --preset coursework"),
     ],
