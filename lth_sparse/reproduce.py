@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from lth_sparse.experiments import budget, scorecard
+from lth_sparse.experiments import scorecard
 from lth_sparse.experiments.claims import CLAIMS
 from lth_sparse.lottery.playing import Request
 from lth_sparse.report.scorecard import sentence
@@ -37,7 +37,7 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     size = made.add_argument_group("how much of it")
     size.add_argument(
         "--budget",
-        type=budget.seconds,
+        type=command_line.duration,
         metavar="TIME",
         help="such as 20min: take the largest size that fits, by what a step takes here; all share it alike",
     )

@@ -8,12 +8,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from lth_sparse.experiments import replicates
+from lth_sparse.experiments import coursework, replicates
 from lth_sparse.lottery import options, outcome, tensorboard
 from lth_sparse.lottery.events import Listener, users_listener
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report import instability
 from lth_sparse.report.replicates import headline, times_of_training
+from lth_sparse.report.words import labelled
 from lth_sparse.settings import config, file
 from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, resumable_status
@@ -37,12 +38,26 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         argument_default=argparse.SUPPRESS,
     )
     options.add(made)
-    made.add_argument_group("more than one run").add_argument(
+    several = made.add_argument_group("more than one run")
+    several.add_argument(
         "--replicates",
         type=int,
         metavar="N",
         help="play the lottery on N seeds, from --seed on, each in a directory of its own under --out, with means, "
         "95 %% intervals and differences paired by seed beside them",
+    )
+    several.add_argument(
+        "--emulate-coursework",
+        action="store_true",
+        help=f"with --preset {coursework.PRESET}, which is a study of many runs: beside each the same one with the "
+        "coursework's mistakes, no rewind and an optimizer that lives on",
+    )
+    several.add_argument(
+        "--budget",
+        type=command_line.duration,
+        metavar="TIME",
+        help=f"with --preset {coursework.PRESET}: shorten its trainings, all in proportion, so that they take "
+        "about this long here, such as 90s, 20min or 1.5h",
     )
     files = made.add_argument_group("what it leaves, and what it goes on with")
     files.add_argument("--out", metavar="DIR", help="where the run is written (default: runs/PRESET-NN)")
@@ -86,19 +101,50 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
 
     def work() -> int:
         found = vars(parser(program).parse_args(given))
+        if found.get("preset") == coursework.PRESET:
+            return _coursework(found, home.command(program, given))
+        if of_coursework := [config.flag(name) for name in ("budget", "emulate_coursework") if name in found]:
+            raise InputError(
+                f"{of_coursework[0]}: it belongs to --preset {coursework.PRESET}; a run alone is shortened by "
+                "--iterations, and emulates by --rewind aliased"
+            )
         if "replicates" in found:
             return _replicates(found, home.command(program, given))
         with ExitStack() as open_until_over:
             listeners = _listeners(found, open_until_over)
             store, record = play(_request(found, home.command(program, given), listeners))
         ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
-        print(f"{outcome.accuracy(record)}; ticket {ticket}, report {report}")
-        print(outcome.speed(record, store.read_info()["backend"]))
+        info = store.read_info()
+        print(labelled(info, f"{outcome.accuracy(record)}; ticket {ticket}, report {report}"))
+        print(outcome.speed(record, info["backend"]))
         if record.barriers:
             print(instability.headline(record.barriers))
         return 0
 
     return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+
+
+def _coursework(found: dict[str, Any], command: str) -> int:
+    del found["preset"]
+    out, resume = command_line.out_and_resume(found)
+    asked = coursework.Asked(
+        found,
+        found.pop("iterations", None),
+        found.pop("budget", None),
+        found.pop("emulate_coursework", False),
+        found.pop("replicates", None),
+    )
+    known = {setting.name for setting, *_ in config.settings()}
+    if settled := [config.flag(name) for name in found if name in coursework.SETTLED or name not in known]:
+        raise InputError(
+            f"{settled[0]}: --preset {coursework.PRESET} settles it, or has no use for it; its trainings are shortened "
+            "by --iterations or --budget"
+        )
+    directory, done = coursework.play_all(Request({}, command, out, resume), asked)
+    failed = sum(bool(each.failed) for each in done)
+    table, page = directory / coursework.TABLE, directory / "report.html"
+    print(f"{len(done) - failed} of {len(done)} runs; {table}, {page}")
+    return command_line.BAD_INPUT if failed else 0
 
 
 def _replicates(found: dict[str, Any], command: str) -> int:

@@ -69,7 +69,7 @@ def _row(task: Task, chooser: Chooser, masks: Masks, round: int) -> dict[str, An
         (alone,) = task.times([dense], masks, round)
         milliseconds = {"dense": alone}
     step_ms, dense_step_ms = milliseconds[way.backend], milliseconds["dense"]
-    iterations = task.steps - (task.config.pruning.rewind_iteration if round else 0)
+    iterations = task.steps - (task.rewind_iteration if round else 0)
     ways = {"dense": dense, "auto": way}
     seconds = {"dense": iterations * dense_step_ms / 1000, "auto": iterations * step_ms / 1000}
     return {

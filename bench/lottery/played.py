@@ -104,7 +104,7 @@ def play(settings: Config, dataset: Dataset, device: torch.device) -> list[dict[
                     "round": round,
                     "density": row.density,
                     "live_weights": row.live_weights,
-                    "iterations": row.iterations - (settings.pruning.rewind_iteration if round else 0),
+                    "iterations": row.iterations - (auto.task.rewind_iteration if round else 0),
                     "step_ms": row.step_ms,
                     "dense_step_ms": row.dense_step_ms,
                     "trained_by": ways["auto"].backend,

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from lth_sparse.experiments import replicates, statistics, transfer
-from lth_sparse.experiments.budget import Steps
 from lth_sparse.experiments.claims import STEPS, Claim, Size, Statement
+from lth_sparse.experiments.pace import Paces
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report import scorecard as report
 from lth_sparse.report.words import duration
@@ -116,10 +116,10 @@ def _size(claim: Claim, asked: Asked, begun: str) -> Size:
     """The one that has begun, or is asked for, or the largest that fits. Raises InputError where none does."""
     if begun or asked.budget is None:
         return _named(claim, begun or asked.size)
-    share, steps, reason = asked.budget / len(asked.claims), Steps(), ""
+    share, paces, reason = asked.budget / len(asked.claims), Paces(), ""
     for size in claim.sizes:
         try:
-            takes = _seconds(claim, size, asked, steps)
+            takes = _seconds(claim, size, asked, paces)
         except InputError as error:  # Its images are not here; a smaller size may have others.
             reason = str(error)
         else:
@@ -141,12 +141,12 @@ def _named(claim: Claim, name: str) -> Size:
     return by_name[name] if name else claim.sizes[0]
 
 
-def _seconds(claim: Claim, size: Size, asked: Asked, steps: Steps) -> float:
+def _seconds(claim: Claim, size: Size, asked: Asked, paces: Paces) -> float:
     seeds = size.seeds if asked.seeds is None else asked.seeds
-    one_seed = sum(steps.of(config.build(settings)) for settings in _runs(claim, size, asked).values())
+    one_seed = sum(paces.seconds(config.build(settings)) for settings in _runs(claim, size, asked).values())
     for each in claim.transfers.values():
         alone = {"rounds": 1, "sparsity": None, "controls": transfer.CONTROLS}
-        one_seed += steps.of(config.build({**_runs(claim, size, asked)[each.run], **alone}))
+        one_seed += paces.seconds(config.build({**_runs(claim, size, asked)[each.run], **alone}))
     return one_seed * seeds
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,9 +23,14 @@ FILE = "sweep.json"
 """What a sweep was asked for."""
 
 
-def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
+Write = Callable[[Path, Sequence[Swept], int, str], None]
+"""Writes the page under a directory, of the runs that are over, of so many, played by this command."""
+
+
+def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tuple[Path, list[Swept]]:
     """Plays every run of `sweep`; one that fails does not keep the others from being played. Gives the directory that
-    holds all, and what became of each. `request`: its command, its directory, and whether it goes on."""
+    holds all, and what became of each. `request`: its command, its directory, and whether it goes on. `write`: called
+    after each run."""
     out = _directory(request, sweep)
     done: list[Swept] = []
     for number, (name, settings) in enumerate(sweep.runs.items(), start=1):
@@ -40,7 +46,7 @@ def play_all(request: Request, sweep: Sweep) -> tuple[Path, list[Swept]]:
             done.append(Swept(name, folder, [], reason))
         rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
         write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
-        report.write(out, done, len(sweep.runs), request.command)
+        write(out, done, len(sweep.runs), request.command)
     return out, done
 
 

@@ -86,7 +86,7 @@ def _read(path: Path) -> Sweep:
             full = ", ".join([str(name), *(f"{key} {value}" for key, value in chosen.items())])
             runs[full] = base | own | chosen
             try:
-                _check_names(config.build(runs[full]))
+                check_names(config.build(runs[full]))
             except (InputError, BackendError) as error:
                 raise InputError(f"{where('runs', str(name))}: {full}: {error}") from error
     folders = [slug(name) for name in runs]
@@ -95,7 +95,7 @@ def _read(path: Path) -> Sweep:
     return Sweep(runs, seeds)
 
 
-def _check_names(settings: Config) -> None:
+def check_names(settings: Config) -> None:
     """Raises InputError for a network, a data set, a backend or a criterion of ours that there is not."""
     criterion_of(settings.pruning.criterion)
     registry.resolve(settings.backend)

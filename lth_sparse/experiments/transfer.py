@@ -30,8 +30,8 @@ from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 
 ONE_ROUND: Mapping[str, Any] = {
-    "rounds": 1, "rewind_iteration": 0, "rewind": "weights", "schedule": "geometric", "sparsity": None,
-    "criterion": "magnitude", "prune_at": "end", "instability": (),
+    "rounds": 1, "rewind_iteration": 0, "rewind_epoch": None, "rewind": "weights", "schedule": "geometric",
+    "sparsity": None, "criterion": "magnitude", "prune_at": "end", "instability": (),
 }  # fmt: skip
 """What makes a run that of a ticket which is there already."""
 CONTROLS = ("random", "reinit")

@@ -13,7 +13,6 @@ from typing import Any
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import random_like, shuffled, smallest_like
 from lth_sparse.nn.masks import Masks, weight_name
-from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage import arms as recorded
 from lth_sparse.storage.arms import RecordedArm
 from lth_sparse.system.seeding import derive
@@ -75,6 +74,8 @@ class Arm:
     schedule ends with, not by the schedule. `step`: of the schedule, where it starts; None: where its round does.
     `order`: which of the round's orders of images, augmentations and dropout it sees; 0 is that of the ticket and its
     controls. `twin`: the arm trained before it whose end its own is compared with, "" where it has none.
+    `keeps_optimizer`: whether it goes on with what the optimizer of the round before has kept, which is a mistake, and
+    is here to be shown.
     """
 
     name: str
@@ -86,17 +87,18 @@ class Arm:
     step: int | None = None
     order: int = 0
     twin: str = ""
+    keeps_optimizer: bool = False
 
     @classmethod
     def of(cls, recorded: RecordedArm, **different: Any) -> Arm:
         """The arm that the record calls so."""
         return cls(recorded.name, recorded.column, **different)
 
-    def first_step(self, pruning: PruningConfig, round: int) -> int:
-        """The step of the learning-rate schedule at which it starts, from 0."""
+    def first_step(self, rewind_iteration: int, round: int) -> int:
+        """The step of the learning-rate schedule at which it starts, from 0. `rewind_iteration`: that of the run."""
         if self.step is not None:
             return self.step
-        return pruning.rewind_iteration if round > 0 else 0
+        return rewind_iteration if round > 0 else 0
 
 
 DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})
@@ -105,8 +107,10 @@ TICKETS = {
     "weights": Arm.of(recorded.TICKET),
     "learning-rate": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED),
     "none": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+    # Initial weights that were saved without a copy: put back, they are the trained ones.
+    "aliased": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, keeps_optimizer=True),
 }
-"""What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389)."""
+"""What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389, but for the last)."""
 
 CONTROLS = {
     arm.name: arm

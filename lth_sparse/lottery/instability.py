@@ -89,7 +89,7 @@ class Instability:
         if not self._steps:
             return ()
         if round > 0:
-            return (_copy(2, self._task.config.pruning.rewind_iteration, TICKET.name),)
+            return (_copy(2, self._task.rewind_iteration, TICKET.name),)
         arms: list[Arm] = []
         for step in self._steps:
             first = TICKET.name
@@ -120,7 +120,7 @@ class Instability:
 
     def compare(self, training: Training, arm: Arm, position: Position) -> None:
         """Adds to the record, and says, what the line from `position.twin` to the end of `training` shows."""
-        data, step = self._task.data, arm.first_step(self._task.config.pruning, position.round)
+        data, step = self._task.data, arm.first_step(self._task.rewind_iteration, position.round)
         found = evaluated(training.model, position.twin, (data.test, _sample(data.train)), data)
         points = [
             PathPoint(

@@ -1,4 +1,8 @@
-"""The optimizer of a training: PyTorch's, in the variant that takes the least time."""
+"""The optimizer of a training: PyTorch's, in the variant that takes the least time.
+
+Weight decay is what each of them calls so: of sgd and adam a penalty, added to the gradient; of adamw decoupled, taken
+from the weight itself (Loshchilov and Hutter 2019, arXiv:1711.05101).
+"""
 
 from __future__ import annotations
 
@@ -9,15 +13,20 @@ from torch import Tensor, nn
 
 from lth_sparse.settings.config import TrainingConfig
 
+ADAMS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+
 
 def optimizer_of(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    """On the CPU, with a learning rate that is a number. Adam is always faster fused."""
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True)
+    """On the CPU, with a learning rate that is a number. Adam, of either kind, is always faster fused."""
+    if config.optimizer in ADAMS:
+        return ADAMS[config.optimizer](
+            model.parameters(), config.learning_rate, weight_decay=config.weight_decay, fused=True
+        )
     return torch.optim.SGD(
         model.parameters(),
         config.learning_rate,
         momentum=config.momentum,
+        nesterov=config.nesterov,
         weight_decay=config.weight_decay,
         fused=sgd_is_faster_fused(model.parameters()),
     )
@@ -29,10 +38,17 @@ def recordable_optimizer(model: nn.Module, config: TrainingConfig, device: torch
     Of PyTorch's variants the fused ones: SGD has no other that does not read the rate, and Adam's is one kernel.
     """
     rate = torch.tensor(config.learning_rate, dtype=torch.float32, device=device)
-    if config.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), rate, weight_decay=config.weight_decay, fused=True, capturable=True)
+    if config.optimizer in ADAMS:
+        return ADAMS[config.optimizer](
+            model.parameters(), rate, weight_decay=config.weight_decay, fused=True, capturable=True
+        )
     return torch.optim.SGD(
-        model.parameters(), rate, momentum=config.momentum, weight_decay=config.weight_decay, fused=True
+        model.parameters(),
+        rate,
+        momentum=config.momentum,
+        nesterov=config.nesterov,
+        weight_decay=config.weight_decay,
+        fused=True,
     )
 
 

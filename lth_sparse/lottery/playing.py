@@ -175,7 +175,7 @@ def _play(
     settings, reported = task.config, time.monotonic()
 
     def on_rewind_saved(sha256: str) -> None:
-        info["rewind"] = {"iteration": settings.pruning.rewind_iteration, "sha256": sha256}
+        info["rewind"] = {"iteration": task.rewind_iteration, "sha256": sha256}
         store.write_info(info)
 
     def on_round(record: Record) -> None:

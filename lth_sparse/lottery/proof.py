@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from lth_sparse.nn.forms import dense_state, own_masks, shared_by_ties, unwrap
 from lth_sparse.nn.masks import Masks, apply, weight_name
 from lth_sparse.storage import sealed
+from lth_sparse.storage.record import NOT_PROVED
 from lth_sparse.system.errors import ProofError
 
 Weights = dict[str, Tensor]
@@ -90,6 +91,23 @@ def before_training(
         entries = len(optimizer.state)
         statements.append(_require(entries == 0, "the optimizer starts empty", f"{entries} entries of state"))
     return statements
+
+
+def not_before_training(
+    model: nn.Module, masks: Masks, saved: Snapshot, optimizer: torch.optim.Optimizer | None
+) -> list[tuple[str, str]]:
+    """The same of a training that emulates a missing rewind: nothing is proved, and it says what would not hold."""
+    state = dense_state(model)
+    live = {weight_name(name): mask for name, mask in shared_by_ties(model, masks).items()}
+    moved = sum(int((state[name] != saved.weights[name])[mask].sum()) for name, mask in live.items())
+    entries = len(optimizer.state) if optimizer is not None else 0
+    return [
+        (
+            f"{NOT_PROVED}: emulates a rewind that copies the weights onto themselves, and an optimizer that lives on",
+            f"{moved} of {sum(int(mask.sum()) for mask in live.values())} live weights are not the rewind weights, the "
+            f"optimizer begins with {entries} entries of state",
+        )
+    ]
 
 
 def refuse_other_masks(model: nn.Module, masks: Masks) -> None:

@@ -123,7 +123,12 @@ class Rounds:
         with self._state_refused() if state is not None else nullcontext():
             training = trainer.begin(arm, masks, position, state)
         if known and state is None:
-            self._prove(arm, proof.before_training(training.model, masks, self._saved, start, training.optimizer))
+            checked = (
+                proof.not_before_training(training.model, masks, self._saved, training.optimizer)
+                if arm.keeps_optimizer
+                else proof.before_training(training.model, masks, self._saved, start, training.optimizer)
+            )
+            self._prove(arm, checked)
         trainer.run(
             training,
             arm,

@@ -20,7 +20,7 @@ from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings.config import Config
+from lth_sparse.settings.config import Config, flag
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.memory_formats import MEMORY_FORMATS, put_in_format
 from lth_sparse.system.seeding import derive
@@ -77,13 +77,23 @@ class Task:
         """Of a training from its beginning."""
         return length(self.config.training, self.batches(0).per_epoch)
 
+    @property
+    def rewind_iteration(self) -> int:
+        """The step of the dense training whose weights are the rewind weights, given as such or as an epoch."""
+        pruning = self.config.pruning
+        if pruning.rewind_epoch is None:
+            return pruning.rewind_iteration
+        return pruning.rewind_epoch * self.batches(0).per_epoch
+
     def check_schedule(self) -> None:
         """Raises InputError, before any training, for what could only fail in a later round."""
         pruning = self.config.pruning
-        if pruning.rewind_iteration >= self.steps:
+        if self.rewind_iteration >= self.steps:
+            given = "rewind_iteration" if pruning.rewind_epoch is None else "rewind_epoch"
+            what = "" if pruning.rewind_epoch is None else f" is step {self.rewind_iteration}"
             raise InputError(
-                f"--rewind-iteration {pruning.rewind_iteration}: expected fewer than the {self.steps} steps "
-                "of a training run"
+                f"{flag(given)} {getattr(pruning, given)}{what}: expected fewer than the {self.steps} steps of a "
+                "training run"
             )
         if pruning.instability and (last := max(pruning.instability)) >= self.steps:
             raise InputError(f"--instability {last}: expected steps before the {self.steps} of a training run are over")
@@ -129,6 +139,7 @@ class Task:
         config = self.config.training
         if last_rate:
             last = learning_rate(config, self.steps - 1, self.steps)
+            # The schedule is that of steps: `config.check` refuses fine-tuning at a cosine's end.
             config = replace(config, learning_rate=last, warmup=0, milestones=())
         return Training(model, masks, self.data, self.batches(label[0], order), config, label, start)
 

@@ -55,7 +55,7 @@ class TaskTrainer:
         self.prunes_at_start = pruning.prune_at == "start"
         self._criterion = criterion_of(pruning.criterion)
         self.seed = task.config.seed
-        self.rewinds_to_start = pruning.rewind_iteration == 0
+        self.rewinds_to_start = task.rewind_iteration == 0
         self.network: models.Network | None = task.network
         self.settings = task.config.to_json()
         self._task = task
@@ -64,6 +64,7 @@ class TaskTrainer:
         self._progress = Progress(pruning.rounds)
         self._listeners = listeners
         self._confusion: list[list[int]] = []
+        self._optimizer_state: dict[str, Tensor] = {}
 
     @contextmanager
     def session(self) -> Iterator[None]:
@@ -104,10 +105,12 @@ class TaskTrainer:
             self._choose(arm, masks, position)
         task.put_in_format(position.memory_format)
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
-        first_step = arm.first_step(task.config.pruning, position.round)
+        first_step = arm.first_step(task.rewind_iteration, position.round)
         training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate, arm.order)
         if state is not None:
             training.restore(*state)
+        elif arm.keeps_optimizer:
+            training.restore_optimizer(self._optimizer_state)
         return training
 
     def _choose(self, arm: Arm, masks: Masks, position: Position) -> None:
@@ -122,7 +125,7 @@ class TaskTrainer:
         self, training: Training, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]
     ) -> None:
         """To the end of the schedule, saved after each epoch."""
-        rewind_iteration = self._task.config.pruning.rewind_iteration
+        rewind_iteration = self._task.rewind_iteration
         self._progress.start(f"round {training.round} {arm.name}", training)
         self._instability.keep(training, arm)
 
@@ -137,6 +140,8 @@ class TaskTrainer:
             training.run(save, after_step)
         finally:
             self._progress.stop()
+        if any(later.keeps_optimizer for later in self.arms(training.round + 1)):
+            self._optimizer_state = training.optimizer_state()
 
     def gradient_at(self, start: Weights, masks: Masks, round: int) -> Mapping[str, Tensor]:
         """On the first batch of `round`."""
@@ -181,7 +186,7 @@ class TaskTrainer:
 
     def metadata(self) -> dict[str, Any]:
         """The settings of the run, and the step that it rewinds to."""
-        return {"rewind": {"iteration": self._task.config.pruning.rewind_iteration}, "config": self.settings}
+        return {"rewind": {"iteration": self._task.rewind_iteration}, "config": self.settings}
 
     def is_of(self, settings: Mapping[str, Any]) -> bool:
         """Whether these are the settings of the run."""
@@ -194,7 +199,7 @@ class TaskTrainer:
     def round_done(self, row: Round, record: Record) -> None:
         """The round's line, with its images a second."""
         (ticket, *_) = self.arms(row.round)
-        steps = self._task.steps - ticket.first_step(self._task.config.pruning, row.round)
+        steps = self._task.steps - ticket.first_step(self._task.rewind_iteration, row.round)
         images_per_second = steps * self._task.batches(row.round).size / row.seconds
         self._progress.round_done(row, record.rounds[0], images_per_second)
         tell(self._listeners, RoundEvent(row, images_per_second))

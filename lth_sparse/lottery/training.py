@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery.evaluation import evaluate
-from lth_sparse.lottery.optimizer import optimizer_of, recordable_optimizer
+from lth_sparse.lottery.optimizer import ADAMS, optimizer_of, recordable_optimizer
 from lth_sparse.lottery.position import refuse_others
 from lth_sparse.lottery.step_graph import StepGraph, recordable
 from lth_sparse.nn.masks import Masks, prunable
@@ -31,10 +31,17 @@ LEARNING_RATE_DROP = 10
 
 
 def learning_rate(config: TrainingConfig, iteration: int, total: int) -> float:
-    """Of step `iteration` (from 0) among `total`: linear warm-up, then a tenth at each milestone passed."""
+    """Of step `iteration` (from 0) among `total`, and of nothing else: a training that begins later has the same rates.
+
+    Linear warm-up, then a tenth at each milestone passed, or half a cosine, which is at 0 after the last step
+    (Loshchilov and Hutter 2017, arXiv:1608.03983, equation 5, without restarts).
+    """
     warm = min(1.0, (iteration + 1) / config.warmup) if config.warmup else 1.0
-    passed = sum(iteration >= fraction * total for fraction in config.milestones)
-    return config.learning_rate * warm / LEARNING_RATE_DROP**passed
+    if config.learning_rate_schedule == "cosine":
+        passed = max(0, iteration - config.warmup) / max(1, total - config.warmup)
+        return config.learning_rate * warm * (1 + math.cos(math.pi * passed)) / 2
+    milestones = sum(iteration >= fraction * total for fraction in config.milestones)
+    return config.learning_rate * warm / LEARNING_RATE_DROP**milestones
 
 
 def length(config: TrainingConfig, per_epoch: int) -> int:
@@ -195,8 +202,7 @@ class Training:
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors["loss_sum"] = self._loss_sum
-        for index, entry in self.optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer/{index}/{name}": value for name, value in entry.items() if value is not None}
+        tensors |= {f"optimizer/{name}": value for name, value in self.optimizer_state().items()}
         return tensors, {
             "iteration": self.iteration,
             "loss_count": self._loss_count,
@@ -205,6 +211,15 @@ class Training:
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "curve": [asdict(point) for point in self.curve],
+        }
+
+    def optimizer_state(self) -> dict[str, Tensor]:
+        """What the optimizer keeps, by "parameter/name", the parameter as its number."""
+        return {
+            f"{index}/{name}": value
+            for index, entry in self.optimizer.state_dict()["state"].items()
+            for name, value in entry.items()
+            if value is not None
         }
 
     def restore(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
@@ -223,9 +238,17 @@ class Training:
         if found.curve and not self.best_weights:
             raise ValueError("best/ is empty after an evaluation")
         self._loss_sum.copy_(tensors["loss_sum"])
+        self.restore_optimizer(under("optimizer/"))
+        self.iteration, self._loss_count = found.iteration, found.loss_count
+        self.best_loss, self.early_stop = found.best_loss, found.early_stop
+        self.images_seen, self.seconds = found.images_seen, found.seconds
+        self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
+
+    def restore_optimizer(self, kept: Mapping[str, Tensor]) -> None:
+        """Takes over what `optimizer_state` gave, of a training of the same parameters."""
         parameters = [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
         entries: dict[int, dict[str, Tensor]] = {}
-        for name, value in under("optimizer/").items():
+        for name, value in kept.items():
             index, key = name.split("/", 1)
             parameter = parameters[int(index)]
             if value.shape == parameter.shape:
@@ -239,13 +262,12 @@ class Training:
             raise ValueError(f"optimizer/{wrong[0]} has {sorted(entries[wrong[0]])}, expected {sorted(expected)}")
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
-        self.iteration, self._loss_count = found.iteration, found.loss_count
-        self.best_loss, self.early_stop = found.best_loss, found.early_stop
-        self.images_seen, self.seconds = found.images_seen, found.seconds
-        self.curve = [read.row(CurvePoint, point, f"curve[{number}]") for number, point in enumerate(found.curve)]
 
 
-_STATE_OF = {torch.optim.SGD: {"momentum_buffer"}, torch.optim.Adam: {"step", "exp_avg", "exp_avg_sq"}}
+_STATE_OF: dict[type, set[str]] = {
+    torch.optim.SGD: {"momentum_buffer"},
+    **{adam: {"step", "exp_avg", "exp_avg_sq"} for adam in ADAMS.values()},
+}
 
 
 @dataclass(frozen=True)

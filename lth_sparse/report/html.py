@@ -15,8 +15,10 @@ from lth_sparse.report.words import (
     DASH,
     TIMES,
     choice,
+    emulates,
     field,
     headline,
+    labelled,
     number,
     percent,
     progress,
@@ -35,7 +37,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
     return document(
         title,
         f"{title}; {progress(info, record)}",
-        headline(info, record),
+        labelled(info, headline(info, record)),
         f"{_notice(info)}{chosen_how}\n{_tiles(info, record)}",
         [
             ("rounds", "Rounds", _rounds(record)),
@@ -52,8 +54,18 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
 
 
 def _notice(info: dict[str, Any]) -> str:
-    notice = field(info, "dataset", "notice")
-    return f'<p class="notice" role="note"><strong>Note:</strong> {escape(str(notice))}</p>\n' if notice else ""
+    notices = [field(info, "dataset", "notice"), _EMULATED if emulates(info) else None]
+    return "".join(
+        f'<p class="notice" role="note"><strong>Note:</strong> {escape(str(notice))}</p>\n'
+        for notice in notices
+        if notice
+    )
+
+
+_EMULATED = (
+    "No ticket here was rewound, and the optimizer lived on from round to round: this run emulates a mistake of "
+    "published programs, to show what it does. The accuracies are not those of lottery tickets."
+)
 
 
 def _tiles(info: dict[str, Any], record: Record) -> str:

@@ -11,7 +11,7 @@ from lth_sparse.report import document, instability_plots, plots
 from lth_sparse.report.gallery import Picture
 from lth_sparse.report.instability import ABOUT as ABOUT_INSTABILITY
 from lth_sparse.report.instability import stabilities_table
-from lth_sparse.report.words import DASH, duration, plus_minus, subject, times, weights_left
+from lth_sparse.report.words import DASH, duration, labelled, plus_minus, subject, times, weights_left
 from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.summary import BETTER, MATCHING, TOO_FEW, StabilityRow, SummaryRow
 
@@ -56,7 +56,7 @@ def write(
     page = document.document(
         title,
         title,
-        said,
+        labelled(info, said),
         f"<p>{escape(ABOUT)}</p>\n<p>{escape(times_of_training(info))}</p>",
         [
             ("densities", "By density", _table(rows)),

@@ -10,7 +10,7 @@ from lth_sparse.backends.choices import OPERATIONS
 from lth_sparse.report.document import table
 from lth_sparse.report.words import DASH, error, number, ranges, times, weights_left, wins
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm, beside
-from lth_sparse.storage.record import STEP, Chosen, Proof, Record, Round
+from lth_sparse.storage.record import NOT_PROVED, STEP, Chosen, Proof, Record, Round
 
 ARMS = {arm.name: arm.words for arm in (TICKET, *CONTROLS.values())}
 
@@ -204,7 +204,8 @@ def _proof(statement: str, proofs: list[Proof]) -> str:
         more = f"<details><summary>all {len(proofs)} checks</summary><ul>{lines}</ul></details>"
     else:
         more = ""
-    return f"<li><strong>{escape(statement)}</strong> — checked in {escape(where)}.{more}</li>"
+    checked = "" if statement.startswith(NOT_PROVED) else "checked in "
+    return f"<li><strong>{escape(statement)}</strong> — {checked}{escape(where)}.{more}</li>"
 
 
 def _rounds(rounds: set[int]) -> str:

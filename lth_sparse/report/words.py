@@ -10,6 +10,7 @@ from lth_sparse.storage.record import Record, Round
 
 DASH = "\N{EN DASH}"
 TIMES = "\N{MULTIPLICATION SIGN}"
+EMULATION = "emulation of a missing rewind"
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
@@ -78,9 +79,20 @@ def dataset_name(info: dict[str, Any]) -> str:
     return str(field(info, "dataset", "name") or "an unnamed data set")
 
 
+def emulates(info: dict[str, Any]) -> bool:
+    """Whether the run emulates a published mistake: it is no lottery, and has to say so wherever it is shown."""
+    return field(info, "config", "pruning", "rewind") == "aliased"
+
+
 def subject(info: dict[str, Any]) -> str:
     """What was trained on what, such as "small on digits"."""
-    return f"{field(info, 'network', 'name') or 'network'} on {dataset_name(info)}"
+    what = f"{field(info, 'network', 'name') or 'network'} on {dataset_name(info)}"
+    return f"{what} ({EMULATION})" if emulates(info) else what
+
+
+def labelled(info: dict[str, Any], sentence: str) -> str:
+    """A sentence of what came out, with what it is a result of where that is no lottery."""
+    return f"{EMULATION.capitalize()}: {sentence}" if emulates(info) else sentence
 
 
 def wins(row: Round, record: Record) -> bool:

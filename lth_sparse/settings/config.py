@@ -55,13 +55,22 @@ class DataConfig:
 class TrainingConfig:
     """One training run, the same for the dense network and for every ticket."""
 
-    optimizer: str = option("sgd", "optimizer", ("sgd", "adam"))
+    optimizer: str = option("sgd", "optimizer", ("sgd", "adam", "adamw"))
     learning_rate: float = option(0.1, "learning rate after warm-up")
     momentum: float = option(0.9, "momentum of sgd")
-    weight_decay: float = option(0.0, "L2 penalty, as torch.optim applies it")
+    nesterov: bool = option(False, "sgd takes Nesterov's momentum")
+    weight_decay: float = option(
+        0.0, "an L2 penalty for sgd and adam, decoupled for adamw, as torch.optim applies it to every parameter"
+    )
     batch_size: int = option(128, "images in a step")
     epochs: int | None = option(None, "length of each training run in epochs")
     iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
+    learning_rate_schedule: str = option(
+        "step",
+        "what the learning rate does after warm-up: falls tenfold at each of --milestones, without any stays as it is; "
+        "or falls to 0 over the rest of the run, as half a cosine",
+        ("step", "cosine"),
+    )
     milestones: tuple[float, ...] = option(
         (), "fractions of the run, such as 0.5,0.75, at which the learning rate falls tenfold", parse=fractions
     )
@@ -106,11 +115,13 @@ class PruningConfig:
         ("end", "start"),
     )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
+    rewind_epoch: int | None = option(None, "the same as a number of epochs, instead of --rewind-iteration")
     rewind: str = option(
         "weights",
         "what a round goes back to before it trains again: the rewind weights and their learning rate; the learning "
-        "rate alone, the weights staying as they were trained; or nothing, which is fine-tuning at the last rate",
-        ("weights", "learning-rate", "none"),
+        "rate alone, the weights staying as they were trained; or nothing, which is fine-tuning at the last rate; "
+        "aliased emulates a mistake, a rewind that copies the weights onto themselves, and an optimizer that lives on",
+        ("weights", "learning-rate", "none", "aliased"),
     )
     controls: tuple[str, ...] = option(
         (),
@@ -182,6 +193,9 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "criterion": "magnitude",
     "prune_at": "end",
     "instability": (),
+    "nesterov": False,
+    "learning_rate_schedule": "step",
+    "rewind_epoch": None,
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -254,7 +268,7 @@ LARGEST_IMAGE = 4096
 MOST_ROUNDS = 1000
 
 # Two ways to say the same thing: choosing one drops what the preset says by the other.
-EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"))
+EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"), ("rewind_iteration", "rewind_epoch"))
 KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
 
 
@@ -297,11 +311,23 @@ def _refuse_both(given: Mapping[str, Any]) -> None:
 
 
 def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
-    taken_back = {kind for kind in KINDS_OF_RATE if "prune_rate" in layer}
-    for one, other in EXCLUSIVE:
-        taken_back |= {other} if layer.get(one) is not None else set()
-        taken_back |= {one} if layer.get(other) is not None else set()
+    taken_back = _taken_back(layer)
     return {name: value for name, value in values.items() if name not in taken_back} | dict(layer)
+
+
+def _taken_back(layer: Mapping[str, Any]) -> set[str]:
+    """The settings of which `layer` leaves nothing that is said under it."""
+    names = set(KINDS_OF_RATE) if "prune_rate" in layer else set()
+    for one, other in EXCLUSIVE:
+        names |= {other} if layer.get(one) is not None else set()
+        names |= {one} if layer.get(other) is not None else set()
+    if layer.get("optimizer", "sgd") != "sgd":
+        names.add("nesterov")
+    if layer.get("learning_rate_schedule") == "cosine":
+        names.add("milestones")
+    if layer.get("milestones"):
+        names.add("learning_rate_schedule")
+    return names
 
 
 def flag(name: str) -> str:
@@ -331,8 +357,8 @@ def check(config: Config) -> None:
 
     for name in ("batch_size", "epochs", "iterations", "evaluate_every", "image_size"):
         require(values[name] is None or values[name] >= 1, name, "a whole number of at least 1")
-    for name in ("rounds", "warmup", "rewind_iteration", "momentum", "weight_decay", "seed"):
-        require(values[name] >= 0, name, "a number of at least 0")
+    for name in ("rounds", "warmup", "rewind_iteration", "rewind_epoch", "momentum", "weight_decay", "seed"):
+        require(values[name] is None or values[name] >= 0, name, "a number of at least 0")
     require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
     require((values["image_size"] or 1) <= LARGEST_IMAGE, "image_size", f"at most {LARGEST_IMAGE} pixels")
     require(values["rounds"] <= MOST_ROUNDS, "rounds", f"at most {MOST_ROUNDS}")
@@ -341,13 +367,33 @@ def check(config: Config) -> None:
         "sparsity",
         "no final sparsity, because --rounds 0 prunes nothing",
     )
+    if values["nesterov"] and (values["optimizer"] != "sgd" or values["momentum"] == 0):
+        raise InputError(
+            f"--nesterov: it is sgd's momentum, given --optimizer {values['optimizer']} --momentum "
+            f"{values['momentum']}; take it back (--no-nesterov), or give sgd a momentum above 0"
+        )
     for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
         require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
     require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")
+    if values["learning_rate_schedule"] == "cosine":
+        if values["milestones"]:
+            raise InputError("--milestones: --learning-rate-schedule cosine falls by itself; leave one of the two out")
+        if values["rewind"] == "none" or "rewind-none" in values["controls"]:
+            raise InputError(
+                "--learning-rate-schedule cosine ends at 0, at which --rewind none and the control rewind-none would "
+                "fine-tune: leave them out, or give it step"
+            )
     if values["prune_at"] == "start" and (values["rewind"] != "weights" or "rewind-none" in values["controls"]):
         raise InputError(
             "--prune-at start chooses among all weights anew, and those that the last round had pruned were not "
             "trained: give it --rewind weights, and no control rewind-none"
+        )
+    if values["rewind"] == "aliased" and (
+        values["backend"] != "dense" or values["controls"] or values["schedule"] == "one-shot"
+    ):
+        raise InputError(
+            "--rewind aliased emulates a program of plain PyTorch, which prunes what its last round has trained: give "
+            "it --backend dense, --controls none, and another schedule than one-shot"
         )
     if values["schedule"] == "seed":
         require(

@@ -7,7 +7,8 @@ and rates are the paper's; the number of rounds reaches its sparsest points.
 learning rate rewinding to initialisation does no better than random pruning (Frankle et al. 2020, arXiv:1912.05671);
 a tenth of the training images is held back for validation, BatchNorm starts at 1, VGG's convolutions have no bias.
 
-`seed`: the coursework this project started from; its optimizer settings were not recorded, those here are ours.
+`seed`: one run of the coursework this project started from, whose whole study is `experiments/coursework.py`; its
+optimizer settings were not recorded, those here are ours.
 """
 
 from typing import Any

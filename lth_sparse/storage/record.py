@@ -93,7 +93,10 @@ class LayerCount:
 
 @dataclass(frozen=True)
 class Proof:
-    """One statement of the rewind proof, checked in `round` for `arm`; a statement that fails stops the run."""
+    """One statement of the rewind proof, checked in `round` for `arm`; a statement that fails stops the run.
+
+    One that begins with `NOT_PROVED` says why there is none.
+    """
 
     round: int
     arm: str
@@ -101,6 +104,8 @@ class Proof:
     detail: str
 
 
+NOT_PROVED = "not proved"
+"""How a statement begins that stands where a proof would, and was not checked."""
 STEP = "step"
 """The `operation` of a whole training step."""
 

@@ -131,3 +131,30 @@ class Claimed:
     seconds: float
     judged: list[Judged]
     failed: str
+
+
+@dataclass(frozen=True)
+class Studied:
+    """What a run of the coursework's study came to after its last round.
+
+    `sparsity`, `rounds`, `epochs`: which one it is, the epochs of each training being the coursework's; `iterations`:
+    the steps that each training had. `emulated`: whether with the coursework's mistakes. `pruning`: "LTH" or "random".
+    Accuracies are fractions of the test images: `dense`, of the network before any pruning; `before`, of the trained
+    network that the last round pruned; `after`, of the same weights, pruned and not retrained; `retrained`, after the
+    training that follows. `validation`: of the last, on the validation images, the mean over seeds. `published`: what
+    the coursework reports of this sparsity and pruning, of whichever rounds and epochs it chose.
+    """
+
+    sparsity: float
+    rounds: int
+    epochs: int
+    iterations: int
+    emulated: bool
+    pruning: str
+    folder: str
+    dense: Estimate
+    before: Estimate
+    after: Estimate
+    retrained: Estimate
+    validation: float
+    published: float | None

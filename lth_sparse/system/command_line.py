@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -59,6 +60,17 @@ def fractions(text: str) -> tuple[float, ...]:
         return tuple(float(part) for part in text.split(",") if part)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected fractions such as 0.5,0.75, given {text}") from error
+
+
+SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def duration(text: str) -> float:
+    """Seconds, from "90s", "20min" or "1.5h". Raises argparse.ArgumentTypeError."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|min|h)", text)
+    if found is None or float(found[1]) == 0:
+        raise argparse.ArgumentTypeError(f"expected a time such as 90s, 20min or 1.5h, given {text}")
+    return float(found[1]) * SECONDS[found[2]]
 
 
 def sizes(text: str) -> tuple[int, ...]:

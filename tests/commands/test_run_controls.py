@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import lth_sparse as lth
+from lth_sparse import run as command
 from lth_sparse.lottery.training import Training, learning_rate
 from lth_sparse.nn.forms import dense_state
 from lth_sparse.nn.masks import Masks
@@ -23,10 +24,11 @@ pytestmark = pytest.mark.usefixtures("without_plots")
 
 Lottery = Callable[..., tuple[int, str]]
 EVERY = tuple(CONTROLS)
-SHORT = (
-    "--dataset", "digits", "--model", "lenet-300-100", "--rounds", 2, "--iterations", 12, "--evaluate-every", 6,
-    "--batch-size", 32, "--milestones", 0.5, "--backend", "dense",
+LENGTHLESS = (
+    "--dataset", "digits", "--model", "lenet-300-100", "--rounds", 2, "--evaluate-every", 6, "--milestones", 0.5,
+    "--backend", "dense",
 )  # fmt: skip
+SHORT = (*LENGTHLESS, "--iterations", 12, "--batch-size", 32)
 
 
 class Started:
@@ -122,6 +124,28 @@ def test_a_control_that_was_not_trained_is_not_shown(tmp_path: Path, lottery: Lo
     assert all(row["accuracy_random"] == "" for row in rows(tmp_path / "run"))
 
 
+def test_rewinding_to_an_epoch_is_rewinding_to_its_last_step(tmp_path: Path, lottery: Lottery) -> None:
+    of_one = ("--rounds", 1, "--iterations", 15, "--batch-size", 256, "--controls", "reinit")
+    status, error = lottery(*SHORT, *of_one, "--rewind-epoch", 2, "--out", tmp_path / "epoch")
+    assert status == 0, error
+    info = json.loads((tmp_path / "epoch" / "config.json").read_text())
+    step = 2 * (info["dataset"]["train"] // 256)
+    assert 0 < step < 15
+    assert lottery(*SHORT, *of_one, "--rewind-iteration", step, "--out", tmp_path / "step")[0] == 0
+    other = json.loads((tmp_path / "step" / "config.json").read_text())
+    assert info["rewind"] == other["rewind"] == {"iteration": step, "sha256": other["rewind"]["sha256"]}
+    assert rows(tmp_path / "epoch", without_times=True) == rows(tmp_path / "step", without_times=True)
+    ticket = lth.read_ticket(tmp_path / "epoch" / "tickets" / "round-01.safetensors")
+    assert ticket.metadata["rewind"]["iteration"] == step
+
+
+def test_an_epoch_that_no_training_reaches_is_refused(tmp_path: Path, lottery: Lottery) -> None:
+    status, error = lottery(*SHORT, "--rewind-epoch", 9, "--out", tmp_path / "run")
+    assert status == 2
+    assert "--rewind-epoch 9 is step " in error_line(error.splitlines()[-1])
+    assert "expected fewer than the 12 steps of a training run" in error
+
+
 @pytest.mark.parametrize("schedule", ["geometric", "one-shot"])
 @pytest.mark.parametrize("rewind", ["learning-rate", "none"])
 def test_a_ticket_that_is_not_rewound_goes_on_from_what_was_trained(
@@ -139,6 +163,52 @@ def test_a_ticket_that_is_not_rewound_goes_on_from_what_was_trained(
         assert started.rates[round, "ticket"] == [2e-4 if rewind == "none" else 2e-3, 2e-4]
         row = rows(tmp_path / "run")[round]
         assert row["accuracy_rewound"] == row["accuracy_after_prune"]
+
+
+ALIASED = ("--rewind", "aliased", "--controls", "none", "--epochs", 2, "--batch-size", 256)
+
+
+def test_an_emulated_missing_rewind_goes_on_with_weights_and_optimizer_and_says_so(
+    tmp_path: Path,
+    lottery: Lottery,
+    started: Started,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run, states = Training.run, []
+
+    def noted(self: Training, *callbacks: Callable[[], None]) -> None:
+        began = {name: value.clone() for name, value in self.optimizer_state().items()}
+        run(self, *callbacks)
+        states.append((began, {name: value.clone() for name, value in self.optimizer_state().items()}))
+
+    monkeypatch.setattr(Training, "run", noted)
+    status = command.main([*map(str, (*LENGTHLESS, *ALIASED)), "--out", str(tmp_path / "run")])
+    assert (status, capsys.readouterr().out[:31]) == (0, "Emulation of a missing rewind: ")
+    assert not states[0][0]
+    for round in (1, 2):
+        masks = started.masks[round, "ticket"]
+        assert same(started.weights[round, "ticket"], masked(started.ended[round - 1, "ticket"], masks))
+        began, before = states[round][0], states[round - 1][1]
+        assert began.keys() == before.keys()
+        assert all(torch.equal(began[name], before[name]) for name in began)
+    proofs = json.loads((tmp_path / "run" / "record.json").read_text())["record"]["proofs"]
+    said = [proof for proof in proofs if proof["statement"].startswith("not proved: emulates a rewind that copies")]
+    assert [proof["round"] for proof in said] == [1, 2]
+    assert all("0 of" not in proof["detail"] and "with 0 entries" not in proof["detail"] for proof in said)
+    assert not any(p["round"] and p["statement"] == "the optimizer starts empty" for p in proofs)
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "<h1>Emulation of a missing rewind: " in page
+    assert "No ticket here was rewound, and the optimizer lived on" in page
+    assert "live on</strong> — checked in" not in page
+
+
+def test_killed_again_and_again_an_emulation_ends_with_the_same_table(tmp_path: Path, lottery: Lottery) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    assert lottery(*LENGTHLESS, *ALIASED, "--out", whole)[0] == 0
+    (status, error), kills = called_until_done(lambda: lottery(*LENGTHLESS, *ALIASED, "--out", killed, "--resume"))
+    assert (status, kills) == (0, 6), error
+    assert rows(killed, without_times=True) == rows(whole, without_times=True)
 
 
 @pytest.mark.parametrize(("rewind", "schedule"), [("weights", "geometric"), ("none", "one-shot")])
@@ -166,6 +236,10 @@ def test_killed_again_and_again_a_run_with_every_control_ends_with_the_same_tabl
         (("--controls", "reinit,sing"), '--controls sing: expected some of .*, did you mean "sign"'),
         (("--rewind", "weigths"), '--rewind weigths: expected one of weights, .*, did you mean "weights"'),
         (("--rewind", "none", "--controls", "rewind-none"), "--controls rewind-none: with --rewind none that is the"),
+        (
+            ("--rewind", "aliased"),
+            "--rewind aliased emulates a program of plain PyTorch.* give it --backend dense, --con",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_said(

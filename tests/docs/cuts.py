@@ -27,7 +27,17 @@ def _with(options: str, *dropped: str) -> tuple[tuple[str, str], ...]:
     return (*((rf" --{name}[ =]\S+", "") for name in dropped), (r"$", f" {options}"))
 
 
-_LOTTERY = ("dataset", "data-dir", "epochs", "iterations", "evaluate-every", "rounds", "rewind-iteration", "image-size")
+_LOTTERY = (
+    "dataset",
+    "data-dir",
+    "epochs",
+    "iterations",
+    "evaluate-every",
+    "rounds",
+    "rewind-iteration",
+    "rewind-epoch",
+    "image-size",
+)
 _TRANSFER = ("dataset", "data-dir", "epochs", "iterations", "replicates")
 _TINY = "--dataset digits --evaluate-every 10 --rewind-iteration 0"
 _PLAYED = (
@@ -43,12 +53,29 @@ _AT_ONCE = (
     '"--rounds", "1"); two_processes.main()'
 )
 _THREADS = "from bench import threads; threads.CASES, threads.THREADS = threads.CASES[-1:], (8,); threads.main()"
+_STUDY = (
+    "import sys; from lth_sparse import report, run; from lth_sparse.experiments import coursework; "
+    "coursework.SPARSITIES, coursework.SPLITS, report.pictures = (0.5,), ((1, 30),), lambda info, record: []; "
+    "sys.exit(run.main(sys.argv[1:]))"
+)
 _PARSED = "import sys; from packaging.requirements import Requirement; [*map(Requirement, sys.argv[1:])]"
 _ONE_FILE = "tests/lottery/test_pruning.py -k ties"
 _RECIPE = ((r"^make", "make --dry-run"),)
 
 CUTS = (
     Cut(r"--help$", (), "it prints and ends"),
+    Cut(
+        r"^python -m lth_sparse\.run .*--preset coursework",
+        (
+            (r"^python -m lth_sparse\.run", f"python -c '{_STUDY}'"),
+            (r" --budget \S+", ""),
+            *_with(
+                "--dataset digits --model lenet-300-100 --iterations 10 --backend dense",
+                *("model", "dataset", "replicates"),
+            ),
+        ),
+        "hours to days, and a download, so one sparsity in one split of ten steps on digits, no plots",
+    ),
     Cut(
         r"^python -m lth_sparse\.run .*--backend triton",
         _with(f"{_TINY} --iterations 2 --rounds 1 --model lenet-300-100 --batch-size 4", *_LOTTERY),

@@ -26,6 +26,7 @@ from sybil.integration.pytest import pytest_integration
 from sybil.parsers.markdown import CodeBlockParser
 
 from lth_sparse import doctor, reproduce, run, sweep, transfer, verify
+from lth_sparse.experiments import coursework
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
 
@@ -157,7 +158,7 @@ def read_by_the_real_parser(command: str) -> None:
     if found is None or not found[2] or "--help" in command:
         return
     given = OURS[found[1]].parser().parse_args(shlex.split(found[2]))
-    if found[1] == "run":
+    if found[1] == "run" and getattr(given, "preset", "") != coursework.PRESET:
         names = {setting.name for setting, *_ in config.settings()}
         config.build({name: value for name, value in vars(given).items() if name in names})
 

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from lth_sparse import models, reproduce
-from lth_sparse.experiments import budget, scorecard
+from lth_sparse.experiments import pace, scorecard
 from lth_sparse.experiments.claims import CLAIMS, Claim, Column, Size, Statement, Transfer
 from lth_sparse.lottery.pruning import density_after
 from lth_sparse.nn import masks as masking
 from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
 from lth_sparse.storage.summary import DOES_NOT, HOLDS, NOT_COMPARABLE, TOO_FEW, Estimate
+from lth_sparse.system.errors import InputError
 from tests.conftest import Killed, error_line, killed_when, rows, table
 from tests.experiments.conftest import Called
 
@@ -116,7 +118,7 @@ def test_a_claim_that_fails_does_not_end_the_others(
         (["lth-lenett"], "there is no claim 'lth-lenett', did you mean \"lth-lenet\"?"),
         (["tiny", "--size", "smal"], "--size smal: tiny has full, small, did you mean \"small\"?"),
         (["tiny", "--size", "small", "--budget", "1min"], "give --budget, which picks a size, or --size, not both"),
-        (["tiny", "--budget", "1"], "expected a time such as 90s, 20min or 3h, given 1"),
+        (["tiny", "--budget", "1"], "expected a time such as 90s, 20min or 1.5h, given 1"),
         (["tiny", "--size", "small", "--replicates", "0"], "--replicates 0: expected a whole number from 1"),
     ],
 )  # fmt: skip
@@ -149,27 +151,38 @@ def test_a_verdict_is_what_the_interval_allows(
 def test_a_budget_takes_the_largest_size_that_fits(
     tmp_path: Path, reproduced: Called, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A step of a second, on ten steps an epoch: two rounds with a control are 5 trainings, one run without 3, at most.
-    monkeypatch.setattr(budget.Steps, "_measured", lambda self, settings: (1.0, 10))
-    lottery, tuned = 5 * 10 * budget.BESIDE_STEPS, 3 * 10 * budget.BESIDE_STEPS
-    transferred = 4 * 10 * budget.BESIDE_STEPS  # Dense, ticket, two controls.
-    asked = scorecard.Asked([TINY], {}, budget=2 * (lottery + tuned + transferred))
+    asks: list[tuple[int, int | None, tuple[str, ...]]] = []
+
+    def seconds(self: pace.Paces, settings: Config) -> float:
+        asks.append((settings.pruning.rounds, settings.training.iterations, settings.pruning.controls))
+        return 10.0
+
+    monkeypatch.setattr(pace.Paces, "seconds", seconds)
+    asked = scorecard.Asked([TINY], {}, budget=2 * 30)  # Two seeds of three lotteries.
     assert scorecard._size(TINY, asked, "").name == "full"
-    assert scorecard._size(TINY, replace(asked, budget=(asked.budget or 0) - 1), "").name == "small"
-    twice = replace(asked, claims=[TINY, TINY], budget=2 * (asked.budget or 0) - 1)
-    assert scorecard._size(TINY, twice, "").name == "small"
-    assert scorecard._size(TINY, replace(asked, budget=1.0), "full").name == "full"  # It has begun.
+    assert asks == [(2, 10, ("random",)), (2, 10, ()), (1, 10, ("random", "reinit"))]  # The last is the transfer.
+    three = scorecard.Asked([TINY, TINY], {}, budget=2 * 60 - 1, seeds=1)
+    assert scorecard._size(TINY, three, "").name == "full"
+    with pytest.raises(
+        InputError, match="--budget 59 s a claim is too little for tiny: its size small takes about 90 s"
+    ):
+        scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "")
+    monkeypatch.setattr(pace.Paces, "seconds", lambda self, settings: float(settings.training.iterations or 0))
+    assert scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "").name == "small"
+    assert scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=1), "full").name == "full"  # It has begun.
     status, _, error = reproduced("tiny", "--budget", "1s", "--out", tmp_path)
-    assert status == 2
-    assert "tiny failed: --budget 1 s a claim is too little for tiny: its size small takes about" in error
+    assert (status, "tiny failed: --budget 1 s a claim is too little for tiny" in error) == (2, True)
 
 
-def test_a_step_is_measured_once_for_its_kind() -> None:
-    steps = budget.Steps()
-    settings = config.build(BASE)
-    once = steps.of(settings)
+def test_a_lottery_takes_its_steps_its_evaluations_and_what_it_times() -> None:
+    known = pace.Pace(step=1.0, test=10.0, validation=100.0, per_epoch=5, evaluate_every=10)
+    alone, timed = known.seconds(rounds=0, iterations=0), known.seconds(0, 0) - 30
+    assert known.seconds(0, 20) == pytest.approx(alone + 20 + 200)
+    assert known.seconds(2, 20, controls=2) == pytest.approx(7 * 220 + 3 * timed + 10 * (3 + 2 * 6))
+    paces = pace.Paces()
+    once = paces.seconds(config.build(BASE))
     assert 0 < once < 60
-    assert steps.of(config.build(BASE | {"iterations": 20})) == pytest.approx(2 * once)
+    assert paces.seconds(config.build(BASE | {"iterations": 1010})) > once + 1000 * 1e-5
 
 
 @pytest.mark.parametrize("claim", list(CLAIMS))

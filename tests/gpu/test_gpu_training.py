@@ -33,7 +33,13 @@ SGD = TrainingConfig(
     optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3, batch_size=16, epochs=4, warmup=5,
     milestones=(0.5, 0.75), evaluate_every=6,
 )  # fmt: skip
-CONFIGS = {"sgd": SGD, "plain sgd": replace(SGD, momentum=0.0), "adam": replace(SGD, optimizer="adam")}
+CONFIGS = {
+    "sgd": SGD,
+    "plain sgd": replace(SGD, momentum=0.0),
+    "nesterov": replace(SGD, nesterov=True),
+    "adam": replace(SGD, optimizer="adam"),
+    "adamw": replace(SGD, optimizer="adamw", milestones=(), learning_rate_schedule="cosine"),
+}
 BACKENDS = [name for name, reason in registry.backends().items() if not reason and name != "cpp"]
 TOLERANCE = {"rtol": 1e-5, "atol": 1e-6}
 """Of float32. The kernels are the same; a library may take another algorithm when it is recorded."""

@@ -71,8 +71,7 @@ def test_every_arm_has_as_many_live_weights_in_each_layer_and_begins_at_the_same
     empty = origin(ticket={"a": torch.zeros(8, 9, dtype=torch.bool), "b": torch.ones(8, 9, dtype=torch.bool)})
     assert live(arm.masks(empty)) == {"a": 0, "b": 72}
     assert arm.start(given).keys() == given.saved.keys()
-    pruning = PruningConfig(rewind_iteration=7)
-    assert [arm.first_step(pruning, round) for round in (0, 1, 5)] == [0, 7, 7]
+    assert [arm.first_step(7, round) for round in (0, 1, 5)] == [0, 7, 7]
 
 
 @pytest.mark.parametrize("name", ["random", "shuffle"])
@@ -115,10 +114,11 @@ def test_new_initial_weights_are_others_each_round_and_seed() -> None:
 
 def test_what_is_not_rewound_goes_on_from_what_was_pruned() -> None:
     given = origin()
-    for arm in (CONTROLS["rewind-none"], TICKETS["learning-rate"], TICKETS["none"]):
+    for arm in (CONTROLS["rewind-none"], TICKETS["learning-rate"], TICKETS["none"], TICKETS["aliased"]):
         assert arm.start(given) is given.pruned
         assert arm.needs == {"pruned"}
-    assert [arm.last_rate for arm in TICKETS.values()] == [False, False, True]
+    assert [name for name, arm in TICKETS.items() if arm.last_rate] == ["none"]
+    assert [name for name, arm in TICKETS.items() if arm.keeps_optimizer] == ["aliased"]
     assert [name for name, arm in CONTROLS.items() if arm.last_rate] == ["rewind-none"]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -37,16 +38,20 @@ def test_sgd_is_fused_where_most_numbers_are_contiguous() -> None:
     assert sgd_is_faster_fused([]), "no parameters are no reason against it"
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize(
+    "options",
+    [{"optimizer": "sgd"}, {"optimizer": "sgd", "nesterov": True}, {"optimizer": "adam"}, {"optimizer": "adamw"}],
+    ids=["sgd", "nesterov", "adam", "adamw"],
+)
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_the_variant_computes_what_float64_does_and_the_same_bits_again(
-    optimizer: str, memory_format: torch.memory_format, threads: int
+    options: dict[str, Any], memory_format: torch.memory_format, threads: int
 ) -> None:
     """Odd sizes, five steps, gradients in the memory format of their weights."""
 
     def trained(model: nn.Module) -> list[torch.Tensor]:
-        made = optimizer_of(model, replace(SGD, optimizer=optimizer, learning_rate=0.01))
+        made = optimizer_of(model, replace(SGD, **options, learning_rate=0.01))
         draws = torch.Generator().manual_seed(1)
         for _ in range(5):
             for weight in model.parameters():

@@ -32,7 +32,13 @@ SGD = TrainingConfig(
     optimizer="sgd", learning_rate=0.05, momentum=0.9, weight_decay=1e-3, batch_size=16, epochs=4, warmup=5,
     milestones=(0.5, 0.75), evaluate_every=3,
 )  # fmt: skip
-CONFIGS = {"sgd": SGD, "plain sgd": replace(SGD, momentum=0.0), "adam": replace(SGD, optimizer="adam")}
+CONFIGS = {
+    "sgd": SGD,
+    "plain sgd": replace(SGD, momentum=0.0),
+    "nesterov": replace(SGD, nesterov=True),
+    "adam": replace(SGD, optimizer="adam"),
+    "adamw": replace(SGD, optimizer="adamw", milestones=(), learning_rate_schedule="cosine"),
+}
 STEPS = 16
 PERMITTED = "operation not permitted when stream is capturing"
 
@@ -152,12 +158,14 @@ def by_hand(data: Dataset, config: TrainingConfig, name: str, start: int) -> nn.
     """A plain loop, with PyTorch's fused optimizers and a rate that was rounded to float32."""
     model, masks = pruned(data, name)
     rate = torch.tensor(0.0)
-    if config.optimizer == "adam":
-        optimizer: torch.optim.Optimizer = torch.optim.Adam(model.parameters(), rate, weight_decay=1e-3, fused=True)
-    else:
+    optimizer: torch.optim.Optimizer
+    if config.optimizer == "sgd":
         optimizer = torch.optim.SGD(
-            model.parameters(), rate, momentum=config.momentum, weight_decay=1e-3, fused=True
+            model.parameters(), rate, momentum=config.momentum, nesterov=config.nesterov, weight_decay=1e-3, fused=True
         )  # fmt: skip
+    else:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(model.parameters(), rate, weight_decay=1e-3, fused=True)
     sequence = Batches(data, 16, "crop-flip", 0)
     for iteration in range(start, STEPS):
         images, labels = sequence[iteration]

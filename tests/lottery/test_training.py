@@ -1,5 +1,6 @@
 import copy
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -24,6 +25,8 @@ SGD = TrainingConfig(
     evaluate_every=3,
 )
 ADAM = replace(SGD, optimizer="adam", learning_rate=0.01)
+CONFIGS = {"sgd": SGD, "nesterov": replace(SGD, nesterov=True), "adam": ADAM, "adamw": replace(ADAM, optimizer="adamw")}
+"""By weight decay of their own kind; the two Adams differ by nothing else."""
 
 
 def half_masks(model: nn.Module) -> Masks:
@@ -42,7 +45,7 @@ def nothing() -> None:
     pass
 
 
-@pytest.mark.parametrize("config", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     tiny_data: Dataset, config: TrainingConfig
 ) -> None:
@@ -51,9 +54,12 @@ def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     training.run(nothing, nothing)
 
     if config.optimizer == "sgd":
-        optimizer = torch.optim.SGD(plain.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-3, fused=True)
+        optimizer = torch.optim.SGD(
+            plain.parameters(), lr=0.05, momentum=0.9, nesterov=config.nesterov, weight_decay=1e-3, fused=True
+        )  # fmt: skip
     else:
-        optimizer = torch.optim.Adam(plain.parameters(), lr=0.01, weight_decay=1e-3, fused=True)
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[config.optimizer]
+        optimizer = kind(plain.parameters(), lr=0.01, weight_decay=1e-3, fused=True)
     sequence = Batches(tiny_data, 16, "crop", 0)
     for iteration in range(12):
         images, labels = sequence[iteration]
@@ -68,7 +74,7 @@ def test_training_is_a_plain_loop_with_the_mask_applied_after_each_step(
     assert all((weight[~masks[name]] == 0).all() for name, weight in prunable(model).items())
 
 
-@pytest.mark.parametrize("config", [SGD, ADAM], ids=["sgd", "adam"])
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 @pytest.mark.parametrize("stop_after", [1, 2])
 def test_a_restored_training_ends_with_the_same_bits(
     tiny_data: Dataset, config: TrainingConfig, stop_after: int
@@ -100,6 +106,30 @@ def test_the_learning_rate_warms_up_and_falls_tenfold() -> None:
     config = replace(SGD, learning_rate=1.0, warmup=4, milestones=(0.5, 0.75))
     rates = [learning_rate(config, iteration, 16) for iteration in range(16)]
     assert rates == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1, 1, 1] + [0.1] * 4 + [0.01] * 4)
+
+
+def test_the_learning_rate_follows_a_cosine_to_0_after_warm_up() -> None:
+    config = replace(SGD, learning_rate=1.0, warmup=4, learning_rate_schedule="cosine")
+    rates = [learning_rate(config, iteration, 16) for iteration in range(17)]
+    assert rates[:5] == pytest.approx([0.25, 0.5, 0.75, 1, 1])
+    assert (rates[7], rates[10], rates[13]) == pytest.approx(((1 + 0.5**0.5) / 2, 0.5, (1 - 0.5**0.5) / 2))
+    assert all(one > other > 0 for one, other in pairwise(rates[4:16]))
+    assert rates[16] == pytest.approx(0, abs=1e-12), "the step after the last"
+    assert learning_rate(replace(config, warmup=0), 8, 16) == pytest.approx(0.5)
+
+
+def test_a_training_that_begins_later_has_the_rates_of_its_steps(tiny_data: Dataset) -> None:
+    """Rewinding to a step, of weights or of the learning rate alone (Renda et al. 2020), is of that step's rate."""
+    config = replace(SGD, learning_rate_schedule="cosine", warmup=2)
+    rates: dict[int, list[float]] = {}
+    for start in (0, 7):
+        model = models.build(models.Network("small", tiny_data.image_shape, 2), seed=0)
+        batches = Batches(tiny_data, 16, "none", 0)
+        training = Training(model, all_alive(model), tiny_data, batches, config, (1, "ticket"), start)
+        seen = rates[start] = []
+        training.run(nothing, lambda seen=seen, group=training.optimizer.param_groups[0]: seen.append(group["lr"]))
+    assert len(rates[0]) == 12
+    assert rates[7] == rates[0][7:]
 
 
 def test_iterations_and_epochs_both_set_the_length(tiny_data: Dataset) -> None:
