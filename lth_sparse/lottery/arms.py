@@ -24,7 +24,8 @@ class Origin:
 
     `ticket`: the round's masks. `saved`: the rewind weights. `anew(seed)`: weights as the network begins with, drawn
     again. `seed`: of the run. `dense`: the weights of round 0 at the end of its training, `pruned`: those that this
-    round has pruned, as they were trained; both only where an arm of the run needs them.
+    round has pruned, as they were trained, `began`: the masks that the ticket's training began with, where it changes
+    them; each only where an arm of the run needs it.
     """
 
     ticket: Masks
@@ -34,6 +35,7 @@ class Origin:
     round: int
     dense: Weights
     pruned: Weights
+    began: Masks
 
     def derived(self, purpose: str) -> int:
         """A seed of its own for each purpose and round."""
@@ -46,6 +48,10 @@ def _ticket(origin: Origin) -> Masks:
 
 def _inverted(origin: Origin) -> Masks:
     return smallest_like(origin.ticket, {name: origin.dense[weight_name(name)].abs() for name in origin.ticket})
+
+
+def _began(origin: Origin) -> Masks:
+    return origin.began
 
 
 def _rewound(origin: Origin) -> Weights:
@@ -68,9 +74,9 @@ def _signs(origin: Origin) -> Weights:
 class Arm:
     """One of the trainings that a round compares; they differ in what is said here, and in nothing else.
 
-    `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: which of the
-    weights of `Origin` have to be kept for it. `last_rate`: whether it is trained at the learning rate that the
-    schedule ends with, not by the schedule.
+    `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: what of `Origin`
+    has to be kept for it. `last_rate`: whether it is trained at the learning rate that the schedule ends with, not by
+    the schedule. `changes`: whether its topology changes in training, where the settings say by which rule.
     """
 
     recorded: RecordedArm
@@ -78,6 +84,7 @@ class Arm:
     start: Callable[[Origin], Weights] = _rewound
     needs: frozenset[str] = frozenset()
     last_rate: bool = False
+    changes: bool = False
 
     @property
     def name(self) -> str:
@@ -89,12 +96,12 @@ class Arm:
         return pruning.rewind_iteration if round > 0 else 0
 
 
-DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})
+DENSE, PRUNED, BEGAN = frozenset({"dense"}), frozenset({"pruned"}), frozenset({"began"})
 
 TICKETS = {
-    "weights": Arm(recorded.TICKET),
-    "learning-rate": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED),
-    "none": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+    "weights": Arm(recorded.TICKET, changes=True),
+    "learning-rate": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, changes=True),
+    "none": Arm(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True, changes=True),
 }
 """What a ticket is trained from, by the values of --rewind (Renda et al. 2020, arXiv:2003.02389)."""
 
@@ -121,6 +128,8 @@ CONTROLS = {
         Arm(recorded.CONTROLS["sign"], start=_signs),
         # Renda et al. 2020, "fine-tuning".
         Arm(recorded.CONTROLS["rewind-none"], start=_as_trained, needs=PRUNED, last_rate=True),
+        # Evci et al. 2020, "static".
+        Arm(recorded.CONTROLS["static"], masks=_began, needs=BEGAN),
     )
 }
 """By the values of --controls."""
