@@ -6,6 +6,8 @@ import copy
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -106,7 +108,8 @@ def test_what_is_dropped_may_grow_again_in_the_same_update() -> None:
     rule = rule_of(DYNAMIC["rigl"], {}, {}, 0, STEPS)
     assert rule is not None
     for gradient, expected in (([9, 0, 0, 0, 1, 1], [0, 1, 2, 3]), ([1, 0, 0, 0, 1, 9], [1, 2, 3, 5])):
-        found = rule.changed(alive, Moment(2, weights, lambda g=gradient: {"a": torch.tensor([g])}, 0))["a"]
+        slopes = {"a": torch.tensor([gradient])}
+        found = rule.changed(alive, Moment(2, weights, partial(dict, slopes), 0))["a"]
         assert found.flatten().nonzero().flatten().tolist() == expected
 
 
@@ -188,7 +191,7 @@ def test_new_weights_begin_with_0_and_without_momentum_and_the_others_keep_their
         """Dense, of each layer its weight and what the optimizer keeps."""
         found: dict[str, dict[str, Tensor]] = {}
         for layer, mask in training.masks.items():
-            module = training.model.get_submodule(layer)
+            module: Any = training.model.get_submodule(layer)
             own = module.weight if backend == "dense" else module.values
             kept = {key: value for key, value in training.optimizer.state[own].items() if value.shape == own.shape}
             found[layer] = {
@@ -199,6 +202,7 @@ def test_new_weights_begin_with_0_and_without_momentum_and_the_others_keep_their
         return found
 
     before, masks = tensors(), dict(training.masks)
+    assert training._changes is not None
     training._change_topology(training._changes)
     after = tensors()
     born = {layer: training.masks[layer] & ~mask for layer, mask in masks.items()}
@@ -341,7 +345,7 @@ def test_repacking_counts_the_surplus_of_the_steps_that_follow() -> None:
 
 
 def test_masks_held_on_a_dense_network_are_those_that_were_taken_last() -> None:
-    model = nn.Sequential(nn.Linear(4, 3))
+    model: Any = nn.Sequential(nn.Linear(4, 3))
     masks: Mapping[str, Tensor] = {"0": torch.ones(3, 4, dtype=torch.bool)}
     held = HeldMasks(model, dict(masks))
     fewer = {"0": torch.eye(3, 4, dtype=torch.bool)}
