@@ -65,6 +65,11 @@ CUTS = (
         "minutes to days, and a download, so 10 steps a round on digits, two seeds",
     ),
     Cut(
+        r"^(python -m lth_sparse\.|lth )run .*(--dynamic|--schedule gradual)",
+        _with(f"{_TINY} --iterations 10 --update-every 3 --rounds 1", "update-every", *_LOTTERY),
+        "minutes to days, and a download, so 10 steps on digits, with two updates",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )run\b",
         _with(f"{_TINY} --iterations 10 --rounds {{rounds}}", *_LOTTERY),
         "minutes to days, and a download, so 10 steps a round on digits",
