@@ -66,8 +66,10 @@ CUTS = (
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run .*(--dynamic|--schedule gradual)",
-        _with(f"{_TINY} --iterations 10 --update-every 3 --rounds 1", "update-every", *_LOTTERY),
-        "minutes to days, and a download, so 10 steps on digits, with two updates",
+        _with(
+            f"{_TINY} --model lenet-300-100 --iterations 10 --update-every 3 --rounds 1", "preset", "model", *_LOTTERY
+        ),
+        "minutes to days, and a download, so 10 steps of a small network on digits, with two updates",
     ),
     Cut(
         r"^(python -m lth_sparse\.|lth )run\b",

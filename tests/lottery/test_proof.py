@@ -68,12 +68,12 @@ def test_as_many_weights_have_to_live_as_a_topology_is_to_have(masks: masking.Ma
 def test_weights_that_grew_prove_no_movement(model: nn.Module, masks: masking.Masks) -> None:
     """Those that lived before and after have to have moved: what grew is another than it was in any case."""
     saved, began = proof.copy_of(model), {name: mask.clone() for name, mask in masks.items()}
-    began["2"][0] = masks["2"][0] = False
-    masks["2"][0, :2] = True
+    saved["2.weight"][0] = torch.tensor([0.1, -0.1, 0.1, -0.1])
+    began["2"][0], masks["2"][0] = False, True
     proof.rewind(model, saved, masks)
     with torch.no_grad():
         model[0].weight += 0.1 * masks["0"]
-        model[2].weight[0, :2] = 0.5
+        model[2].weight[0] = 0.5
     with pytest.raises(ProofError, match="none in 2"):
         proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
     with torch.no_grad():
@@ -81,6 +81,7 @@ def test_weights_that_grew_prove_no_movement(model: nn.Module, masks: masking.Ma
     proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
     with torch.no_grad():
         model[2].weight[2] = 1.0
+    masks["2"][2, 0] = False
     with pytest.raises(ProofError, match="every pruned weight is exactly 0"):
         proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
 
