@@ -12,7 +12,7 @@ import torch
 import lth_sparse as lth
 from lth_sparse.lottery.training import Training
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings import config
+from lth_sparse.settings import config, file
 from lth_sparse.storage.record import TIME_COLUMNS
 from tests.conftest import called_until_done, error_line, rows, table
 
@@ -158,9 +158,12 @@ def test_what_cannot_be_is_said(tmp_path: Path, lottery: Lottery, given: tuple[o
     assert not (tmp_path / "run").exists()
 
 
-def test_runs_of_before_had_topologies_that_stay() -> None:
+def test_runs_of_before_had_topologies_that_stay(tmp_path: Path) -> None:
     settings = config.build({}).to_json()
     del settings["pruning"]["dynamic"], settings["pruning"]["update_every"]
     read = config.Config.from_json(settings)
     assert (read.pruning.dynamic, read.pruning.update_every) == ("none", 100)
+    (tmp_path / "config.json").write_text(json.dumps({"config": settings}))
+    given = file.read(tmp_path / "config.json")
+    assert (given["dynamic"], given["update_every"]) == ("none", 100)
     assert {"repacking_seconds", "dense_gradient_seconds"} <= set(TIME_COLUMNS)
