@@ -21,7 +21,7 @@ EXAMPLES = (
 )
 SETTLED = (
     "rounds", "prune_rate", "conv_rate", "fc_rate", "output_rate", "sparsity", "scope", "schedule", "rewind_iteration",
-    "rewind_epoch", "rewind", "criterion", "prune_at", "checkpoint", "dataset",
+    "rewind_epoch", "rewind", "criterion", "prune_at", "dynamic", "update_every", "checkpoint", "dataset",
 )  # fmt: skip
 """Settings of `run` that a ticket which is there already leaves nothing to say of, and one that is said otherwise."""
 

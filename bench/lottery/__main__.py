@@ -43,7 +43,7 @@ from lth_sparse.system.errors import InputError
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = "python -m bench.lottery"
 DEFAULTS = {"rounds": 15, "prune_rate": 0.2, "scope": "global", "controls": ()}
-OURS = ("out", "resume", "choices", "backend", "controls", "schedule", "rewind", "criterion", "prune_at")
+OURS = ("out", "resume", "choices", "backend", "controls", "schedule", "rewind", "criterion", "prune_at", "dynamic")
 """Options of lth_sparse.run that this command settles itself."""
 
 

@@ -50,7 +50,7 @@ def extrapolated(settings: Config, dataset: Dataset, device: torch.device) -> li
         chooser = Chooser(task, "auto", choices, RunDirectory(Path(folder), say), ALWAYS)
         for round in range(settings.pruning.rounds + 1):
             if round:
-                keep = task.density_after(round)
+                keep = task.density_before(round)
                 masks = magnitude(masking.prunable(task.model), masks, keep, settings.pruning, task.kinds)
                 rewind(task.model, start, masks)
             rows.append(_row(task, chooser, masks, round))

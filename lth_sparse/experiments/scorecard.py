@@ -6,8 +6,6 @@ with their interval, and its verdict says what that interval allows.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -23,6 +21,7 @@ from lth_sparse.report import scorecard as report
 from lth_sparse.report.words import duration
 from lth_sparse.settings import config
 from lth_sparse.storage.files import slug, write_atomically
+from lth_sparse.storage.instability import Barrier
 from lth_sparse.storage.record import Round, table
 from lth_sparse.storage.run_directory import RunDirectory, numbered
 from lth_sparse.storage.summary import DOES_NOT, HOLDS, NOT_COMPARABLE, TOO_FEW, Claimed, Estimate, Judged
@@ -186,9 +185,8 @@ class _Folders:
     def rounds(self, run: str) -> list[list[Round]]:
         return [self.store(run, seed).read_record().rounds for seed in self._seeds]
 
-    def barriers(self, run: str) -> list[list[dict[str, str]]]:
-        texts = [(self.store(run, seed).path / "instability.csv").read_text() for seed in self._seeds]
-        return [list(csv.DictReader(io.StringIO(text))) for text in texts]
+    def barriers(self, run: str) -> list[list[Barrier]]:
+        return [self.store(run, seed).read_record().barriers for seed in self._seeds]
 
     def image(self, run: str) -> float:
         """What one test image counts."""

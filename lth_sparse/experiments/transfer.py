@@ -31,7 +31,7 @@ from lth_sparse.system.messages import say
 
 ONE_ROUND: Mapping[str, Any] = {
     "rounds": 1, "rewind_iteration": 0, "rewind_epoch": None, "rewind": "weights", "schedule": "geometric",
-    "sparsity": None, "criterion": "magnitude", "prune_at": "end", "instability": (),
+    "sparsity": None, "criterion": "magnitude", "prune_at": "end", "dynamic": "none", "instability": (),
 }  # fmt: skip
 """What makes a run that of a ticket which is there already."""
 CONTROLS = ("random", "reinit")

@@ -24,7 +24,8 @@ class Origin:
 
     `ticket`: the round's masks. `saved`: the rewind weights. `anew(seed)`: weights as the network begins with, drawn
     again. `seed`: of the run. `dense`: the weights of round 0 at the end of its training, `pruned`: those that this
-    round has pruned, as they were trained; both only where an arm of the run needs them.
+    round has pruned, as they were trained, `began`: the masks that the ticket's training began with, where it changes
+    them; each only where an arm of the run needs it.
     """
 
     ticket: Masks
@@ -34,6 +35,7 @@ class Origin:
     round: int
     dense: Weights
     pruned: Weights
+    began: Masks
 
     def derived(self, purpose: str) -> int:
         """A seed of its own for each purpose and round."""
@@ -46,6 +48,10 @@ def _ticket(origin: Origin) -> Masks:
 
 def _inverted(origin: Origin) -> Masks:
     return smallest_like(origin.ticket, {name: origin.dense[weight_name(name)].abs() for name in origin.ticket})
+
+
+def _began(origin: Origin) -> Masks:
+    return origin.began
 
 
 def _rewound(origin: Origin) -> Weights:
@@ -69,13 +75,13 @@ class Arm:
     """One of the trainings that a round compares; they differ in what is said here, and in nothing else.
 
     `name`: in the record and in state files. `column`: of `rounds.csv`, for its accuracy; None where it has none.
-    `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: which of the
-    weights of `Origin` have to be kept for it. `last_rate`: whether it is trained at the learning rate that the
-    schedule ends with, not by the schedule. `step`: of the schedule, where it starts; None: where its round does.
-    `order`: which of the round's orders of images, augmentations and dropout it sees; 0 is that of the ticket and its
-    controls. `twin`: the arm trained before it whose end its own is compared with, "" where it has none.
-    `keeps_optimizer`: whether it goes on with what the optimizer of the round before has kept, which is a mistake, and
-    is here to be shown.
+    `masks`, `start`: its masks, and the weights that it starts from, before they are masked. `needs`: what of `Origin`
+    has to be kept for it. `last_rate`: whether it is trained at the learning rate that the schedule ends with, not by
+    the schedule. `changes`: whether its topology changes in training, where the settings say by which rule. `step`: of
+    the schedule, where it starts; None: where its round does. `order`: which of the round's orders of images,
+    augmentations and dropout it sees; 0 is that of the ticket and its controls. `twin`: the arm trained before it whose
+    end its own is compared with, "" where it has none. `keeps_optimizer`: whether it goes on with what the optimizer of
+    the round before has kept, which is a mistake, and is here to be shown.
     """
 
     name: str
@@ -84,6 +90,7 @@ class Arm:
     start: Callable[[Origin], Weights] = _rewound
     needs: frozenset[str] = frozenset()
     last_rate: bool = False
+    changes: bool = False
     step: int | None = None
     order: int = 0
     twin: str = ""
@@ -101,12 +108,12 @@ class Arm:
         return rewind_iteration if round > 0 else 0
 
 
-DENSE, PRUNED = frozenset({"dense"}), frozenset({"pruned"})
+DENSE, PRUNED, BEGAN = frozenset({"dense"}), frozenset({"pruned"}), frozenset({"began"})
 
 TICKETS = {
-    "weights": Arm.of(recorded.TICKET),
-    "learning-rate": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED),
-    "none": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True),
+    "weights": Arm.of(recorded.TICKET, changes=True),
+    "learning-rate": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, changes=True),
+    "none": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, last_rate=True, changes=True),
     # Initial weights that were saved without a copy: put back, they are the trained ones.
     "aliased": Arm.of(recorded.TICKET, start=_as_trained, needs=PRUNED, keeps_optimizer=True),
 }
@@ -135,6 +142,8 @@ CONTROLS = {
         Arm.of(recorded.CONTROLS["sign"], start=_signs),
         # Renda et al. 2020, "fine-tuning".
         Arm.of(recorded.CONTROLS["rewind-none"], start=_as_trained, needs=PRUNED, last_rate=True),
+        # Evci et al. 2020, "static".
+        Arm.of(recorded.CONTROLS["static"], masks=_began, needs=BEGAN),
     )
 }
 """By the values of --controls."""

@@ -44,9 +44,11 @@ class FunctionTraining:
     """A training by a function, of which nothing is known but that it is over."""
 
     model: nn.Module
+    masks: Masks
     over: bool = False
     seconds: float = 0.0
     optimizer: torch.optim.Optimizer | None = None
+    live_at_the_end: None = None
     curve: list[CurvePoint] = field(default_factory=list)
 
     def state(self) -> TrainingState:
@@ -160,7 +162,7 @@ class FunctionTrainer:
         names = candidates() if self.backend == "auto" else [self.backend]
         if not (whole and gain_by_zeros_alone(names, device)):
             model = set_masks(model, masks, backend=self.backend)
-        training = FunctionTraining(model.train())
+        training = FunctionTraining(model.train(), masks)
         if state is not None:
             training.restore(*state)
         return training

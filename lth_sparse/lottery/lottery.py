@@ -31,7 +31,7 @@ from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.suggest import nearest
 
-CONTROLS = [name for name, arm in ARMS.items() if not arm.last_rate]
+CONTROLS = [name for name, arm in ARMS.items() if not arm.last_rate and "began" not in arm.needs]
 """Those that are told apart by masks and weights: the learning rate is somebody else's."""
 
 

@@ -29,7 +29,7 @@ class Position:
 
     `found`: columns of the round's row known so far. `masks`: the ticket's. `trained`: the weights that the next
     round prunes: those of the ticket trained last, or always the dense network's for one-shot pruning; empty when that
-    ticket is still to be trained. `dense`, `pruned`: the weights of `arms.Origin`, empty where no arm needs them.
+    ticket is still to be trained. `dense`, `pruned`, `began`: those of `arms.Origin`, empty where no arm needs them.
     `twin`: those that the twin of an arm that is still to come was trained to, empty where none is.
     """
 
@@ -44,11 +44,13 @@ class Position:
     dense: Weights = field(default_factory=dict)
     pruned: Weights = field(default_factory=dict)
     twin: Weights = field(default_factory=dict)
+    began: Masks = field(default_factory=dict)
 
     def to_state(self, training: TrainingState, saved_sha256: str, settings: dict[str, Any]) -> TrainingState:
         """(tensors, JSON-ready data) of a lottery with these settings, in the middle of `training`."""
         tensors, progress = training
         tensors |= {f"mask/{name}": pack(mask) for name, mask in self.masks.items()}
+        tensors |= {f"began/{name}": pack(mask) for name, mask in self.began.items()}
         for kind in WEIGHTS:
             tensors |= {f"{kind}/{name}": value for name, value in getattr(self, kind).items()}
         matrices = self.record.confusion
@@ -70,10 +72,13 @@ class Position:
 
         Raises KeyError or ValueError where it is not one.
         """
-        masks = {
-            name: unpack(tensors[f"mask/{name}"], tuple(mask.shape)).to(mask.device)
-            for name, mask in self.masks.items()
-        }
+
+        def masks_of(kind: str) -> Masks:
+            return {
+                name: unpack(tensors[f"{kind}/{name}"], tuple(mask.shape)).to(mask.device)
+                for name, mask in self.masks.items()
+            }
+
         weights = {
             kind: {n.removeprefix(f"{kind}/"): value for n, value in tensors.items() if n.startswith(f"{kind}/")}
             for kind in WEIGHTS
@@ -86,7 +91,7 @@ class Position:
         if wrong := [name for name in found if not read.is_of(found[name], _COLUMNS.get(name))]:
             raise ValueError(f"{where}.found has {wrong[0]!r}: {found[wrong[0]]!r}, which is not of a round's row")
         return Position(
-            masks,
+            masks_of("mask"),
             # States of version 0.1.0 have no format: there was one for each network.
             read.text({"memory_format": self.memory_format} | state, "memory_format", where),
             record,
@@ -94,6 +99,7 @@ class Position:
             read.text(state, "arm", where),
             dict(found),
             trained_by=read.text(state, "trained_by", where),
+            began=masks_of("began") if any(name.startswith("began/") for name in tensors) else {},
             **weights,
         )
 

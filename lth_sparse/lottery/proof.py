@@ -118,16 +118,39 @@ def refuse_other_masks(model: nn.Module, masks: Masks) -> None:
     _require(not others, "the masks are those of the round", f"{', '.join(others)} have others after the training")
 
 
+def changed_masks(masks: Masks, expected: Mapping[tuple[str, ...], int]) -> tuple[str, str]:
+    """(statement, detail) of the check on `masks` that a training has changed; raises ProofError where it fails.
+
+    `expected`: how many weights have to live in the layers of each key together.
+    """
+    wrong = []
+    for layers, number in expected.items():
+        live = sum(int(masks[name].sum()) for name in layers)
+        if live != number:
+            wrong.append(f"{', '.join(layers)}: {live}, expected {number}")
+    return _require(
+        not wrong,
+        "after training as many weights live as its topology is to have",
+        "; ".join(wrong) or f"{sum(expected.values())} in {sum(map(len, expected))} layers",
+    )
+
+
 def after_training(
-    model: nn.Module, masks: Masks, start: Weights, gradient_at_start: Callable[[], Mapping[str, Tensor]]
+    model: nn.Module,
+    masks: Masks,
+    start: Weights,
+    gradient_at_start: Callable[[], Mapping[str, Tensor]],
+    began: Masks | None = None,
 ) -> list[tuple[str, str]]:
     """(statement, detail) of each check on a trained ticket; raises ProofError for the first that fails.
 
-    `model`, `start`: as for `before_training`. `gradient_at_start()` gives the gradient of the loss there, by layer. It
-    is asked only when the live weights of one sign in some layer all stood still, to tell a ticket that is cut off from
-    its output there from a mistake in the masking; where it gives none for a layer, others have to have moved.
+    `model`, `start`: as for `before_training`. `began`: the masks that it was given, where `masks` are others that the
+    training changed them to: what has to have moved lived before and after. `gradient_at_start()` gives the gradient of
+    the loss there, by layer. It is asked only when the live weights of one sign in some layer all stood still, to tell
+    a ticket that is cut off from its output there from a mistake in the masking; where it gives none for a layer,
+    others have to have moved.
     """
-    state = dense_state(model)
+    state, given = dense_state(model), masks if began is None else began
     weights = {name: state[weight_name(name)] for name in masks}
     revived = sum(int((weight[~masks[name]] != 0).sum()) for name, weight in weights.items())
     statements = [
@@ -140,16 +163,16 @@ def after_training(
         unreached: list[str] = []
         unknown: list[str] = []
         for name, weight in weights.items():
-            began = start[weight_name(name)]
-            chosen = masks[name] & (direction * began > 0)
-            moved_here = int((weight[chosen] != began[chosen]).sum())
+            first = start[weight_name(name)]
+            chosen = masks[name] & given[name] & (direction * first > 0)
+            moved_here = int((weight[chosen] != first[chosen]).sum())
             alive, moved = alive + int(chosen.sum()), moved + moved_here
             if not moved_here and bool(chosen.any()):
                 gradient = gradient_at_start() if gradient is None else gradient
                 if name not in gradient:
                     unknown.append(name)
                     continue
-                reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * began[chosen].abs()
+                reached = gradient[name][chosen].abs() > NEGLIGIBLE_GRADIENT * first[chosen].abs()
                 (frozen if bool(reached.any()) else unreached).append(name)
         detail = f"{moved} of {alive} moved"
         detail += f"; none in {', '.join(frozen)}" if frozen else ""

@@ -39,11 +39,17 @@ def density_after(
         target = 1 - (100 * config.sparsity) ** progress / 100
     else:
         target = (1 - config.sparsity) ** progress
-    return _scaled(per_round, sizes, target)
+    return densities(config, target, sizes, kinds)
 
 
-def _scaled(per_round: Mapping[str, float], sizes: Mapping[str, int], target: float) -> dict[str, float]:
-    total = sum(sizes.values())
+def densities(
+    config: PruningConfig, target: float, sizes: Mapping[str, int], kinds: Mapping[str, str]
+) -> dict[str, float]:
+    """Layer -> fraction of its weights that are alive where `target` of all are, the rates keeping their proportions.
+
+    Raises InputError where layers of rate 0 hold too many.
+    """
+    per_round, total = rates(config, kinds), sum(sizes.values())
 
     def keep(exponent: float) -> dict[str, float]:
         return {name: (1 - rate) ** exponent for name, rate in per_round.items()}
@@ -84,11 +90,11 @@ def magnitude(
     return keep_largest(scores, masks, keep, pools_of(masks, config, kinds))
 
 
-def pools_of(masks: Masks, config: PruningConfig, kinds: Mapping[str, str]) -> list[list[str]]:
+def pools_of(layers: Iterable[str], config: PruningConfig, kinds: Mapping[str, str]) -> list[list[str]]:
     """The layers that share the number of weights that they keep: each by itself, or, global, those of one rate."""
     per_round = rates(config, kinds)
     pools: dict[object, list[str]] = {}
-    for name in masks:
+    for name in layers:
         pools.setdefault(per_round[name] if config.scope == "global" else name, []).append(name)
     return list(pools.values())
 
@@ -104,15 +110,19 @@ def keep_largest(
     pruned: Masks = {}
     for pool in pools:
         alive = torch.cat([masks[name].flatten() for name in pool])
-        count = max(1, sum(round(keep[name] * masks[name].numel()) for name in pool))
-        kept = _largest(torch.cat([scores[name].flatten() for name in pool]), alive, count)
+        kept = largest(torch.cat([scores[name].flatten() for name in pool]), alive, number_kept(masks, keep, pool))
         for name, part in zip(pool, kept.split([masks[name].numel() for name in pool]), strict=True):
             pruned[name] = part.reshape(masks[name].shape)
     return {name: pruned[name] for name in masks}
 
 
-def _largest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
-    """bool, True at the `count` largest of `scores` among `alive`; the first ones win a tie."""
+def number_kept(masks: Masks, keep: Mapping[str, float], pool: Iterable[str]) -> int:
+    """How many weights the layers of a pool keep together where each is to keep a fraction `keep` of all of its own."""
+    return max(1, sum(round(keep[name] * masks[name].numel()) for name in pool))
+
+
+def largest(scores: Tensor, alive: Tensor, count: int) -> Tensor:
+    """bool, True at the `count` largest of `scores` among `alive`, at least one; the first ones win a tie."""
     candidates = scores[alive]
     if count >= len(candidates):
         return alive

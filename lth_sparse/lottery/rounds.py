@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 
 from torch import nn
 
@@ -26,7 +26,7 @@ from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.ticket import save_ticket
 from lth_sparse.system.errors import BackendError, InputError, because
 
-_COLUMNS = {column.name for column in fields(Round)}
+_COLUMNS = {column.name for column in fields(Round) if column.default is MISSING}
 _COLUMNS_OF_PRUNING = {"accuracy_before_prune", "accuracy_after_prune"}
 
 
@@ -97,6 +97,8 @@ class Rounds:
         masking.apply(trainer.model, position.masks)
         if any("pruned" in arm.needs for arm in trainer.arms(position.round)):
             position.pruned = position.trained
+        if any("began" in arm.needs for arm in trainer.arms(position.round)):
+            position.began = position.masks
         if not trainer.one_shot:
             position.trained = {}
         position.found = {
@@ -135,13 +137,17 @@ class Rounds:
             lambda: self._save(training.state()),
             self._save_rewind_weights if dense else lambda model: None,
         )
-        proof.refuse_other_masks(training.model, masks)
+        left = training.masks
+        proof.refuse_other_masks(training.model, left)
         if trainer.model is not training.model:
             trainer.model.load_state_dict(dense_state(training.model))
         if dense:  # Which may have said meanwhile what later rounds go back to.
             start = self._saved.weights
         gradient = lambda: trainer.gradient_at(start, masks, position.round)  # noqa: E731
-        self._prove(arm, proof.after_training(trainer.model, masks, start, gradient))
+        if training.live_at_the_end is not None:
+            self._prove(arm, [proof.changed_masks(left, training.live_at_the_end)])
+            position.masks = left
+        self._prove(arm, proof.after_training(trainer.model, left, start, gradient, masks))
         position.record.curves.extend(training.curve)
         if arm.column is not None:
             position.found[arm.column] = trainer.accuracy()
@@ -163,6 +169,7 @@ class Rounds:
             position.round,
             position.dense,
             position.pruned,
+            position.began,
         )
 
     def _find_row(self, training: object, start: proof.Weights) -> None:

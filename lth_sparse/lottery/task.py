@@ -16,6 +16,9 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.lottery.beginning import initial
 from lth_sparse.lottery.criteria.interface import Evidence
 from lth_sparse.lottery.pruning import density_after
+from lth_sparse.lottery.topology import rule_of
+from lth_sparse.lottery.topology.changes import Changes
+from lth_sparse.lottery.topology.interface import Rule
 from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
@@ -98,12 +101,28 @@ class Task:
         if pruning.instability and (last := max(pruning.instability)) >= self.steps:
             raise InputError(f"--instability {last}: expected steps before the {self.steps} of a training run are over")
         for round in range(pruning.rounds + 1):
-            self.density_after(round)
+            density_after(pruning, round, self._sizes, self.kinds)
+        if pruning.rounds:
+            self._rule()
 
-    def density_after(self, round: int) -> dict[str, float]:
-        """Layer -> fraction of its weights that are alive after `round`."""
-        sizes = {name: weight.numel() for name, weight in masking.prunable(self.model).items()}
-        return density_after(self.config.pruning, round, sizes, self.kinds)
+    def density_before(self, round: int) -> dict[str, float]:
+        """Layer -> fraction of its weights that are alive when a ticket of `round` begins to be trained."""
+        if self.config.pruning.schedule == "gradual":
+            return dict.fromkeys(self._sizes, 1.0)
+        return density_after(self.config.pruning, round, self._sizes, self.kinds)
+
+    @property
+    def _sizes(self) -> dict[str, int]:
+        return {name: weight.numel() for name, weight in masking.prunable(self.model).items()}
+
+    def _rule(self) -> Rule | None:
+        pruning = self.config.pruning
+        return rule_of(pruning, self._sizes, self.kinds, self.rewind_iteration, self.steps)
+
+    def changes(self, label: tuple[int, str]) -> Changes | None:
+        """What changes the topology of the training of `label`, its round and its arm; None where it stays."""
+        rule = self._rule()
+        return None if rule is None else Changes(rule, self.model, derive(self.config.seed, "topology", *label))
 
     def evidence(self, round: int) -> Evidence:
         """What a criterion may ask for in `round`: the loss on the first thousand images or so of round 0's training,
@@ -133,15 +152,16 @@ class Task:
         start: int = 0,
         last_rate: bool = False,
         order: int = 0,
+        changes: Changes | None = None,
     ) -> Training:
         """A training of `model`, new, from step `start`. `label`: its round and its arm. `last_rate`: at the learning
-        rate of the schedule's last step. `order`: of its batches."""
+        rate of the schedule's last step. `order`: of its batches. `changes`: of its topology."""
         config = self.config.training
         if last_rate:
             last = learning_rate(config, self.steps - 1, self.steps)
             # The schedule is that of steps: `config.check` refuses fine-tuning at a cosine's end.
             config = replace(config, learning_rate=last, warmup=0, milestones=())
-        return Training(model, masks, self.data, self.batches(label[0], order), config, label, start)
+        return Training(model, masks, self.data, self.batches(label[0], order), config, label, start, changes)
 
     def contestant(self, way: Way, masks: Masks, round: int) -> Training:
         """A training to be timed, of a copy of the network, on no more images than that needs."""

@@ -26,7 +26,7 @@ from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import pools_of
 from lth_sparse.lottery.task import Task, Way
-from lth_sparse.lottery.training import Training
+from lth_sparse.lottery.training import Training, copy_of_state
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import Config
@@ -88,7 +88,7 @@ class TaskTrainer:
 
     def prune(self, candidates: Masks, round: int) -> Masks:
         """By the criterion and the schedule of the settings."""
-        keep, task = self._task.density_after(round), self._task
+        keep, task = self._task.density_before(round), self._task
         pools = pools_of(candidates, task.config.pruning, self.kinds)
         return criteria.best(self._criterion, self.model, candidates, keep, pools, task.evidence(round))
 
@@ -100,13 +100,14 @@ class TaskTrainer:
 
     def begin(self, arm: Arm, masks: Masks, position: Position, state: TrainingState | None) -> Training:
         """The training of `masks`, as the backend computes it that is chosen, or was chosen when `state` was saved."""
-        task = self._task
+        task, label = self._task, (position.round, arm.name)
+        changes = task.changes(label) if arm.changes and position.round > 0 else None
         if state is None:
-            self._choose(arm, masks, position)
+            self._choose(arm, masks if changes is None else changes.typical(masks), position)
         task.put_in_format(position.memory_format)
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
         first_step = arm.first_step(task.rewind_iteration, position.round)
-        training = task.training(model, masks, (position.round, arm.name), first_step, arm.last_rate, arm.order)
+        training = task.training(model, masks, label, first_step, arm.last_rate, arm.order, changes)
         if state is not None:
             training.restore(*state)
         elif arm.keeps_optimizer:
@@ -158,7 +159,7 @@ class TaskTrainer:
         rewound = copy.deepcopy(self.model)
         proof.rewind(rewound, start, position.masks)
         accuracy_rewound = evaluate(rewound, task.data.test, task.data).accuracy
-        last_weights = proof.copy_of(training.model)
+        last_weights = copy_of_state(training.model)
         training.model.load_state_dict(training.best_weights)
         accuracy_early_stop = evaluate(training.model, task.data.test, task.data).accuracy
         training.model.load_state_dict(last_weights)
@@ -178,6 +179,8 @@ class TaskTrainer:
             "dense_step_ms": dense_step_ms,
             "speedup": dense_step_ms / step_ms,
             "seconds": training.seconds,
+            "repacking_seconds": training.repacking_seconds,
+            "dense_gradient_seconds": training.dense_gradient_seconds,
         }
 
     def compare(self, training: Training, arm: Arm, position: Position) -> None:

@@ -18,10 +18,18 @@ from lth_sparse.storage.record import CurvePoint, Record, Round
 
 
 class Begun(Protocol):
-    """A training that has begun: what it trains, in any form, by which optimizer, if that is known, and its curve."""
+    """A training that has begun: what it trains, in any form, with which masks at the moment, by which optimizer, if
+    that is known, and its curve. `live_at_the_end`: how many weights have to live when it is over, by the layers that
+    share the number; None where the masks stay."""
 
     @property
     def model(self) -> nn.Module: ...
+
+    @property
+    def masks(self) -> Masks: ...
+
+    @property
+    def live_at_the_end(self) -> Mapping[tuple[str, ...], int] | None: ...
 
     @property
     def optimizer(self) -> torch.optim.Optimizer | None: ...

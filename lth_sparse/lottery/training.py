@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -17,12 +17,15 @@ from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery.evaluation import evaluate
+from lth_sparse.lottery.held_masks import HeldMasks
 from lth_sparse.lottery.optimizer import ADAMS, optimizer_of, recordable_optimizer
-from lth_sparse.lottery.position import refuse_others
 from lth_sparse.lottery.step_graph import StepGraph, recordable
-from lth_sparse.nn.masks import Masks, prunable
+from lth_sparse.lottery.topology.changes import Changes, Clock
+from lth_sparse.nn.forms import own_masks
+from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.record import CurvePoint
+from lth_sparse.storage.ticket import pack, unpack
 from lth_sparse.system import checked_json as read
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.seeding import derive
@@ -58,10 +61,11 @@ class Training:
 
     The dense backend's arithmetic: a plain PyTorch step, then the masks. The optimizer is new and empty. `curve`
     holds an evaluation on the validation set every `evaluate_every` steps; `best_weights` are those at the minimum
-    of the validation loss (the early-stop criterion of Frankle and Carbin 2019).
+    of the validation loss (the early-stop criterion of Frankle and Carbin 2019), with the masks of that moment where
+    layers are sparse. `changes`: what changes the masks between steps; without it they stay.
 
-    On a GPU a step finds all that it needs there, and is recorded as a CUDA graph after a few steps; between two
-    evaluations of an epoch the host does not wait for it.
+    On a GPU a step finds all that it needs there, and is recorded as a CUDA graph after a few steps, anew after a
+    change of the masks, which never ran on a GPU; between two evaluations of an epoch the host does not wait for it.
     """
 
     def __init__(
@@ -73,10 +77,11 @@ class Training:
         config: TrainingConfig,
         label: tuple[int, str],
         start: int = 0,
+        changes: Changes | None = None,
     ) -> None:
         device = data.train.images.device
         self.model = model
-        self.iteration = start
+        self.iteration = self._first = start
         self.total = length(config, batches.per_epoch)
         self.curve: list[CurvePoint] = []
         self.best_weights: dict[str, Tensor] = {}
@@ -88,12 +93,10 @@ class Training:
         self._batches = batches
         self._config = config
         self.round, self._arm = label
-        # In the memory format of the weights: a product of two formats is slower.
-        self._pruned = [
-            (weight, torch.empty_like(weight, dtype=torch.bool).copy_(masks[name]))
-            for name, weight in prunable(model).items()
-            if not masks[name].all()
-        ]
+        self._held = HeldMasks(model, masks)
+        self._changes = changes
+        self._changed = False
+        self._began_with = masks
         self._loss_sum = torch.zeros((), device=device)
         self._loss_count = 0
         self._graph: StepGraph | None = None
@@ -104,6 +107,28 @@ class Training:
         else:
             self.optimizer = optimizer_of(model, config)
         model.train()
+
+    @property
+    def masks(self) -> Masks:
+        """Those of the moment."""
+        return self._held.masks
+
+    @property
+    def live_at_the_end(self) -> Mapping[tuple[str, ...], int] | None:
+        """How many weights live when it is over, by the layers that share the number; None where the masks stay."""
+        return None if self._changes is None else self._changes.rule.live_at_the_end(self._began_with)
+
+    @property
+    def repacking_seconds(self) -> float | None:
+        """Of `seconds`: what changes of the topology took, dense gradients aside; None where it stays."""
+        if self._changes is None:
+            return None
+        return self._changes.clock.repacking_with_surplus(self.seconds, self.iteration - self._first)
+
+    @property
+    def dense_gradient_seconds(self) -> float | None:
+        """Of `seconds`: what dense gradients took, for changes of the topology; None where it stays."""
+        return None if self._changes is None else self._changes.clock.gradient
 
     @property
     def epoch(self) -> int:
@@ -151,9 +176,7 @@ class Training:
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
-        with torch.no_grad():
-            for weight, mask in self._pruned:
-                weight.mul_(mask)
+        self._held.apply()
         self._loss_sum += loss.detach()
 
     def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
@@ -168,7 +191,9 @@ class Training:
             if self.iteration == first or self.iteration % self._batches.per_epoch == 0:
                 torch.manual_seed(derive(self._batches.seed, "network", self.iteration))
             began = time.perf_counter()
-            self.step()
+            if self._changes is not None and self._changes.due(self.iteration):
+                self._change_topology(self._changes)
+            self._timed_step()
             finished = self.iteration == self.total
             evaluation_due = finished or self.iteration % self._config.evaluate_every == 0
             epoch_ends = finished or self.iteration % self._batches.per_epoch == 0
@@ -181,6 +206,21 @@ class Training:
             progress()
             if epoch_ends:
                 end_of_epoch()
+
+    def _change_topology(self, changes: Changes) -> None:
+        changes.make(self.iteration, self._held, self.optimizer, *self._batches[self.iteration])
+        self._changed = True
+        if self._graph is not None:
+            self._graph = StepGraph(self._loss_sum.device)
+
+    def _timed_step(self) -> None:
+        """A step; those that follow a change are timed by themselves, until one is like all others again."""
+        if self._changes is None or not self._changed:
+            self.step()
+            return
+        with self._changes.clock.of_a_following_step(self._loss_sum.device):
+            self.step()
+        self._changed = self._graph is not None and not self._graph.settled
 
     def _evaluate(self) -> None:
         train_loss = float(self._loss_sum) / self._loss_count
@@ -195,13 +235,15 @@ class Training:
         self.curve.append(CurvePoint(self.round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
         if found.loss < self.best_loss:
             self.best_loss, self.early_stop = found.loss, self.iteration
-            self.best_weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+            self.best_weights = copy_of_state(self.model)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, JSON-ready data) from which `restore` goes on, bit for bit."""
         tensors = {f"model/{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"best/{name}": value for name, value in self.best_weights.items()}
         tensors["loss_sum"] = self._loss_sum
+        if self._changes is not None:
+            tensors |= {f"topology/{name}": pack(mask) for name, mask in self.masks.items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer_state().items()}
         return tensors, {
             "iteration": self.iteration,
@@ -211,7 +253,7 @@ class Training:
             "images_seen": self.images_seen,
             "seconds": self.seconds,
             "curve": [asdict(point) for point in self.curve],
-        }
+        } | ({} if self._changes is None else {"topology": asdict(self._changes.clock)})
 
     def optimizer_state(self) -> dict[str, Tensor]:
         """What the optimizer keeps, by "parameter/name", the parameter as its number."""
@@ -231,12 +273,13 @@ class Training:
         found = read.row(_Progress, data, "training")
         if not 0 <= found.iteration <= self.total or (found.iteration == self.total and not found.curve):
             raise ValueError(f"training.iteration is {found.iteration}, of {self.total}, after {found.curve[-1:]}")
+        if found.curve or under("best/"):
+            # Sparse layers may have had other masks then, and take them over: so it is seen whether all is there.
+            self.model.load_state_dict(under("best/"))
+            self.best_weights = copy_of_state(self.model)
         self.model.load_state_dict(under("model/"))
-        device = self._loss_sum.device
-        self.best_weights = {name: value.to(device) for name, value in under("best/").items()}
-        refuse_others(self.best_weights, self.model.state_dict(), "best")
-        if found.curve and not self.best_weights:
-            raise ValueError("best/ is empty after an evaluation")
+        if self._changes is not None:
+            self._restore_masks(self._changes, under("topology/"), data["topology"])
         self._loss_sum.copy_(tensors["loss_sum"])
         self.restore_optimizer(under("optimizer/"))
         self.iteration, self._loss_count = found.iteration, found.loss_count
@@ -263,6 +306,20 @@ class Training:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": entries, "param_groups": groups})
 
+    def _restore_masks(self, changes: Changes, packed: dict[str, Tensor], clock: dict[str, Any]) -> None:
+        changes.clock = read.row(Clock, clock, "training.topology")
+        masks = {
+            name: unpack(packed[name], tuple(mask.shape)).to(mask.device) for name, mask in self._began_with.items()
+        }
+        if others := [name for name, mask in own_masks(self.model).items() if not torch.equal(mask, masks[name])]:
+            raise ValueError(f"topology/{others[0]} is not the mask of the model")
+        self._held.take(masks)
+
+
+def copy_of_state(model: nn.Module) -> dict[str, Tensor]:
+    """What `model.load_state_dict` goes back to, the masks of sparse layers with it; it shares no memory."""
+    return {name: value.detach().clone() for name, value in model.state_dict().items()}
+
 
 _STATE_OF: dict[type, set[str]] = {
     torch.optim.SGD: {"momentum_buffer"},
@@ -281,3 +338,4 @@ class _Progress:
     images_seen: int
     seconds: float
     curve: list[dict[str, Any]]
+    topology: dict[str, Any] = field(default_factory=dict)

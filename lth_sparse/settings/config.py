@@ -99,8 +99,9 @@ class PruningConfig:
     schedule: str = option(
         "geometric",
         "geometric: the same rate each round; seed: sparsity (100 s)^(r/R) / 100 after round r; "
-        "one-shot: every round prunes the trained dense network directly",
-        ("geometric", "seed", "one-shot"),
+        "one-shot: every round prunes the trained dense network directly; "
+        "gradual: one round, whose training goes from dense to --sparsity, pruning every --update-every steps",
+        ("geometric", "seed", "one-shot", "gradual"),
     )
     criterion: str = option(
         "magnitude",
@@ -113,6 +114,15 @@ class PruningConfig:
         "when weights are chosen: at the end of a training; or at the start, on the rewind weights, before any, each "
         "round anew from all of them",
         ("end", "start"),
+    )
+    dynamic: str = option(
+        "none",
+        "let the topology change while a ticket is trained: the smallest live weights of each layer are dropped and as "
+        "many grown, at random (set) or where the gradient is largest (rigl)",
+        ("none", "set", "rigl"),
+    )
+    update_every: int = option(
+        100, "steps from one change of the topology to the next, with --dynamic or --schedule gradual"
     )
     rewind_iteration: int = option(0, "step of the dense training whose weights are the rewind weights; 0: init")
     rewind_epoch: int | None = option(None, "the same as a number of epochs, instead of --rewind-iteration")
@@ -127,8 +137,9 @@ class PruningConfig:
         (),
         "what is trained beside each ticket, such as random,reinit: a random mask with as many weights in each layer; "
         "initial weights drawn anew; the mask shuffled within each layer; the smallest weights of the trained dense "
-        "network; the signs of the weights alone; fine-tuning without a rewind; or none",
-        ("random", "reinit", "shuffle", "invert", "sign", "rewind-none"),
+        "network; the signs of the weights alone; fine-tuning without a rewind; with --dynamic, the mask that the "
+        "ticket began with, which stays (static); or none",
+        ("random", "reinit", "shuffle", "invert", "sign", "rewind-none", "static"),
         parse=chosen,
         of_old="--control",
     )
@@ -196,6 +207,8 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "nesterov": False,
     "learning_rate_schedule": "step",
     "rewind_epoch": None,
+    "dynamic": "none",
+    "update_every": 100,
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 
@@ -355,7 +368,7 @@ def check(config: Config) -> None:
         if not condition:
             raise InputError(f"{flag(name)} {values[name]}: expected {expected}")
 
-    for name in ("batch_size", "epochs", "iterations", "evaluate_every", "image_size"):
+    for name in ("batch_size", "epochs", "iterations", "evaluate_every", "update_every", "image_size"):
         require(values[name] is None or values[name] >= 1, name, "a whole number of at least 1")
     for name in ("rounds", "warmup", "rewind_iteration", "rewind_epoch", "momentum", "weight_decay", "seed"):
         require(values[name] is None or values[name] >= 0, name, "a number of at least 0")
@@ -401,7 +414,14 @@ def check(config: Config) -> None:
             "sparsity",
             "a final sparsity above 0.01, which --schedule seed needs",
         )
+    if values["schedule"] == "gradual":
+        _check_gradual(values)
     check_controls(values["criterion"], values["controls"])
+    if "static" in values["controls"] and values["dynamic"] == "none":
+        raise InputError(
+            "--controls static: where the topology of the ticket stays that is the ticket itself; give it --dynamic "
+            "set or rigl, or leave it out (--controls none)"
+        )
     if values["rewind"] == "none" and "rewind-none" in values["controls"]:
         raise InputError("--controls rewind-none: with --rewind none that is the ticket itself; leave one of them out")
     for step in values["instability"]:
@@ -411,9 +431,31 @@ def check(config: Config) -> None:
             f"--instability trains copies of tickets from their rewind weights, and --rewind {values['rewind']} goes "
             "back to none: give it --rewind weights, or leave it out"
         )
+    changing = {"dynamic": values["dynamic"] != "none", "schedule": values["schedule"] == "gradual"}
+    for name in (name for name, changes in changing.items() if changes):
+        if values["instability"] or values["rewind"] == "aliased":
+            other = "--instability" if values["instability"] else "--rewind aliased"
+            raise InputError(
+                f"{flag(name)} {values[name]}: the topology changes in training, and {other} needs one that stays; "
+                "leave one of the two out"
+            )
     for name in ("controls", "instability"):
         if twice := sorted({each for each in values[name] if list(values[name]).count(each) > 1}):
             raise InputError(f"{flag(name)}: {', '.join(map(str, twice))} is given twice")
+
+
+def _check_gradual(values: Mapping[str, Any]) -> None:
+    if values["rounds"] != 1 or values["sparsity"] is None:
+        raise InputError(
+            "--schedule gradual prunes in a single training, down to a final sparsity: give it --rounds 1 and "
+            "--sparsity, such as 0.95"
+        )
+    others = {"criterion": "magnitude", "prune_at": "end", "dynamic": "none"}
+    if given := [f"{flag(name)} {values[name]}" for name, only in others.items() if values[name] != only]:
+        raise InputError(
+            f"{given[0]}: --schedule gradual starts dense, and prunes by magnitude while it trains; leave one of the "
+            "two out"
+        )
 
 
 def check_controls(criterion: str, controls: Sequence[str]) -> None:

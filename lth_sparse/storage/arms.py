@@ -67,6 +67,12 @@ CONTROLS = {
             "fine-tuned",
             "the ticket's mask on the weights as they were trained, fine-tuned",
         ),
+        RecordedArm(
+            "static",
+            "accuracy_static",
+            "static topology",
+            "the mask that the ticket began with, which stays",
+        ),
     )
 }
 """By name, in the order in which they are shown."""

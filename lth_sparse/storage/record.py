@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _Row = TypeVar("_Row")
 
-TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "seconds")
+TIME_COLUMNS = ("step_ms", "dense_step_ms", "speedup", "seconds", "repacking_seconds", "dense_gradient_seconds")
 """Columns of `rounds.csv` that differ between two runs of the same command; all others are equal."""
 
 
@@ -35,7 +35,8 @@ class Round:
     the only one that ever selects. `max_relative_error`: largest difference of the logits from masked dense in
     float64, over the largest logit. `step_ms`, `dense_step_ms`: a training step on this ticket, and the same step of
     masked dense PyTorch, side by side on the same batches; `speedup` is their ratio. `seconds`: training the ticket,
-    without evaluations and controls.
+    without evaluations and controls; of these, where its topology changed in training, `repacking_seconds` what the
+    changes took, with the surplus of the steps that followed, and `dense_gradient_seconds` the dense gradients.
     """
 
     round: int
@@ -55,6 +56,7 @@ class Round:
     accuracy_invert: float | None = field(default=None, kw_only=True)
     accuracy_sign: float | None = field(default=None, kw_only=True)
     accuracy_rewind_none: float | None = field(default=None, kw_only=True)
+    accuracy_static: float | None = field(default=None, kw_only=True)
     accuracy_validation: float
     early_stop_iteration: int | None
     iterations: int | None
@@ -65,6 +67,9 @@ class Round:
     dense_step_ms: float | None
     speedup: float | None
     seconds: float
+    # Nor did topologies change then.
+    repacking_seconds: float | None = None
+    dense_gradient_seconds: float | None = None
 
 
 @dataclass(frozen=True)

@@ -473,7 +473,7 @@ def test_a_failed_proof_stops_the_run(tmp_path: Path, lottery: Lottery, monkeypa
 def test_masks_not_applied_after_a_step_stop_the_run(
     tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lth_sparse.lottery.training.prunable", lambda model: dict.fromkeys(prunable(model)) and {})
+    monkeypatch.setattr("lth_sparse.lottery.held_masks.prunable", lambda model: dict.fromkeys(prunable(model)) and {})
     status, error = lottery(*SHORT, "--out", tmp_path / "run")
     assert status == 2
     assert "every pruned weight is exactly 0 after training" in error

@@ -23,7 +23,8 @@ from tests.conftest import called_until_done, error_line, rows
 pytestmark = pytest.mark.usefixtures("without_plots")
 
 Lottery = Callable[..., tuple[int, str]]
-EVERY = tuple(CONTROLS)
+EVERY = tuple(name for name in CONTROLS if name != "static")
+"""Of a ticket whose topology stays."""
 LENGTHLESS = (
     "--dataset", "digits", "--model", "lenet-300-100", "--rounds", 2, "--evaluate-every", 6, "--milestones", 0.5,
     "--backend", "dense",
@@ -103,14 +104,15 @@ def test_each_control_has_its_column_its_line_and_its_proofs(tmp_path: Path, lot
     assert status == 0, error
     dense, *pruned = rows(tmp_path / "run")
     assert all(dense[arm.column] == "" for arm in CONTROLS.values())
-    assert all(0 < float(row[arm.column]) <= 1 for row in pruned for arm in CONTROLS.values())
+    trained = [CONTROLS[name] for name in EVERY]
+    assert all(0 < float(row[arm.column]) <= 1 for row in pruned for arm in trained)
     (said,) = [line for line in error.splitlines() if line.startswith("round 1/2")]
     report = (tmp_path / "run" / "report.html").read_text()
-    for arm in CONTROLS.values():
+    for arm in trained:
         assert f", {arm.words} {float(pruned[0][arm.column]):.2%}" in said
         assert f'<th scope="col">{arm.words}</th>' in report
         assert f"A control: {arm.says}, trained alike." in report.replace("&#x27;", "'")
-    assert f"rounds 0..2, ticket; rounds 1..2, {', '.join(arm.words for arm in CONTROLS.values())}" in report
+    assert f"rounds 0..2, ticket; rounds 1..2, {', '.join(arm.words for arm in trained)}" in report
     proofs = json.loads((tmp_path / "run" / "record.json").read_text())["record"]["proofs"]
     assert {(proof["round"], proof["arm"]) for proof in proofs} == {
         (0, "ticket"), *((round, arm) for round in (1, 2) for arm in ("ticket", *EVERY)),
@@ -240,10 +242,18 @@ def test_killed_again_and_again_a_run_with_every_control_ends_with_the_same_tabl
             ("--rewind", "aliased"),
             "--rewind aliased emulates a program of plain PyTorch.* give it --backend dense, --con",
         ),
+        (
+            ("--dynamic", "set", "--instability", 3),
+            "--dynamic set: the topology changes in training, and --instability",
+        ),
+        (
+            ("--schedule", "gradual", "--rounds", 1, "--sparsity", 0.9, "--rewind", "aliased", "--controls", "none"),
+            "--schedule gradual: the topology changes in training, and --rewind aliased needs one that stays",
+        ),
     ],
 )
 def test_what_cannot_be_asked_for_is_said(
-    tmp_path: Path, lottery: Lottery, given: tuple[str, ...], message: str
+    tmp_path: Path, lottery: Lottery, given: tuple[object, ...], message: str
 ) -> None:
     status, error = lottery(*SHORT, *given, "--out", tmp_path / "run")
     assert status == 2

@@ -97,6 +97,13 @@ CUTS = (
         "minutes to days, and a download, so 10 steps a round on digits, two seeds",
     ),
     Cut(
+        r"^(python -m lth_sparse\.|lth )run .*(--dynamic|--schedule gradual)",
+        _with(
+            f"{_TINY} --model lenet-300-100 --iterations 10 --update-every 3 --rounds 1", "preset", "model", *_LOTTERY
+        ),
+        "minutes to days, and a download, so 10 steps of a small network on digits, with two updates",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )run\b",
         _with(f"{_TINY} --iterations 10 --rounds {{rounds}}", *_LOTTERY),
         "minutes to days, and a download, so 10 steps a round on digits",

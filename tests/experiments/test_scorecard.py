@@ -12,7 +12,7 @@ import pytest
 
 from lth_sparse import models, reproduce
 from lth_sparse.experiments import pace, scorecard
-from lth_sparse.experiments.claims import CLAIMS, Claim, Column, Size, Statement, Transfer
+from lth_sparse.experiments.claims import CLAIMS, Barrier, Claim, Column, Size, Statement, Transfer
 from lth_sparse.lottery.pruning import density_after
 from lth_sparse.nn import masks as masking
 from lth_sparse.settings import config
@@ -29,12 +29,13 @@ BASE: dict[str, Any] = {
 TINY = Claim(
     "tiny",
     "nobody",
-    {"one": BASE, "other": BASE | {"rewind": "none", "controls": ()}},
+    {"one": BASE | {"instability": (0, 3)}, "other": BASE | {"rewind": "none", "controls": ()}},
     (Size("full", 2), Size("small", 3, {"iterations": 5}, {"other": {"rounds": 1}})),
     (
         Statement("one beats its random mask", "much", Column("one", 0.5), Column("one", 0.5, "accuracy_random")),
         Statement("one beats the other", "more", Column("one", 0.5), Column("other", 0.5), at_full_size=True),
         Statement("it carries over", "a lot", Column("target", 0.5), above=2.0, unit="%"),
+        Statement("it is stable", "flat", Barrier("one", 1.0, -1), above=None, below=1.5),
         Statement("it stops early", "early", Column("one", 0.5, "early_stop_iteration"), above=None, below=1e6,
                   unit="steps"),
     ),
@@ -59,7 +60,7 @@ def test_a_claim_is_judged_by_differences_within_a_seed(tmp_path: Path, reproduc
     out = tmp_path / "out"
     status, said, error = reproduced("tiny", "--size", "small", "--out", out)
     assert status == 0, error
-    beats, level, carried, early = table(out / "scorecard.csv")
+    beats, level, carried, stable, early = table(out / "scorecard.csv")
     densities = [float(row["density"]) for row in rows(out / "tiny" / "one" / "seed-0")]
     nearest = min((1, 2), key=lambda round: abs(densities[round] - 0.5))
     ticket = _column(out, "one", nearest, "accuracy_retrained", 3)
@@ -71,7 +72,14 @@ def test_a_claim_is_judged_by_differences_within_a_seed(tmp_path: Path, reproduc
     assert carried["verdict"] == DOES_NOT  # No accuracy is above 2.
     assert float(carried["ours"]) == pytest.approx(sum(_column(out, "target", 1, "accuracy_retrained", 3)) / 3)
     assert early["verdict"] == HOLDS
-    assert said.count("\n") == 5
+    barriers = [
+        [row for row in table(out / "tiny" / "one" / f"seed-{seed}" / "instability.csv") if row["round"] == "0"]
+        for seed in range(3)
+    ]
+    assert [[row["step"] for row in each] for each in barriers] == [["0", "3"]] * 3
+    assert float(stable["ours"]) == pytest.approx(sum(float(each[1]["barrier"]) for each in barriers) / 3)
+    assert (stable["density"], stable["verdict"]) == ("1.0", HOLDS)
+    assert said.count("\n") == 6
     assert "tiny: it stops early: holds (published early; here" in said
     page = (out / "report.html").read_text()
     assert "1 of 1 claims are tested" in page
@@ -207,7 +215,7 @@ def test_the_runs_of_a_claim_reach_the_densities_that_it_is_about(claim: str) ->
             reached[name] = reached[each.run]
         for statement in CLAIMS[claim].statements:
             for figure in filter(None, (statement.of, statement.less)):
-                if isinstance(figure, Column):
+                if isinstance(figure, Column | Barrier):
                     nearest = min(reached[figure.run], key=lambda left: abs(left - figure.density))
                     assert nearest == pytest.approx(figure.density, rel=0.1), (size.name, statement.says)
 

@@ -28,7 +28,9 @@ def weights(seed: int) -> Weights:
 def origin(seed: int = 0, round: int = 1, ticket: Masks | None = None) -> Origin:
     generator = torch.Generator().manual_seed(0)
     drawn = {name: torch.rand(8, 9, generator=generator) < 0.4 for name in ("a", "b")}
-    return Origin(ticket or drawn, weights(1), weights, seed, round, weights(2), weights(3))
+    ticket = ticket or drawn
+    began = {name: mask.flip(0) for name, mask in ticket.items()}
+    return Origin(ticket, weights(1), weights, seed, round, weights(2), weights(3), began)
 
 
 def live(masks: Masks) -> dict[str, int]:
@@ -120,6 +122,16 @@ def test_what_is_not_rewound_goes_on_from_what_was_pruned() -> None:
     assert [name for name, arm in TICKETS.items() if arm.last_rate] == ["none"]
     assert [name for name, arm in TICKETS.items() if arm.keeps_optimizer] == ["aliased"]
     assert [name for name, arm in CONTROLS.items() if arm.last_rate] == ["rewind-none"]
+
+
+def test_the_topology_of_the_ticket_alone_changes_and_the_static_one_is_what_it_began_with() -> None:
+    given = origin()
+    assert CONTROLS["static"].masks(given) is given.began
+    assert CONTROLS["static"].start(given) is given.saved
+    # What emulates a program that never rewound is of one topology: `config.check` refuses the two together.
+    assert [name for name, arm in TICKETS.items() if not arm.changes] == ["aliased"]
+    assert not any(arm.changes for arm in CONTROLS.values())
+    assert [name for name, arm in CONTROLS.items() if "began" in arm.needs] == ["static"]
 
 
 def network() -> nn.Sequential:

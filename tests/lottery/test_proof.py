@@ -55,6 +55,37 @@ def test_a_sound_rewind_is_proved(model: nn.Module, masks: masking.Masks) -> Non
     assert not any("no gradient reaches" in detail for _, detail in statements)
 
 
+def test_as_many_weights_have_to_live_as_a_topology_is_to_have(masks: masking.Masks) -> None:
+    live = {name: int(mask.sum()) for name, mask in masks.items()}
+    statement, detail = proof.changed_masks(masks, {("0", "2"): sum(live.values())})
+    assert (statement.split(",")[0], detail) == (
+        "after training as many weights live as its topology is to have", f"{sum(live.values())} in 2 layers",
+    )  # fmt: skip
+    with pytest.raises(ProofError, match=f"as its topology is to have.*2: {live['2']}, expected {live['2'] + 1}"):
+        proof.changed_masks(masks, {("0",): live["0"], ("2",): live["2"] + 1})
+
+
+def test_weights_that_grew_prove_no_movement(model: nn.Module, masks: masking.Masks) -> None:
+    """Those that lived before and after have to have moved: what grew is another than it was in any case."""
+    saved, began = proof.copy_of(model), {name: mask.clone() for name, mask in masks.items()}
+    saved["2.weight"][0] = torch.tensor([0.1, -0.1, 0.1, -0.1])
+    began["2"][0], masks["2"][0] = False, True
+    proof.rewind(model, saved, masks)
+    with torch.no_grad():
+        model[0].weight += 0.1 * masks["0"]
+        model[2].weight[0] = 0.5
+    with pytest.raises(ProofError, match="none in 2"):
+        proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
+    with torch.no_grad():
+        model[2].weight += 0.1 * masks["2"]
+    proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
+    with torch.no_grad():
+        model[2].weight[2] = 1.0
+    masks["2"][2, 0] = False
+    with pytest.raises(ProofError, match="every pruned weight is exactly 0"):
+        proof.after_training(model, masks, saved, lambda: GRADIENT_OF_ONES, began)
+
+
 def test_aliased_initial_weights_are_caught(model: nn.Module, masks: masking.Masks) -> None:
     """`state_dict()` without a copy, as in BERT-Tickets#19 and in the seed of this project."""
     saved = dict(model.state_dict())

@@ -22,10 +22,12 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
 from lth_sparse.lottery import progress, step_graph
 from lth_sparse.lottery.step_graph import WARM_UP_CALLS, StepGraph, recordable
+from lth_sparse.lottery.topology import rule_of
+from lth_sparse.lottery.topology.changes import Changes
 from lth_sparse.lottery.training import Training, learning_rate
 from lth_sparse.nn import densify, sparsify
 from lth_sparse.nn.masks import Masks, apply, prunable
-from lth_sparse.settings.config import TrainingConfig
+from lth_sparse.settings.config import PruningConfig, TrainingConfig
 from tests.conftest import rows
 
 SGD = TrainingConfig(
@@ -216,6 +218,33 @@ def test_sparse_layers_are_recorded_too(tiny_data: Dataset) -> None:
         training.run(nothing, nothing)
     assert [training._graph.history[-1] for training in trainings] == ["recorded"] * 2
     torch.testing.assert_close(densify(sparse).state_dict(), model.state_dict(), rtol=2e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_a_step_is_recorded_anew_after_each_change_of_the_topology(
+    tiny_data: Dataset, request: pytest.FixtureRequest, sparse: bool
+) -> None:
+    trainings = []
+    for recorded in (False, True):
+        if recorded:
+            request.getfixturevalue("on_a_gpu")
+        model, masks = pruned(tiny_data, "small")
+        trained = sparsify(copy.deepcopy(model), masks, "dense") if sparse else model
+        rule = rule_of(PruningConfig(dynamic="rigl", update_every=6), {}, {}, 0, STEPS)
+        assert rule is not None
+        batches = Batches(tiny_data, 16, "crop-flip", 0)
+        training = Training(trained, masks, tiny_data, batches, SGD, (1, "ticket"), changes=Changes(rule, model, 0))
+        graphs = []
+        training.run(nothing, lambda training=training, graphs=graphs: graphs.append(training._graph))
+        trainings.append(training)
+    usual, training = trainings
+    # Before the steps 6 and 12: three graphs, the last of which warms up for 3 steps and is recorded at the fourth.
+    assert [graphs.index(graph) for graph in dict.fromkeys(graphs)] == [0, 6, 12]
+    assert [graph.history for graph in dict.fromkeys(graphs)] == [["as it is"] * WARM_UP_CALLS + ["recorded"]] * 3
+    assert training._changes.clock.following_steps == 2 * (WARM_UP_CALLS + 1)
+    assert usual._changes.clock.following_steps == 2
+    assert all(torch.equal(mask, training.masks[name]) for name, mask in usual.masks.items())
+    torch.testing.assert_close(training.model.state_dict(), usual.model.state_dict(), rtol=2e-5, atol=2e-6)
 
 
 @pytest.mark.usefixtures("on_a_gpu")

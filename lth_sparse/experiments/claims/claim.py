@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from lth_sparse.storage import instability
 from lth_sparse.storage.record import Round
 
 POINTS, PERCENT, STEPS = "points", "%", "steps"
@@ -19,7 +20,7 @@ class Played(Protocol):
         """The rounds of `run`, seed by seed."""
         ...
 
-    def barriers(self, run: str) -> Sequence[Sequence[Mapping[str, str]]]:
+    def barriers(self, run: str) -> Sequence[Sequence[instability.Barrier]]:
         """The rows of its `instability.csv`, seed by seed."""
         ...
 
@@ -45,6 +46,26 @@ class Column:
         """A number a seed; the mean density."""
         chosen = [min(rounds, key=lambda row: abs(row.density - self.density)) for rounds in played.rounds(self.run)]
         return [getattr(row, self.column) for row in chosen], sum(row.density for row in chosen) / len(chosen)
+
+
+@dataclass(frozen=True)
+class Barrier:
+    """The error barrier of `run`, of the network whose density is the nearest to `density`, copied at the `number`-th
+    of the steps at which it was copied (-1: the last)."""
+
+    run: str
+    density: float
+    number: int
+
+    def of(self, played: Played) -> tuple[list[float], float]:
+        """A number a seed; the mean density."""
+        chosen = []
+        for rows in played.barriers(self.run):
+            nearest = min((row.density for row in rows), key=lambda density: abs(density - self.density))
+            chosen.append(
+                sorted((row for row in rows if row.density == nearest), key=lambda row: row.step)[self.number]
+            )
+        return [row.barrier for row in chosen], sum(row.density for row in chosen) / len(chosen)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lth_sparse.experiments.claims.claim import PERCENT, STEPS, Claim, Column, Size, Statement, Transfer
+from lth_sparse.experiments.claims.claim import PERCENT, STEPS, Barrier, Claim, Column, Size, Statement, Transfer
 
 FRANKLE_CARBIN = "Frankle and Carbin 2019, arXiv:1803.03635"
 
@@ -58,6 +58,8 @@ _RENDA: dict[str, Any] = {
 }
 _RENDA_SMALL: dict[str, Any] = {"image_size": 16, "evaluate_every": 100, "rounds": 3, "sparsity": 0.79}
 
+_STABLE: dict[str, Any] = {"preset": "openlth/resnet20", "rewind_iteration": 0, "rounds": 8}
+
 _PRUNED_BEFORE: dict[str, Any] = {
     "preset": "openlth/vgg16",
     "milestones": (0.375, 0.75),
@@ -66,6 +68,20 @@ _PRUNED_BEFORE: dict[str, Any] = {
     "rounds": 1,
     "sparsity": 0.9968,
     "output_rate": None,
+}
+
+_WIDE: dict[str, Any] = {
+    "preset": "openlth/resnet20",
+    "model": "wrn-22-2",
+    "weight_decay": 5e-4,
+    "epochs": 250,
+    "rewind_iteration": 0,
+    "rounds": 1,
+    "sparsity": 0.95,
+    "criterion": "erk",
+    "prune_at": "start",
+    "dynamic": "rigl",
+    "controls": ("static",),
 }
 
 _MORCOS: dict[str, Any] = {"preset": "openlth/vgg16", "model": "vgg19", "rewind_iteration": 351, "rounds": 20}
@@ -150,6 +166,62 @@ CLAIMS: dict[str, Claim] = {
             ),
         ),
         Claim(
+            "lmc-resnet20",
+            "Frankle, Dziugaite, Roy and Carbin 2020, arXiv:1912.05671, figures 3 and 5",
+            {
+                "from 0": _STABLE | {"instability": (0, 500, 2000)},
+                "from 500": _STABLE | {"rewind_iteration": 500, "instability": (500,)},
+            },
+            (
+                Size("full", 3),
+                Size(
+                    "reduced",
+                    3,
+                    {"image_size": 16, "iterations": 1500, "evaluate_every": 100, "rounds": 3, "sparsity": 0.832},
+                    {
+                        "from 0": {"instability": (0, 12, 50)},
+                        "from 500": {"rewind_iteration": 12, "instability": (12,)},
+                    },
+                ),
+                Size(
+                    "small",
+                    3,
+                    {"image_size": 16, "iterations": 200, "evaluate_every": 100, "rounds": 1, "sparsity": 0.832},
+                    {"from 0": {"instability": (0, 2, 7)}, "from 500": {"rewind_iteration": 2, "instability": (2,)}},
+                ),
+            ),
+            (
+                Statement(
+                    "from initialisation the dense network is unstable: its barrier is above 2 points",
+                    "figures alone; unstable",
+                    Barrier("from 0", 1.0, 0),
+                    above=0.02,
+                ),
+                Statement(
+                    "from 3 % of the training on the dense network is stable: its barrier is below 2 points",
+                    "figures alone; stable from step 2000 of 63,000",
+                    Barrier("from 0", 1.0, -1),
+                    above=None,
+                    below=0.02,
+                    at_full_size=True,
+                ),
+                Statement(
+                    "rewound to initialisation, its ticket with 16.8 % of the weights is unstable",
+                    "figures alone; unstable",
+                    Barrier("from 0", 0.168, 0),
+                    above=0.02,
+                ),
+                Statement(
+                    "rewound to 0.8 % of the training, its ticket with 16.8 % of the weights is stable",
+                    "figures alone; stable from step 500 of 63,000",
+                    Barrier("from 500", 0.168, 0),
+                    above=None,
+                    below=0.02,
+                    at_full_size=True,
+                ),
+            ),
+        ),
+        Claim(
             "seed-network",
             "the student project that this one began with (2023); its runs never rewound",
             {"lottery": {"preset": "seed", "epochs": 6, "rounds": 5, "controls": ("random",)}},
@@ -179,7 +251,7 @@ CLAIMS: dict[str, Claim] = {
             {name: _PRUNED_BEFORE | {"criterion": name} for name in ("synflow", "magnitude", "snip", "random")},
             (
                 Size("full", 3),
-                Size("reduced", 3, {"image_size": 16, "iterations": 1200, "evaluate_every": 100}),
+                Size("reduced", 3, {"image_size": 16, "iterations": 800, "evaluate_every": 100}),
                 Size("small", 3, {"image_size": 16, "iterations": 200, "evaluate_every": 100}),
             ),
             (
@@ -266,6 +338,46 @@ CLAIMS: dict[str, Claim] = {
                 ),
             ),
             {"target": Transfer("source", 0.1, {"dataset": "fashion-mnist"})},
+        ),
+        Claim(
+            "rigl-wrn",
+            "Evci et al. 2020, arXiv:1911.11134; the figures are its author's, google-research/rigl#8",
+            {"rigl": _WIDE},
+            (
+                Size("full", 3),
+                Size(
+                    "reduced",
+                    3,
+                    {
+                        "model": "conv4",
+                        "image_size": 16,
+                        "iterations": 2000,
+                        "evaluate_every": 100,
+                        "learning_rate": 0.05,
+                        "weight_decay": 1e-4,
+                    },
+                ),
+                Size(
+                    "small",
+                    3,
+                    {
+                        "model": "conv2",
+                        "image_size": 16,
+                        "iterations": 400,
+                        "evaluate_every": 100,
+                        "learning_rate": 0.05,
+                        "weight_decay": 1e-4,
+                    },
+                ),
+            ),
+            (
+                Statement(
+                    "with 5 % of the weights, RigL is better than the same mask left as it is (ERK)",
+                    "+2.8 points; +1.9 at 20 % in an independent reproduction",
+                    Column("rigl", 0.05),
+                    Column("rigl", 0.05, "accuracy_static"),
+                ),
+            ),
         ),
     )
 }
