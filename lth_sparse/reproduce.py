@@ -45,7 +45,12 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
     size.add_argument("--replicates", type=int, metavar="N", help="seeds of each run (default: as the size says)")
     how = made.add_argument_group("how it is run")
     how.add_argument("--cifar10", metavar="DIR", help="CIFAR-10 as images, in DIR/train/<class>/ and DIR/test/<class>/")
-    how.add_argument("--data-dir", metavar="DIR", help="folder of the published data sets, as lth_sparse.run takes it")
+    how.add_argument(
+        "--data-dir",
+        type=home.from_home,
+        metavar="DIR",
+        help="folder of the published data sets, as lth_sparse.run takes it",
+    )
     how.add_argument("--backend", metavar="NAME", help="what computes the layers, as lth_sparse.run takes it")
     how.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, ...")
     how.add_argument("--seed", type=int, metavar="N", help="the first seed (default: 0)")

@@ -24,7 +24,7 @@ PROGRAM = "python -m lth_sparse.run"
 EXAMPLES = (
     ("--preset paper/conv4 --controls random,reinit", "Frankle and Carbin 2019, with its two controls"),
     ("--dataset digits --iterations 200 --sparsity 0.95 --rounds 4", "within a minute, and without a network"),
-    ("--out runs/quick-01 --resume", "after a kill, goes on from the last epoch"),
+    ("--out runs/quick-01 --resume", "after a kill, goes on from the last saved epoch"),
 )
 
 

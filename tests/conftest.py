@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if not torch.cuda.is_available():
 from lth_sparse import report, run
 from lth_sparse.data import installed
 from lth_sparse.data.dataset import Dataset, Split, statistics
+from lth_sparse.lottery import saving
 from lth_sparse.storage.record import TIME_COLUMNS
 from lth_sparse.storage.run_directory import RunDirectory
 
@@ -90,8 +92,8 @@ class Killed(BaseException):
 
 @contextmanager
 def killed_when(when: Callable[[RunDirectory, int], bool] = lambda store, written: True) -> Iterator[None]:
-    """Inside, a run is killed right after it has written a state: the first of which `when(its directory, how many were
-    written here)` holds."""
+    """Inside, a run writes a state after each epoch, and is killed right after the first one of which `when(its
+    directory, how many were written here)` holds."""
     write_state, written = RunDirectory.write_state, 0
 
     def write_and_die(self: RunDirectory, *state: Any) -> None:
@@ -103,6 +105,7 @@ def killed_when(when: Callable[[RunDirectory, int], bool] = lambda store, writte
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunDirectory, "write_state", write_and_die)
+        patch.setattr(saving, "LARGEST_SHARE", math.inf)
         yield
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from bench.page import cpu, front, gpu, losing, lotteries, runs, words
 from bench.page.sources import Run, Sources
+from lth_sparse.report.words import duration
 
 PROCESSOR = "cpu-amd-epyc-family-26-model-2-threads-2.json"
 """The file of the machine that the documents are about; the page shows all."""
@@ -53,7 +54,7 @@ def _lottery(sources: Sources) -> list[str]:
     reference, *others = sorted(sources.runs, key=lambda run: run.info["backend"] != "dense")
     lines = [_about(reference), "", *runs.accuracy_table(reference), "", *runs.choice(reference)]
     for run in others:
-        last, saved = run.rounds[-1], words.duration(runs.seconds(run))
+        last, saved = run.rounds[-1], duration(runs.seconds(run))
         lines.append(
             f"- The same with `--backend {run.info['backend']}`: {saved} of training; a step at "
             f"{words.percent(last.density)} of the weights was {words.ratio(last.speedup)} times faster than masked "

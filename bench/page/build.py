@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import accuracy, blocks, busy, cpu, experiments, front, gpu, losing, lotteries, peers, runs
+from bench.page import accuracy, blocks, busy, claims, cpu, experiments, front, gpu, losing, lotteries, peers, runs
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -40,9 +40,10 @@ def sections(sources: Sources) -> list[Section]:
         several = Section("Experiments on several seeds")
         several.say(
             "Means over seeds with half their 95 % interval (Student's t); differences are taken within a seed, in",
-            "points of test accuracy. [Several seeds](../lotteries.md#several-seeds) says what each verdict means.",
+            "points of test accuracy. [Several seeds](../several-seeds.md) says what each verdict means.",
         )
         made += [several, *(experiments.section(each) for each in sources.experiments)]
+    made += claims.sections(sources.claims)
     throughput = Section("Training throughput of the dense backend")
     throughput.say("Over a plain hand-written PyTorch loop, a step of each in turn (`make bench-full`); 1 is equal.")
     throughput.say("```text", *sources.throughput, "```")

@@ -7,6 +7,7 @@ from typing import Any
 from bench.page import kernels, words
 from bench.page.charts import Chart, Line
 from bench.page.section import Section
+from lth_sparse.report.words import duration
 
 NOT_YET = "Not measured yet: no file of `make lottery` is under `bench/results/`."
 MIB = 2**20
@@ -61,8 +62,8 @@ def summary(files: dict[str, dict[str, Any]]) -> list[str]:
                 str(last["round"]),
                 f"{last['iterations']:,}",
                 words.percent(last["density"]),
-                words.duration(whole["dense"]),
-                words.duration(whole["auto"]),
+                duration(whole["dense"]),
+                duration(whole["auto"]),
                 words.ratio(whole["dense"] / whole["auto"]),
                 words.ratio(training["dense"] / training["auto"]),
                 words.ratio(by_sparsity(found)),

@@ -6,6 +6,7 @@ from bench.page import words
 from bench.page.charts import Chart, Line
 from bench.page.section import Section
 from bench.page.sources import Run
+from lth_sparse.report.words import duration
 from lth_sparse.storage.record import Record
 
 MOMENTS = {"adam": 2, "sgd": 1}
@@ -79,7 +80,7 @@ def choice(run: Run) -> list[str]:
         f"- The ticket chosen on validation accuracy alone has {words.percent(best.density)} of the weights (round "
         f"{best.round}): {points(best.accuracy_retrained)} of the test images, the dense network "
         f"{points(dense.accuracy_retrained)}{random}.",
-        f"- Training the {len(run.rounds)} tickets, round 0 included, took {words.duration(seconds(run))}, "
+        f"- Training the {len(run.rounds)} tickets, round 0 included, took {duration(seconds(run))}, "
         "without evaluations and controls.",
     ]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar, cast, get_type_hints
 
 from lth_sparse.storage.record import Round
-from lth_sparse.storage.summary import SummaryRow
+from lth_sparse.storage.summary import Judged, StabilityRow, SummaryRow
 
 _Row = TypeVar("_Row")
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,12 +33,24 @@ class Run:
 @dataclass(frozen=True)
 class Experiment:
     """A folder that `--replicates` or `python -m lth_sparse.transfer` left: its `replicates.json`, its `summary.csv`,
-    the names of its plots, and `about.md` as of a run."""
+    its `instability-summary.csv` if it has one, the names of its plots, and `about.md` as of a run."""
 
     name: str
     info: dict[str, Any]
     rows: list[SummaryRow]
+    stabilities: list[StabilityRow]
     plots: list[str]
+    about: str
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A claim's folder that `python -m lth_sparse.reproduce` left: its rows of `scorecard.csv`, the `replicates.json`
+    of each of its runs, and `about.md` as of a run."""
+
+    name: str
+    judged: list[Judged]
+    runs: dict[str, dict[str, Any]]
     about: str
 
 
@@ -58,6 +70,7 @@ class Sources:
     accuracies: dict[str, dict[str, Any]]
     runs: list[Run]
     experiments: list[Experiment]
+    claims: list[Tested]
     throughput: list[str]
 
 
@@ -67,9 +80,10 @@ def read(root: Path = ROOT) -> Sources:
     lotteries = {name: found for name, found in _files(root, "lottery").items() if not found["rehearsal"]}
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
     experiments = [_experiment(path.parent) for path in sorted((root / PAGE).glob("*/replicates.json"))]
+    claims = [_tested(path.parent) for path in sorted((root / PAGE / "claims").glob("*/scorecard.csv"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
     cpu, peers, busy, accuracies = (_files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy"))
-    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, experiments, throughput)
+    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, experiments, claims, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:
@@ -82,7 +96,14 @@ def _run(folder: Path) -> Run:
 
 def _experiment(folder: Path) -> Experiment:
     rows = _rows(folder / "summary.csv", SummaryRow)
-    return Experiment(folder.name, _json(folder / "replicates.json"), rows, *_beside(folder))
+    pairs = folder / "instability-summary.csv"
+    stabilities = _rows(pairs, StabilityRow) if pairs.exists() else []
+    return Experiment(folder.name, _json(folder / "replicates.json"), rows, stabilities, *_beside(folder))
+
+
+def _tested(folder: Path) -> Tested:
+    runs = {path.parent.name: _json(path) for path in sorted(folder.glob("*/replicates.json"))}
+    return Tested(folder.name, _rows(folder / "scorecard.csv", Judged), runs, (folder / "about.md").read_text().strip())
 
 
 def _beside(folder: Path) -> tuple[list[str], str]:

@@ -24,16 +24,6 @@ def percent(fraction: float, digits: int = 1) -> str:
     return (text.rstrip("0").rstrip(".") if "." in text else text) + " %"
 
 
-def duration(seconds: float) -> str:
-    """In the two largest units that it has."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{seconds:.0f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a table."""
     return ["| " + " | ".join(row) + " |" for row in (titles, ["---"] * len(titles), *rows)]

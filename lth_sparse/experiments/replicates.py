@@ -145,7 +145,15 @@ def trained(records: Sequence[Record]) -> TrainingTime:
     counts = [sum(arm.of(row) is not None for arm in (TICKET, *CONTROLS.values())) for row in rounds]
     seconds = [count * row.seconds for count, row in zip(counts, rounds, strict=True)]
     dense = [took * (row.speedup or math.nan) for took, row in zip(seconds, rounds, strict=True)]
-    return TrainingTime(sum(counts), sum(seconds), sum(dense))
+    changing = [row for row in rounds if row.repacking_seconds is not None]
+    return TrainingTime(
+        sum(counts),
+        sum(seconds),
+        sum(dense),
+        sum(row.seconds for row in changing),
+        sum(row.repacking_seconds or 0.0 for row in changing),
+        sum(row.dense_gradient_seconds or 0.0 for row in changing),
+    )
 
 
 def stabilities(records: Sequence[Record], images: int) -> list[StabilityRow]:

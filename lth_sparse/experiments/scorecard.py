@@ -26,7 +26,8 @@ from lth_sparse.storage.record import Round, table
 from lth_sparse.storage.run_directory import RunDirectory, numbered
 from lth_sparse.storage.summary import DOES_NOT, HOLDS, NOT_COMPARABLE, TOO_FEW, Claimed, Estimate, Judged
 from lth_sparse.system import regular_files
-from lth_sparse.system.errors import BackendError, InputError, ProofError, because
+from lth_sparse.system.errors import InputError, because, reason
+from lth_sparse.system.home import from_home
 from lth_sparse.system.messages import say
 from lth_sparse.system.suggest import nearest
 
@@ -65,10 +66,9 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Claimed]]:
             write_atomically(out / FILE, (json.dumps(sizes, indent=2) + "\n").encode())
             done.append(_tested(request, out / claim.name, claim, size, asked))
         except Exception as error:  # Whatever it is, the others are worth testing.
-            known = isinstance(error, InputError | BackendError | ProofError)
-            reason = str(error) if known else because(error)
-            say(f"{claim.name} failed: {reason}")
-            done.append(Claimed(claim.name, claim.source, "", "", 0.0, [], reason))
+            why = reason(error)
+            say(f"{claim.name} failed: {why}")
+            done.append(Claimed(claim.name, claim.source, "", "", 0.0, [], why))
         write_atomically(out / TABLE, table([each for claimed in done for each in claimed.judged]).encode())
         report.write(out, done, len(asked.claims), request.command)
     return out, done
@@ -115,20 +115,20 @@ def _size(claim: Claim, asked: Asked, begun: str) -> Size:
     """The one that has begun, or is asked for, or the largest that fits. Raises InputError where none does."""
     if begun or asked.budget is None:
         return _named(claim, begun or asked.size)
-    share, paces, reason = asked.budget / len(asked.claims), Paces(), ""
+    share, paces, why = asked.budget / len(asked.claims), Paces(), ""
     for size in claim.sizes:
         try:
             takes = _seconds(claim, size, asked, paces)
         except InputError as error:  # Its images are not here; a smaller size may have others.
-            reason = str(error)
+            why = str(error)
         else:
             if takes <= share:
                 say(f"{claim.name}: size {size.name} takes about {duration(takes)} here")
                 return size
-            reason = f"its size {size.name} takes about {duration(takes)} here"
-        say(f"{claim.name}: not at size {size.name}: {reason}")
+            why = f"its size {size.name} takes about {duration(takes)} here"
+        say(f"{claim.name}: not at size {size.name}: {why}")
     raise InputError(
-        f"--budget {duration(share)} a claim is too little for {claim.name}: {reason}; give it more, or choose --size"
+        f"--budget {duration(share)} a claim is too little for {claim.name}: {why}; give it more, or choose --size"
     )
 
 
@@ -159,7 +159,7 @@ def _runs(claim: Claim, size: Size, asked: Asked) -> dict[str, dict[str, Any]]:
                 settings.pop("epochs", None)
             settings |= smaller
         if asked.cifar10 is not None and config.build(settings).data.dataset == "cifar10":
-            settings |= {"dataset": "folder", "data_dir": str(asked.cifar10)}
+            settings |= {"dataset": "folder", "data_dir": from_home(str(asked.cifar10))}
         runs[name] = {**settings, **asked.settings}
     return runs
 

@@ -16,7 +16,7 @@ from lth_sparse.storage.record import table_of
 from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Swept
 from lth_sparse.system import regular_files
-from lth_sparse.system.errors import BackendError, InputError, ProofError, because
+from lth_sparse.system.errors import InputError, because, reason
 from lth_sparse.system.messages import say
 
 FILE = "sweep.json"
@@ -40,10 +40,9 @@ def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tup
             *_, rows = replicates.play_all(replace(request, given=settings, out=out / folder), sweep.seeds)
             done.append(Swept(name, folder, rows, ""))
         except Exception as error:  # Whatever it is, the others are worth playing.
-            known = isinstance(error, InputError | BackendError | ProofError)
-            reason = str(error) if known else because(error)
-            say(f"{name} failed: {reason}")
-            done.append(Swept(name, folder, [], reason))
+            why = reason(error)
+            say(f"{name} failed: {why}")
+            done.append(Swept(name, folder, [], why))
         rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
         write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
         write(out, done, len(sweep.runs), request.command)

@@ -91,7 +91,7 @@ def users_listener(name: str) -> Listener:
         except Exception as error:
             raise InputError(
                 f"{where}: called with a {type(event).__name__} it raised {because(error)}; mend it, and --resume goes "
-                "on from the last finished epoch"
+                "on from the last saved epoch"
             ) from error
 
     return listen

@@ -25,6 +25,7 @@ from lth_sparse.lottery.position import Position, TrainingState
 from lth_sparse.lottery.progress import Progress
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.lottery.pruning import pools_of
+from lth_sparse.lottery.saving import Saving
 from lth_sparse.lottery.task import Task, Way
 from lth_sparse.lottery.training import Training, copy_of_state
 from lth_sparse.nn import masks as masking
@@ -125,7 +126,7 @@ class TaskTrainer:
     def run(
         self, training: Training, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]
     ) -> None:
-        """To the end of the schedule, saved after each epoch."""
+        """To the end of the schedule, saved there and at ends of epochs."""
         rewind_iteration = self._task.rewind_iteration
         self._progress.start(f"round {training.round} {arm.name}", training)
         self._instability.keep(training, arm)
@@ -137,8 +138,13 @@ class TaskTrainer:
                 rewind_here(training.model)
             tell_of_step(self._listeners, training, arm.name)
 
+        saving = Saving(save)
+
+        def end_of_epoch() -> None:
+            (saving.must if training.iteration == training.total else saving.may)()
+
         try:
-            training.run(save, after_step)
+            training.run(end_of_epoch, after_step)
         finally:
             self._progress.stop()
         if any(later.keeps_optimizer for later in self.arms(training.round + 1)):

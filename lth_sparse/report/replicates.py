@@ -96,11 +96,17 @@ def times_of_training(info: Mapping[str, Any]) -> str:
     `info`: the content of `replicates.json`."""
     if (found := info.get("training")) is None:
         return ""
-    seconds, dense = found["seconds"], found["dense_seconds"]
-    return (
+    seconds, dense, changing = found["seconds"], found["dense_seconds"], found["changing_seconds"]
+    said = (
         f"The steps of all {found['trainings']} trainings took {duration(seconds)}; by masked dense PyTorch's they "
         f"take {duration(dense)}, {dense / seconds:.2f} times as long."
     )
+    if changing:
+        said += (
+            f" Of the tickets' trainings, changes of their topology took {found['repacking_seconds'] / changing:.1%}, "
+            f"and the dense gradients for them {found['dense_gradient_seconds'] / changing:.1%}."
+        )
+    return said
 
 
 def matching(tickets: Sequence[SummaryRow]) -> SummaryRow | None:

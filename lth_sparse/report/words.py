@@ -54,11 +54,13 @@ def plus_minus(mean: float | None, half: float | None) -> str:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that suits it: seconds up to two minutes, minutes up to two hours, hours up to two days, days."""
-    for unit, size in (("days", 86400), ("hours", 3600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+    """In the two largest units that it has, of hours, minutes and seconds."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.0f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
 
 
 def error(value: float | None) -> str:

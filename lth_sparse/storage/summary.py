@@ -55,11 +55,15 @@ class SummaryRow:
 @dataclass(frozen=True)
 class TrainingTime:
     """Of all `trainings` of some runs: `seconds` in their steps, and `dense_seconds`, what as many of masked dense
-    PyTorch's take, by what a step of each round took beside one of the ticket's."""
+    PyTorch's take, by what a step of each round took beside one of the ticket's. Of those whose topology changed in
+    training: `changing_seconds` in their steps, of which `repacking_seconds` and `dense_gradient_seconds`."""
 
     trainings: int
     seconds: float
     dense_seconds: float
+    changing_seconds: float
+    repacking_seconds: float
+    dense_gradient_seconds: float
 
 
 @dataclass(frozen=True)

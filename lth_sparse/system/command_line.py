@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 
 import torch
 
-from lth_sparse.system.errors import BackendError, InputError, ProofError
+from lth_sparse.system.errors import OURS, InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.suggest import nearest
 
@@ -134,7 +134,7 @@ def exit_status(
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
             return work()
-    except (InputError, BackendError, ProofError) as error:
+    except OURS as error:
         return _failed(program, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -157,7 +157,7 @@ def resumable_status(program: str, work: Callable[[], int], *, smaller: str) -> 
         work,
         on_disk="; what was finished before is whole, see --resume",
         smaller=smaller,
-        interrupted="interrupted; the same command with --resume and this --out goes on from the last finished epoch",
+        interrupted="interrupted; the same command with --resume and this --out goes on from the last saved epoch",
     )
 
 

@@ -1,4 +1,4 @@
-"""The two ways in which a run ends early, each told in one sentence."""
+"""The ways in which a run ends early, each told in one sentence."""
 
 
 class InputError(ValueError):
@@ -11,6 +11,15 @@ class ProofError(RuntimeError):
 
 class BackendError(ValueError):
     """A backend that is not known, or that cannot be used here. The message says why in one sentence."""
+
+
+OURS = (InputError, BackendError, ProofError)
+"""What is told by its message alone."""
+
+
+def reason(error: Exception) -> str:
+    """Why something failed, in one line, whoever raised it."""
+    return str(error) if isinstance(error, OURS) else because(error)
 
 
 def because(error: BaseException) -> str:

@@ -82,7 +82,7 @@ def test_a_callback_that_raises_stops_the_run_in_a_line_and_the_run_goes_on_with
     assert status == 2
     assert (
         "--callback own_log:fail: called with a EvaluationEvent it raised RuntimeError: no network; mend it, and "
-        "--resume goes on from the last finished epoch"
+        "--resume goes on from the last saved epoch"
     ) in error.splitlines()[-1]
     status, error = lottery(*SHORT, "--out", "run", "--resume")
     assert status == 0, error

@@ -172,7 +172,7 @@ def test_a_budget_takes_the_largest_size_that_fits(
     three = scorecard.Asked([TINY, TINY], {}, budget=2 * 60 - 1, seeds=1)
     assert scorecard._size(TINY, three, "").name == "full"
     with pytest.raises(
-        InputError, match="--budget 59 s a claim is too little for tiny: its size small takes about 90 s"
+        InputError, match="--budget 59 s a claim is too little for tiny: its size small takes about 1 min 30 s"
     ):
         scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "")
     monkeypatch.setattr(pace.Paces, "seconds", lambda self, settings: float(settings.training.iterations or 0))

@@ -345,30 +345,8 @@ CLAIMS: dict[str, Claim] = {
             {"rigl": _WIDE},
             (
                 Size("full", 3),
-                Size(
-                    "reduced",
-                    3,
-                    {
-                        "model": "conv4",
-                        "image_size": 16,
-                        "iterations": 2000,
-                        "evaluate_every": 100,
-                        "learning_rate": 0.05,
-                        "weight_decay": 1e-4,
-                    },
-                ),
-                Size(
-                    "small",
-                    3,
-                    {
-                        "model": "conv2",
-                        "image_size": 16,
-                        "iterations": 400,
-                        "evaluate_every": 100,
-                        "learning_rate": 0.05,
-                        "weight_decay": 1e-4,
-                    },
-                ),
+                Size("reduced", 3, {"image_size": 16, "iterations": 800, "evaluate_every": 100}),
+                Size("small", 3, {"image_size": 16, "iterations": 150, "evaluate_every": 50}),
             ),
             (
                 Statement(

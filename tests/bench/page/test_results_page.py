@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +27,8 @@ from bench.page.charts import BREAK_EVEN, crossing, svg
 from bench.page.gpu import ratios
 from bench.page.losing import slower
 from bench.page.sources import PAGE, ROOT, Sources
-from lth_sparse.storage import environment
+from lth_sparse.storage import environment, record
+from lth_sparse.storage.summary import Judged, StabilityRow
 
 AGAIN = "run `make results` and commit what it writes"
 
@@ -75,6 +78,33 @@ def test_badges_say_what_the_project_says(tmp_path: Path) -> None:
     (tmp_path / "requirements.txt").write_text("numpy\n")
     with pytest.raises(ValueError, match="torch"):
         badges(tmp_path)
+
+
+def test_a_claim_and_an_instability_are_on_the_page(tmp_path: Path) -> None:
+    for kept in (ROOT / PAGE, ROOT / "bench" / "results"):
+        shutil.copytree(kept, tmp_path / kept.relative_to(ROOT))
+    experiment = tmp_path / PAGE / "conv2-cifar10-jpeg-16"
+    pairs = [StabilityRow(0, 5, 3, 1.0, 0.125, 0.01, "unstable"), StabilityRow(2, 0, 3, 0.25, 0.001, 0.002, "stable")]
+    (experiment / "instability-summary.csv").write_text(record.table(pairs))
+    folder = tmp_path / PAGE / "claims" / "pai-vgg16"
+    (folder / "synflow").mkdir(parents=True)
+    judged = Judged("pai-vgg16", "it learns", "86.81 %", "small", 3, 0.0032, "%", 0.5, 0.02, "holds")
+    (folder / "scorecard.csv").write_text(record.table([judged]))
+    (folder / "about.md").write_text("What was seen.\n")
+    times = {"trainings": 6, "seconds": 30.0, "dense_seconds": 60.0, "changing_seconds": 10.0,
+             "repacking_seconds": 0.1, "dense_gradient_seconds": 0.4}  # fmt: skip
+    info = json.loads((experiment / "replicates.json").read_text()) | {"training": times}
+    (folder / "synflow" / "replicates.json").write_text(json.dumps(info))
+    shown = page(sources.read(tmp_path))
+    assert "| dense network | 5 | 12.5 ± 1.0 | unstable |" in shown
+    assert "| ticket, 25 % left | 0 | 0.1 ± 0.2 | stable |" in shown
+    assert "| it learns | 86.81 % | 50 ± 2 % | 3 | 0.3 % | holds |" in shown
+    assert (
+        "- synflow: The steps of all 6 trainings took 30 s; by masked dense PyTorch's they take 1 min 0 s, 2.00"
+        in shown
+    )
+    assert "changes of their topology took 1.0%, and the dense gradients for them 4.0%" in shown
+    assert "What was seen." in shown
 
 
 def test_every_picture_and_file_that_the_page_names_exists(measured: Sources) -> None:
