@@ -251,7 +251,7 @@ CLAIMS: dict[str, Claim] = {
             {name: _PRUNED_BEFORE | {"criterion": name} for name in ("synflow", "magnitude", "snip", "random")},
             (
                 Size("full", 3),
-                Size("reduced", 3, {"image_size": 16, "iterations": 800, "evaluate_every": 100}),
+                Size("reduced", 3, {"image_size": 16, "iterations": 600, "evaluate_every": 100}),
                 Size("small", 3, {"image_size": 16, "iterations": 200, "evaluate_every": 100}),
             ),
             (
