@@ -21,6 +21,7 @@ from lth_sparse.backends import winograd
 from lth_sparse.lottery.playing import Request, play
 from lth_sparse.run import options_but
 from lth_sparse.settings import config
+from lth_sparse.settings.checks import flag
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import slug, write_entries
 from lth_sparse.system import allocator, home
@@ -58,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = argparse.ArgumentParser(
         prog=PROGRAM,
         description="one lottery on several seeds, with Winograd's algorithm and without it",
-        epilog=f"All options of python -m lth_sparse.run but {', '.join(map(config.flag, SETTLED))} are options here.",
+        epilog=f"All options of python -m lth_sparse.run but {', '.join(map(flag, SETTLED))} are options here.",
         allow_abbrev=False,
     )
     made.add_argument("--seeds", type=int, default=3, metavar="N", help="seeds 0 to N - 1 (default: 3)")

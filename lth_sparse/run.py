@@ -16,6 +16,7 @@ from lth_sparse.report import instability
 from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.report.words import labelled
 from lth_sparse.settings import config, file
+from lth_sparse.settings.checks import flag
 from lth_sparse.system import allocator, command_line, home
 from lth_sparse.system.command_line import Parser, resumable_status
 from lth_sparse.system.errors import InputError
@@ -89,7 +90,7 @@ def options_but(settled: Sequence[str], arguments: Sequence[str]) -> dict[str, A
     InputError where it gives one of these."""
     found = vars(parser().parse_args(arguments))
     free = {setting.name for setting, *_ in config.settings()}.difference(settled)
-    if given := [config.flag(name) for name in found if name not in free]:
+    if given := [flag(name) for name in found if name not in free]:
         raise InputError(f"{', '.join(given)}: this command settles it itself")
     return found
 
@@ -103,7 +104,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         found = vars(parser(program).parse_args(given))
         if found.get("preset") == coursework.PRESET:
             return _coursework(found, home.command(program, given))
-        if of_coursework := [config.flag(name) for name in ("budget", "emulate_coursework") if name in found]:
+        if of_coursework := [flag(name) for name in ("budget", "emulate_coursework") if name in found]:
             raise InputError(
                 f"{of_coursework[0]}: it belongs to --preset {coursework.PRESET}; a run alone is shortened by "
                 "--iterations, and emulates by --rewind aliased"
@@ -135,7 +136,7 @@ def _coursework(found: dict[str, Any], command: str) -> int:
         found.pop("replicates", None),
     )
     known = {setting.name for setting, *_ in config.settings()}
-    if settled := [config.flag(name) for name in found if name in coursework.SETTLED or name not in known]:
+    if settled := [flag(name) for name in found if name in coursework.SETTLED or name not in known]:
         raise InputError(
             f"{settled[0]}: --preset {coursework.PRESET} settles it, or has no use for it; its trainings are shortened "
             "by --iterations or --budget"
@@ -149,7 +150,7 @@ def _coursework(found: dict[str, Any], command: str) -> int:
 
 def _replicates(found: dict[str, Any], command: str) -> int:
     seeds = found.pop("replicates")
-    if told := [config.flag(name) for name in ("callback", "tensorboard") if name in found]:
+    if told := [flag(name) for name in ("callback", "tensorboard") if name in found]:
         raise InputError(f"{told[0]}: what it is told does not say of which seed it is; leave it out, or --replicates")
     out, info, rows = replicates.play_all(_request(found, command, ()), seeds)
     print(f"{headline(rows)}\n{times_of_training(info)}")

@@ -31,6 +31,7 @@ from lth_sparse.data.dataset import Dataset
 from lth_sparse.nn.masks import prunable
 from lth_sparse.run import options_but
 from lth_sparse.settings import config
+from lth_sparse.settings.checks import flag
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
 from lth_sparse.storage.files import write_entries
@@ -53,9 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     made = argparse.ArgumentParser(
         prog=PROGRAM,
         description="times a whole lottery under auto against masked dense PyTorch",
-        epilog="All options of python -m lth_sparse.run but "
-        + ", ".join(map(config.flag, OURS))
-        + " are options here.",
+        epilog="All options of python -m lth_sparse.run but " + ", ".join(map(flag, OURS)) + " are options here.",
         allow_abbrev=False,
     )
     made.add_argument("--results", type=Path, default=ROOT / "bench" / "results", metavar="DIR")

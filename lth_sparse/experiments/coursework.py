@@ -24,7 +24,8 @@ from lth_sparse.experiments.sweep_file import Sweep, check_names
 from lth_sparse.lottery.playing import Request
 from lth_sparse.report import coursework as report
 from lth_sparse.settings import config
-from lth_sparse.settings.config import PruningConfig, flag
+from lth_sparse.settings.checks import flag
+from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Round, table_of
 from lth_sparse.storage.run_directory import RunDirectory, numbered

@@ -20,6 +20,7 @@ from lth_sparse.lottery.playing import Request, play
 from lth_sparse.report import scorecard as report
 from lth_sparse.report.words import duration
 from lth_sparse.settings import config
+from lth_sparse.settings.checks import flag
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.instability import Barrier
 from lth_sparse.storage.record import Round, table
@@ -168,7 +169,7 @@ def _instead(claim: Claim, size: Size) -> str:
     """What makes the size smaller than the published one, in words."""
     if size is claim.sizes[0]:
         return ""
-    given = [f"{config.flag(name)} {value:g}" if isinstance(value, float) else f"{config.flag(name)} {value}"
+    given = [f"{flag(name)} {value:g}" if isinstance(value, float) else f"{flag(name)} {value}"
              for name, value in size.settings.items()]  # fmt: skip
     return f"{', '.join(given)}, {size.seeds} seeds"
 

@@ -14,6 +14,7 @@ from lth_sparse import __version__
 from lth_sparse.data import Dataset
 from lth_sparse.nn.masks import prunable
 from lth_sparse.settings import config
+from lth_sparse.settings.checks import flag
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
 from lth_sparse.system.errors import InputError
@@ -73,7 +74,7 @@ def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
     for name, value in given.items():
         if value != recorded[name] and not (name == "dataset" and value == resumed.data.dataset):
             raise InputError(
-                f"{config.flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
+                f"{flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
                 "as it is, leave the option out or start another run"
             )
     return resumed

@@ -22,7 +22,8 @@ from lth_sparse.lottery.own_loop import check_scope, fraction
 from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.nn import forms, set_masks
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings.config import PruningConfig, check_controls
+from lth_sparse.settings import checks
+from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage import environment, sealed
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
@@ -100,7 +101,7 @@ class Lottery:
             if name not in CONTROLS:
                 raise InputError(f"controls: got {name!r}{nearest(name, CONTROLS)}, expected of {', '.join(CONTROLS)}")
         if isinstance(criterion, str):
-            check_controls(criterion, controls)
+            checks.controls(criterion, controls)
         pruning = _pruning(rounds, rate, sparsity, scope)
         backend = registry.resolve(backend)
         self._trainer = FunctionTrainer(

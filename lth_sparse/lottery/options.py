@@ -10,6 +10,7 @@ from typing import Any
 from lth_sparse import data, models
 from lth_sparse.backends.registry import backends
 from lth_sparse.settings import config
+from lth_sparse.settings.checks import flag
 from lth_sparse.system.command_line import fractions, steps
 
 METAVARS = {fractions: "FRACTIONS", steps: "STEPS"}
@@ -24,12 +25,10 @@ def add(parser: argparse.ArgumentParser, without: Collection[str] = ()) -> None:
         group = parser.add_argument_group(title)
         for setting, kind, _ in left:
             if kind is bool:
-                group.add_argument(
-                    config.flag(setting.name), action=argparse.BooleanOptionalAction, help=_help(setting)
-                )
+                group.add_argument(flag(setting.name), action=argparse.BooleanOptionalAction, help=_help(setting))
                 continue
             group.add_argument(
-                config.flag(setting.name),
+                flag(setting.name),
                 *filter(None, [setting.metadata["of_old"]]),
                 type=setting.metadata["parse"] or kind,
                 metavar=METAVARS.get(setting.metadata["parse"], setting.name.upper()),

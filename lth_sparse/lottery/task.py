@@ -23,7 +23,8 @@ from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
-from lth_sparse.settings.config import Config, flag
+from lth_sparse.settings.checks import flag
+from lth_sparse.settings.config import Config
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.memory_formats import MEMORY_FORMATS, put_in_format
 from lth_sparse.system.seeding import derive

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import Field, asdict, dataclass, field, fields
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from lth_sparse.backends import winograd
+from lth_sparse.settings import checks
 from lth_sparse.settings.presets import PRESETS
 from lth_sparse.system.command_line import chosen, fractions, steps
 from lth_sparse.system.errors import InputError
@@ -275,14 +276,8 @@ def _assemble(named: Mapping[str, Any]) -> Config:
     return Config(**values, **sections)
 
 
-FLOAT32_MAX = 3.4e38
-INT32_MAX = 2**31 - 1
-LARGEST_IMAGE = 4096
-MOST_ROUNDS = 1000
-
 # Two ways to say the same thing: choosing one drops what the preset says by the other.
 EXCLUSIVE = (("epochs", "iterations"), ("prune_rate", "sparsity"), ("rewind_iteration", "rewind_epoch"))
-KINDS_OF_RATE = ("conv_rate", "fc_rate", "output_rate")
 
 
 NOTHING: Mapping[str, Any] = types.MappingProxyType({})
@@ -320,7 +315,7 @@ def build(given: Mapping[str, Any], size: Mapping[str, Any] = NOTHING, file: Map
 def _refuse_both(given: Mapping[str, Any]) -> None:
     for one, other in EXCLUSIVE:
         if given.get(one) is not None and given.get(other) is not None:
-            raise InputError(f"give {flag(one)} or {flag(other)}, not both")
+            raise InputError(f"give {checks.flag(one)} or {checks.flag(other)}, not both")
 
 
 def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]:
@@ -330,7 +325,7 @@ def _over(values: Mapping[str, Any], layer: Mapping[str, Any]) -> dict[str, Any]
 
 def _taken_back(layer: Mapping[str, Any]) -> set[str]:
     """The settings of which `layer` leaves nothing that is said under it."""
-    names = set(KINDS_OF_RATE) if "prune_rate" in layer else set()
+    names = set(checks.KINDS_OF_RATE) if "prune_rate" in layer else set()
     for one, other in EXCLUSIVE:
         names |= {other} if layer.get(one) is not None else set()
         names |= {one} if layer.get(other) is not None else set()
@@ -343,131 +338,10 @@ def _taken_back(layer: Mapping[str, Any]) -> set[str]:
     return names
 
 
-def flag(name: str) -> str:
-    """The command-line option of the setting called `name`."""
-    return "--" + name.replace("_", "-")
-
-
 def check(config: Config) -> None:
     """Raises InputError, naming the option, for the first setting whose value cannot be used."""
     values = flat(config.to_json())
     for setting, kind, _ in settings():
-        value = values[setting.name]
-        choices = setting.metadata["choices"]
-        for each in (value if kind is tuple else [value]) if choices and value is not None else ():
-            if each not in choices:
-                hint = nearest(str(each), choices)
-                of = "some" if kind is tuple else "one"
-                raise InputError(f"{flag(setting.name)} {each}: expected {of} of {', '.join(choices)}{hint}")
-        if kind is float and value is not None and not abs(value) <= FLOAT32_MAX:
-            raise InputError(f"{flag(setting.name)} {value}: expected a finite number, at most {FLOAT32_MAX:.1e}")
-        if kind is int and value is not None and setting.name != "seed" and value > INT32_MAX:
-            raise InputError(f"{flag(setting.name)} {value}: expected at most {INT32_MAX}")
-
-    def require(condition: bool, name: str, expected: str) -> None:
-        if not condition:
-            raise InputError(f"{flag(name)} {values[name]}: expected {expected}")
-
-    for name in ("batch_size", "epochs", "iterations", "evaluate_every", "update_every", "image_size"):
-        require(values[name] is None or values[name] >= 1, name, "a whole number of at least 1")
-    for name in ("rounds", "warmup", "rewind_iteration", "rewind_epoch", "momentum", "weight_decay", "seed"):
-        require(values[name] is None or values[name] >= 0, name, "a number of at least 0")
-    require(values["learning_rate"] > 0, "learning_rate", "a number above 0")
-    require((values["image_size"] or 1) <= LARGEST_IMAGE, "image_size", f"at most {LARGEST_IMAGE} pixels")
-    require(values["rounds"] <= MOST_ROUNDS, "rounds", f"at most {MOST_ROUNDS}")
-    require(
-        values["rounds"] > 0 or not values["sparsity"],
-        "sparsity",
-        "no final sparsity, because --rounds 0 prunes nothing",
-    )
-    if values["nesterov"] and (values["optimizer"] != "sgd" or values["momentum"] == 0):
-        raise InputError(
-            f"--nesterov: it is sgd's momentum, given --optimizer {values['optimizer']} --momentum "
-            f"{values['momentum']}; take it back (--no-nesterov), or give sgd a momentum above 0"
-        )
-    for name in ("prune_rate", *KINDS_OF_RATE, "sparsity"):
-        require(values[name] is None or 0 <= values[name] < 1, name, "a fraction in [0, 1), such as 0.9 for 90 %")
-    require(all(0 < fraction < 1 for fraction in values["milestones"]), "milestones", "fractions between 0 and 1")
-    if values["learning_rate_schedule"] == "cosine":
-        if values["milestones"]:
-            raise InputError("--milestones: --learning-rate-schedule cosine falls by itself; leave one of the two out")
-        if values["rewind"] == "none" or "rewind-none" in values["controls"]:
-            raise InputError(
-                "--learning-rate-schedule cosine ends at 0, at which --rewind none and the control rewind-none would "
-                "fine-tune: leave them out, or give it step"
-            )
-    if values["prune_at"] == "start" and (values["rewind"] != "weights" or "rewind-none" in values["controls"]):
-        raise InputError(
-            "--prune-at start chooses among all weights anew, and those that the last round had pruned were not "
-            "trained: give it --rewind weights, and no control rewind-none"
-        )
-    if values["rewind"] == "aliased" and (
-        values["backend"] != "dense" or values["controls"] or values["schedule"] == "one-shot"
-    ):
-        raise InputError(
-            "--rewind aliased emulates a program of plain PyTorch, which prunes what its last round has trained: give "
-            "it --backend dense, --controls none, and another schedule than one-shot"
-        )
-    if values["schedule"] == "seed":
-        require(
-            values["sparsity"] is not None and values["sparsity"] > 0.01,
-            "sparsity",
-            "a final sparsity above 0.01, which --schedule seed needs",
-        )
-    if values["schedule"] == "gradual":
-        _check_gradual(values)
-    check_controls(values["criterion"], values["controls"])
-    if "static" in values["controls"] and values["dynamic"] == "none":
-        raise InputError(
-            "--controls static: where the topology of the ticket stays that is the ticket itself; give it --dynamic "
-            "set or rigl, or leave it out (--controls none)"
-        )
-    if values["rewind"] == "none" and "rewind-none" in values["controls"]:
-        raise InputError("--controls rewind-none: with --rewind none that is the ticket itself; leave one of them out")
-    for step in values["instability"]:
-        require(0 <= step <= INT32_MAX, "instability", "steps of the dense training, from 0 on")
-    if values["instability"] and values["rewind"] != "weights":
-        raise InputError(
-            f"--instability trains copies of tickets from their rewind weights, and --rewind {values['rewind']} goes "
-            "back to none: give it --rewind weights, or leave it out"
-        )
-    changing = {"dynamic": values["dynamic"] != "none", "schedule": values["schedule"] == "gradual"}
-    for name in (name for name, changes in changing.items() if changes):
-        if values["instability"] or values["rewind"] == "aliased":
-            other = "--instability" if values["instability"] else "--rewind aliased"
-            raise InputError(
-                f"{flag(name)} {values[name]}: the topology changes in training, and {other} needs one that stays; "
-                "leave one of the two out"
-            )
-    for name in ("controls", "instability"):
-        if twice := sorted({each for each in values[name] if list(values[name]).count(each) > 1}):
-            raise InputError(f"{flag(name)}: {', '.join(map(str, twice))} is given twice")
-
-
-def _check_gradual(values: Mapping[str, Any]) -> None:
-    if values["rounds"] != 1 or values["sparsity"] is None:
-        raise InputError(
-            "--schedule gradual prunes in a single training, down to a final sparsity: give it --rounds 1 and "
-            "--sparsity, such as 0.95"
-        )
-    others = {"criterion": "magnitude", "prune_at": "end", "dynamic": "none"}
-    if given := [f"{flag(name)} {values[name]}" for name, only in others.items() if values[name] != only]:
-        raise InputError(
-            f"{given[0]}: --schedule gradual starts dense, and prunes by magnitude while it trains; leave one of the "
-            "two out"
-        )
-
-
-def check_controls(criterion: str, controls: Sequence[str]) -> None:
-    """Raises InputError for a control that says nothing beside tickets of this criterion."""
-    for control in controls:
-        if control in ("random", "shuffle") and criterion in ("random", "erk"):
-            raise InputError(
-                f"controls: {control} beside a criterion that is random itself ({criterion}) says nothing: leave it "
-                "out (--controls none)"
-            )
-        if control == "invert" and criterion != "magnitude":
-            raise InputError(
-                f"controls: invert turns magnitudes over, and the criterion is {criterion}: leave it out "
-                "(--controls none)"
-            )
+        checks.of_its_kind(setting.name, values[setting.name], kind, setting.metadata["choices"])
+    checks.numbers(values)
+    checks.combinations(values)

@@ -603,12 +603,13 @@ def test_a_closed_standard_error(tmp_path: Path) -> None:
 def test_help_lists_every_setting(capsys: pytest.CaptureFixture[str]) -> None:
     from lth_sparse import run
     from lth_sparse.settings import config
+    from lth_sparse.settings.checks import flag
 
     with pytest.raises(SystemExit) as done:
         run.main(["--help"])
     assert done.value.code == 0
     text = capsys.readouterr().out
-    assert all(config.flag(setting.name) in text for setting, _, _ in config.settings())
+    assert all(flag(setting.name) in text for setting, _, _ in config.settings())
 
 
 def test_an_image_is_never_part_of_what_a_run_leaves(image_folder: Path, tmp_path: Path, lottery: Lottery) -> None:

@@ -29,6 +29,7 @@ from lth_sparse import doctor, reproduce, run, sweep, transfer, verify
 from lth_sparse.experiments import coursework
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
+from tests.unchanged.interpreter import Interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {module.__name__.split(".")[1]: module for module in (run, transfer, sweep, reproduce, verify, doctor)}
@@ -37,6 +38,9 @@ LIMIT, LIMIT_OF_CUT = 60, 300
 
 GOES_ON = re.compile(r"\brun\b(?!.*--help)|runs/|my_module")
 """What a page goes on from, or what goes on from it; any other command does the same on every page, and runs once."""
+
+ALONE = re.compile(rf"(?:python -m lth_sparse\.|lth )({'|'.join(OURS)})((?: [^|>;&~$*]+)?)")
+"""A command of ours, and its options, that asks nothing of a shell."""
 
 BLOCK = re.compile(r"^```(\S*)[^\n]*\n(.*?)^```", re.DOTALL | re.MULTILINE)
 COMMAND = re.compile(r"`((?:[A-Z_]+=\S+ )*(?:(?:make|python|pip|pytest|lth) [^`]+|pytest|\.ci/run))`")
@@ -104,6 +108,7 @@ class Checkout:
             (environment / mark).touch()
         (self.folder / "home").mkdir()
         self.done: dict[str, str | None] = {}
+        self._interpreter: Interpreter | None = None
 
     def run(self, command: str, rounds: int = 1, limit: float | None = None) -> str | None:
         """Runs the command, or what stands for it; what went wrong, or None. The same one is not run twice."""
@@ -126,17 +131,10 @@ class Checkout:
         return f"command: {command}\n{stands_for}{failed.replace('{hint}', hint)}"
 
     def _failure(self, command: str, limit: float) -> str | None:
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))}
-        inherited.pop("PYTHONPATH", None)
-        environment = inherited | {
-            "PATH": f"{self.path / '.venv/bin'}:{os.environ['PATH']}",
-            "HOME": str(self.folder / "home"),
-            "MPLCONFIGDIR": matplotlib.get_configdir(),
-            "LTH_SPARSE_CUDA": "0",
-            "OMP_WAIT_POLICY": "passive",
-        }
+        if (found := ALONE.fullmatch(command)) is not None:
+            return self._failure_in_a_fork(f"lth_sparse.{found[1]}", shlex.split(found[2]), limit)
         process = subprocess.Popen(
-            ["bash", "-euo", "pipefail", "-c", command], cwd=self.path, env=environment, text=True,
+            ["bash", "-euo", "pipefail", "-c", command], cwd=self.path, env=self._environment(), text=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True,
         )  # fmt: skip
         try:
@@ -144,12 +142,47 @@ class Checkout:
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
             output, _ = process.communicate()
-            return f"it took more than {limit:g} seconds{{hint}}\n{output[-4000:]}"
-        return None if process.returncode == 0 else f"exit status {process.returncode}\n{output[-4000:]}"
+            return _too_long(limit, output)
+        return _told(process.returncode, output)
+
+    def _failure_in_a_fork(self, module: str, arguments: list[str], limit: float) -> str | None:
+        """The same of a command of ours, which starts with all imported but ourselves: most of a short one is that."""
+        if self._interpreter is None:
+            self._interpreter = Interpreter(self._environment())
+        said = self.folder / "said"
+        said.unlink(missing_ok=True)
+        self._interpreter.begin(self.path, self.path, said, said, module, arguments)
+        in_time = self._interpreter.ended(limit)
+        if not in_time:
+            self._interpreter.kill()
+        status = self._interpreter.end()
+        output = said.read_text()
+        return _told(status, output) if in_time else _too_long(limit, output)
+
+    def _environment(self) -> dict[str, str]:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST_", "TRITON_"))}
+        inherited.pop("PYTHONPATH", None)
+        return inherited | {
+            "PATH": f"{self.path / '.venv/bin'}:{os.environ['PATH']}",
+            "HOME": str(self.folder / "home"),
+            "MPLCONFIGDIR": matplotlib.get_configdir(),
+            "LTH_SPARSE_CUDA": "0",
+            "OMP_WAIT_POLICY": "passive",
+        }
 
     def remove(self) -> None:
         """The copy, not what it links to."""
+        if self._interpreter is not None:
+            self._interpreter.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _told(status: int, output: str) -> str | None:
+    return None if status == 0 else f"exit status {status}\n{output[-4000:]}"
+
+
+def _too_long(limit: float, output: str) -> str:
+    return f"it took more than {limit:g} seconds{{hint}}\n{output[-4000:]}"
 
 
 def read_by_the_real_parser(command: str) -> None:

@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.unchanged.checkouts import outside_git
@@ -22,9 +23,11 @@ SAME = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "
 class Interpreter:
     """`begin` a call, then wait for its `end`."""
 
-    def __init__(self) -> None:
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        """`environment`: of all calls (default: this process's, outside of git)."""
         packages = [entry for entry in sys.path if Path(entry).is_dir() and Path(entry).resolve() != ROOT]
-        inherited = {name: value for name, value in outside_git().items() if name != "PYTHONPATH"}
+        given = outside_git() if environment is None else environment
+        inherited = {name: value for name, value in given.items() if name != "PYTHONPATH"}
         # Without a buffer: what was not read is seen by select.
         self._process = subprocess.Popen(
             [sys.executable, "-S", str(HERE / "forks.py"), os.pathsep.join(packages)],
