@@ -15,7 +15,7 @@ version = release = lth_sparse.__version__
 html_title = f"lth_sparse {release}"
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "repository_links"]
-exclude_patterns = ["results/*/*.md"]  # Comments on the runs, which results/README.md repeats.
+exclude_patterns = ["results/*/*.md", "results/claims/*/*.md"]  # Comments on the runs, which results/README.md repeats.
 html_theme = "furo"
 html_static_path = ["_static"]
 html_css_files = ["layout.css"]
