@@ -59,10 +59,11 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Claimed]]:
     for claim in asked.claims:
         _named(claim, asked.size)
     done: list[Claimed] = []
+    paces = Paces()
     for claim in asked.claims:
         say(f"{claim.name}: {claim.source}")
         try:
-            size = _size(claim, asked, sizes.get(claim.name, ""))
+            size = _size(claim, asked, sizes.get(claim.name, ""), paces)
             sizes[claim.name] = size.name
             write_atomically(out / FILE, (json.dumps(sizes, indent=2) + "\n").encode())
             done.append(_tested(request, out / claim.name, claim, size, asked))
@@ -112,11 +113,11 @@ def _tested(request: Request, out: Path, claim: Claim, size: Size, asked: Asked)
     return Claimed(claim.name, claim.source, size.name, instead, time.monotonic() - began, judged, "")
 
 
-def _size(claim: Claim, asked: Asked, begun: str) -> Size:
+def _size(claim: Claim, asked: Asked, begun: str, paces: Paces) -> Size:
     """The one that has begun, or is asked for, or the largest that fits. Raises InputError where none does."""
     if begun or asked.budget is None:
         return _named(claim, begun or asked.size)
-    share, paces, why = asked.budget / len(asked.claims), Paces(), ""
+    share, why = asked.budget / len(asked.claims), ""
     for size in claim.sizes:
         try:
             takes = _seconds(claim, size, asked, paces)
@@ -143,10 +144,11 @@ def _named(claim: Claim, name: str) -> Size:
 
 def _seconds(claim: Claim, size: Size, asked: Asked, paces: Paces) -> float:
     seeds = size.seeds if asked.seeds is None else asked.seeds
-    one_seed = sum(paces.seconds(config.build(settings)) for settings in _runs(claim, size, asked).values())
+    runs = _runs(claim, size, asked)
+    one_seed = sum(paces.seconds(config.build(settings)) for settings in runs.values())
     for each in claim.transfers.values():
         alone = {"rounds": 1, "sparsity": None, "controls": transfer.CONTROLS}
-        one_seed += paces.seconds(config.build({**_runs(claim, size, asked)[each.run], **alone}))
+        one_seed += paces.seconds(config.build({**runs[each.run], **alone}))
     return one_seed * seeds
 
 

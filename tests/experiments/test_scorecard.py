@@ -167,17 +167,19 @@ def test_a_budget_takes_the_largest_size_that_fits(
 
     monkeypatch.setattr(pace.Paces, "seconds", seconds)
     asked = scorecard.Asked([TINY], {}, budget=2 * 30)  # Two seeds of three lotteries.
-    assert scorecard._size(TINY, asked, "").name == "full"
+    assert scorecard._size(TINY, asked, "", pace.Paces()).name == "full"
     assert asks == [(2, 10, ("random",)), (2, 10, ()), (1, 10, ("random", "reinit"))]  # The last is the transfer.
     three = scorecard.Asked([TINY, TINY], {}, budget=2 * 60 - 1, seeds=1)
-    assert scorecard._size(TINY, three, "").name == "full"
+    assert scorecard._size(TINY, three, "", pace.Paces()).name == "full"
     with pytest.raises(
         InputError, match="--budget 59 s a claim is too little for tiny: its size small takes about 1 min 30 s"
     ):
-        scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "")
+        scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "", pace.Paces())
     monkeypatch.setattr(pace.Paces, "seconds", lambda self, settings: float(settings.training.iterations or 0))
-    assert scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "").name == "small"
-    assert scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=1), "full").name == "full"  # It has begun.
+    assert scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=59), "", pace.Paces()).name == "small"
+    assert (
+        scorecard._size(TINY, scorecard.Asked([TINY], {}, budget=1), "full", pace.Paces()).name == "full"
+    )  # It has begun.
     status, _, error = reproduced("tiny", "--budget", "1s", "--out", tmp_path)
     assert (status, "tiny failed: --budget 1 s a claim is too little for tiny" in error) == (2, True)
 

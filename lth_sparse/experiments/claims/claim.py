@@ -62,9 +62,8 @@ class Barrier:
         chosen = []
         for rows in played.barriers(self.run):
             nearest = min((row.density for row in rows), key=lambda density: abs(density - self.density))
-            chosen.append(
-                sorted((row for row in rows if row.density == nearest), key=lambda row: row.step)[self.number]
-            )
+            copied = sorted((row for row in rows if row.density == nearest), key=lambda row: row.step)
+            chosen.append(copied[self.number])
         return [row.barrier for row in chosen], sum(row.density for row in chosen) / len(chosen)
 
 

@@ -199,7 +199,7 @@ CLAIMS: dict[str, Claim] = {
                 ),
                 Statement(
                     "from 3 % of the training on the dense network is stable: its barrier is below 2 points",
-                    "figures alone; stable from step 2000 of 63,000",
+                    "figures alone; stable from step 2000",
                     Barrier("from 0", 1.0, -1),
                     above=None,
                     below=0.02,
@@ -213,7 +213,7 @@ CLAIMS: dict[str, Claim] = {
                 ),
                 Statement(
                     "rewound to 0.8 % of the training, its ticket with 16.8 % of the weights is stable",
-                    "figures alone; stable from step 500 of 63,000",
+                    "figures alone; stable from step 500",
                     Barrier("from 500", 0.168, 0),
                     above=None,
                     below=0.02,
