@@ -6,7 +6,9 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged clean
+.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged clean
+
+environment: $(VENV)/ready
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
