@@ -10,7 +10,7 @@ from lth_sparse.experiments import scorecard
 from lth_sparse.experiments.claims import CLAIMS
 from lth_sparse.lottery.playing import Request
 from lth_sparse.report.scorecard import sentence
-from lth_sparse.system import allocator, command_line, home
+from lth_sparse.system import allocator, command_line, home, torchrun
 from lth_sparse.system.command_line import BAD_INPUT, Parser, resumable_status
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.suggest import nearest
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
+        torchrun.refuse_several(program, "start it without torchrun")
         found = vars(parser(program).parse_args(given))
         out, resume = command_line.out_and_resume(found)
         name = found.pop("claim")

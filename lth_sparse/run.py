@@ -17,7 +17,9 @@ from lth_sparse.report.replicates import headline, times_of_training
 from lth_sparse.report.words import labelled
 from lth_sparse.settings import config, file
 from lth_sparse.settings.checks import flag
-from lth_sparse.system import allocator, command_line, home
+from lth_sparse.storage.record import Record
+from lth_sparse.storage.run_directory import RunDirectory
+from lth_sparse.system import allocator, command_line, home, processes, torchrun
 from lth_sparse.system.command_line import Parser, resumable_status
 from lth_sparse.system.errors import InputError
 
@@ -103,6 +105,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     def work() -> int:
         found = vars(parser(program).parse_args(given))
         if found.get("preset") == coursework.PRESET:
+            torchrun.refuse_several(f"--preset {coursework.PRESET}", "start it without torchrun")
             return _coursework(found, home.command(program, given))
         if of_coursework := [flag(name) for name in ("budget", "emulate_coursework") if name in found]:
             raise InputError(
@@ -110,19 +113,29 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
                 "--iterations, and emulates by --rewind aliased"
             )
         if "replicates" in found:
+            torchrun.refuse_several(
+                "--replicates", "give each seed a run of its own (--seed), or start it without torchrun"
+            )
             return _replicates(found, home.command(program, given))
-        with ExitStack() as open_until_over:
+        with torchrun.together(), ExitStack() as open_until_over:
             listeners = _listeners(found, open_until_over)
-            store, record = play(_request(found, home.command(program, given), listeners))
-        ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
-        info = store.read_info()
-        print(labelled(info, f"{outcome.accuracy(record)}; ticket {ticket}, report {report}"))
-        print(outcome.speed(record, info["backend"]))
-        if record.barriers:
-            print(instability.headline(record.barriers))
+            request = _request(found, torchrun.command(home.command(program, given)), listeners)
+            store, record = play(request)
+            _say_what_came_out(store, store.read_info(), record)
         return 0
 
     return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+
+
+@processes.only_first
+def _say_what_came_out(store: RunDirectory, info: dict[str, Any], record: Record) -> None:
+    ticket, report = store.ticket_path(record.best_ticket().round), store.path / "report.html"
+    print(labelled(info, f"{outcome.accuracy(record)}; ticket {ticket}, report {report}"))
+    print(outcome.speed(record, info["backend"]))
+    if travelled := outcome.gradients(record):
+        print(travelled)
+    if record.barriers:
+        print(instability.headline(record.barriers))
 
 
 def _coursework(found: dict[str, Any], command: str) -> int:
@@ -159,26 +172,32 @@ def _replicates(found: dict[str, Any], command: str) -> int:
 
 
 def _listeners(found: dict[str, Any], open_until_over: ExitStack) -> list[Listener]:
-    """Those that the options ask for, which are taken out of them."""
+    """Those that the options ask for, which are taken out of them. Of several processes the first one tells them."""
     listeners: list[Listener] = []
-    if (name := found.pop("callback", None)) is not None:
+    name, directory = found.pop("callback", None), found.pop("tensorboard", None)
+    if name is not None and processes.is_first():
         listeners.append(users_listener(name))
-    if (directory := found.pop("tensorboard", None)) is not None:
+    if directory is not None and processes.is_first():
         listeners.append(open_until_over.enter_context(tensorboard.writing(command_line.path(directory))))
     return listeners
 
 
 def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener]) -> Request:
     out, resume = command_line.out_and_resume(found)
+    if torchrun.restarts() and out is None:
+        raise InputError(
+            "--out: torchrun is to start the run again where a process of it ends (--max-restarts), and what goes on "
+            "has to have a name; give a directory"
+        )
     choices: str | None = found.pop("choices", None)
     given_file: str | None = found.pop("config", None)
     return Request(
         found,
         command,
         out,
-        resume,
+        resume or torchrun.is_restart(),
         command_line.path(choices) if choices is not None else None,
-        file.read(command_line.path(given_file)) if given_file is not None else {},
+        processes.first(lambda: file.read(command_line.path(given_file))) if given_file is not None else {},
         listeners,
     )
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from lth_sparse.experiments import sweep, sweep_file
 from lth_sparse.lottery.playing import Request
-from lth_sparse.system import allocator, command_line, home
+from lth_sparse.system import allocator, command_line, home, torchrun
 from lth_sparse.system.command_line import BAD_INPUT, Parser, resumable_status
 
 PROGRAM = "python -m lth_sparse.sweep"
@@ -41,6 +41,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
+        torchrun.refuse_several(program, "start it without torchrun")
         found = vars(parser(program).parse_args(given))
         out, resume = command_line.out_and_resume(found)
         spec = sweep_file.read(command_line.path(found["spec"]))

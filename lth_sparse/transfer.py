@@ -10,7 +10,7 @@ from lth_sparse.experiments import transfer
 from lth_sparse.lottery import options
 from lth_sparse.lottery.playing import Request
 from lth_sparse.settings import file
-from lth_sparse.system import allocator, command_line, home
+from lth_sparse.system import allocator, command_line, home, torchrun
 from lth_sparse.system.command_line import Parser, resumable_status
 
 PROGRAM = "python -m lth_sparse.transfer"
@@ -62,6 +62,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
     allocator.keep_freed_memory()
 
     def work() -> int:
+        torchrun.refuse_several(program, "start it without torchrun")
         found = vars(parser(program).parse_args(given))
         tickets = [command_line.path(name) for name in found.pop("ticket")]
         datasets, seeds = found.pop("dataset", ()), found.pop("replicates", None)

@@ -155,6 +155,15 @@ class Choices:
             self._sizes.setdefault(key.family(), {})[key.batch_size] = choice
             self._densities.setdefault(key.topologies(), {})[key.nnz] = choice
 
+    def update(self, other: Choices) -> None:
+        """Adds those of `other`, whose word counts where both have one."""
+        if other is self:
+            return
+        for key, choice in other.layers.items():
+            self.add(key, choice)
+        self.steps.update(other.steps)
+        self.formats.update(other.formats)
+
     def from_a_like_one(self, key: Key) -> Choice | None:
         """The choice for `key` that what was measured at a like density, or at another batch size, settles."""
         return self._from_another_density(key) or self._from_another_size(key)

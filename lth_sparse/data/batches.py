@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from lth_sparse.data.dataset import Dataset, Split
+from lth_sparse.system import processes
 from lth_sparse.system.seeding import generator
 
 
@@ -68,10 +69,17 @@ class Batches:
 
     def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
         """(images float32 [N, C, H, W], labels int64 [N]) of step `iteration`."""
+        return self.batch(self._plan_of(iteration))
+
+    def part(self, iteration: int) -> tuple[Tensor, Tensor]:
+        """The same of the part that this process has of the batch: what chance decides is drawn for all of it."""
+        return self.batch(self._plan_of(iteration)[:, processes.part(self.size)])
+
+    def _plan_of(self, iteration: int) -> Tensor:
         epoch, step = divmod(iteration, self.per_epoch)
         if epoch != self._epoch:
             self._plan, self._epoch = self.plan(epoch).to(self._data.train.labels.device), epoch
-        return self.batch(self._plan[step])
+        return self._plan[step]
 
     def plan(self, epoch: int) -> Tensor:
         """All that chance decides in `epoch`, int64 [per_epoch, 1 + draws, size], on the CPU.

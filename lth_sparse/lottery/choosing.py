@@ -20,6 +20,7 @@ from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
 from lth_sparse.storage.record import STEP, Chosen
 from lth_sparse.storage.run_directory import RunDirectory, read_choices
+from lth_sparse.system import processes
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.timing import FEWEST_STEPS, MOST_STEPS
@@ -33,9 +34,10 @@ class Chooser:
     """Settles what trains each mask of a run whose backend is `backend`, a name that `backends.registry.resolve` gave,
     and in which memory format.
 
-    It measures nothing that `choices` know, and adds what it measured. A training whose step auto would not make
-    faster, dense does; both are compared in their own better formats. `write()` keeps the choices with the run: it
-    comes before any state that rests on them. `worthwhile`: as `Formats` has it. `seconds`: what choosing took so far.
+    It measures nothing that `choices` know, and adds what it measured; of several processes the first one does so. A
+    training whose step auto would not make faster, dense does; both are compared in their own better formats. `write()`
+    keeps the choices with the run: it comes before any state that rests on them. `worthwhile`: as `Formats` has it.
+    `seconds`: what choosing took so far.
     """
 
     def __init__(
@@ -56,12 +58,16 @@ class Chooser:
         if self._last is not None and self._last[0] == of:  # The control's masks are as sparse as the ticket's.
             return self._last[1]
         began = time.perf_counter()
-        backend = self.backend if self.backend != "auto" or len(candidates()) > 1 else "dense"
-        way, rows = self._by_auto(masks, round) if backend == "auto" else self._by(backend, masks, round)
+        way, rows, choices = processes.first(lambda: (*self._settled(masks, round), self.choices))
+        self.choices.update(choices)
         self.seconds += time.perf_counter() - began
         self.write()
         self._last = of, (way, rows)
         return way, rows
+
+    def _settled(self, masks: Masks, round: int) -> tuple[Way, list[Chosen]]:
+        backend = self.backend if self.backend != "auto" or len(candidates()) > 1 else "dense"
+        return self._by_auto(masks, round) if backend == "auto" else self._by(backend, masks, round)
 
     def dense(self, masks: Masks, round: int) -> Way:
         """Masked dense PyTorch in its better format, which the speedup of a round is measured against."""
@@ -125,7 +131,7 @@ class Chooser:
         return StepKey(
             task.network.name,
             task.network.input_shape,
-            task.batches(0).size,
+            task.step_size,
             task.config.training.optimizer,
             tuple(int(mask.sum()) for mask in masks.values()),
             task.device.type,

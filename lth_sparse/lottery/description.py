@@ -13,10 +13,12 @@ from torch import nn
 from lth_sparse import __version__
 from lth_sparse.data import Dataset
 from lth_sparse.nn.masks import prunable
+from lth_sparse.nn.synchronised_norm import has_norm
 from lth_sparse.settings import config
 from lth_sparse.settings.checks import flag
 from lth_sparse.settings.config import Config
 from lth_sparse.storage import environment
+from lth_sparse.system import processes
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.home import from_home
 from lth_sparse.system.messages import say
@@ -53,8 +55,16 @@ def describe(
             "checkpoint_sha256": checkpoint_sha256,
         },
         "rewind": None,
-        "environment": environment.describe(device, __version__),
+        "environment": environment.describe(device, __version__) | _processes(settings, model),
     }
+
+
+def _processes(settings: Config, model: nn.Module) -> dict[str, Any]:
+    """How many train together, and, of several, what BatchNorm's statistics are those of."""
+    if processes.count() == 1:
+        return {"processes": 1}
+    norm = settings.training.batch_norm if has_norm(model) else "none"
+    return {"processes": processes.count(), "batch_norm": norm}
 
 
 def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
@@ -91,6 +101,12 @@ def taken_up(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
     if rewind is not None and not (isinstance(rewind, dict) and isinstance(rewind.get("sha256"), str)):
         raise InputError(f"config.json of this run was changed: rewind is {rewind!r}; start another run")
     before = _completed({**before, "rewind": None}, now, "") | {"rewind": rewind}
+    then, here = before["environment"]["processes"], now["environment"]["processes"]
+    if then != here and before["environment"].get("batch_norm") == "local":
+        raise InputError(
+            f"--resume: the run was begun by {then} processes with BatchNorm's statistics local to each, and {here} "
+            f"would go on with it; start {then}"
+        )
     for section, key, what in (
         ("dataset", "sha256", "the images (their SHA-256)"),
         ("network", "weights", "the number of weights"),
@@ -104,7 +120,7 @@ def taken_up(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
                 f"--resume: {what} was {began} when the run began and is {goes_on} now; the rest would not be "
                 "the same run, start another"
             )
-    for key in ("torch", "threads", "processor"):
+    for key in ("torch", "threads", "processor", "processes"):
         if before["environment"].get(key) != now["environment"][key]:
             say(
                 f"{key} was {before['environment'].get(key)} when the run began and is {now['environment'][key]} now: "

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from lth_sparse.data.batches import in_order
 from lth_sparse.data.dataset import Dataset, Split
+from lth_sparse.system import processes
 
 BATCH_SIZE = 250
 """Small enough for the activations of small networks to stay in a CPU's second-level cache."""
@@ -27,19 +28,24 @@ class Evaluation:
 
 
 def evaluate(model: nn.Module, split: Split, data: Dataset) -> Evaluation:
-    """`model` in evaluation mode on every image of `split`, without augmentation; its mode is put back after."""
+    """`model` in evaluation mode on every image of `split`, without augmentation; its mode is put back after.
+
+    Each process evaluates its part of the images.
+    """
     was_training = model.training
     model.eval()
     classes = len(data.classes)
     loss = torch.zeros((), dtype=torch.float64, device=split.labels.device)
     pairs = torch.zeros(classes * classes, dtype=torch.int64, device=split.labels.device)
+    own = processes.part(len(split))
     with torch.inference_mode():
-        for images, labels in in_order(split, data, BATCH_SIZE):
+        for images, labels in in_order(Split(split.images[own], split.labels[own]), data, BATCH_SIZE):
             logits = model(images)
             loss += functional.cross_entropy(logits, labels, reduction="sum")
             pairs += torch.bincount(labels * classes + logits.argmax(1), minlength=classes * classes)
     model.train(was_training)
-    confusion = pairs.reshape(classes, classes).cpu()
+    confusion = processes.summed(pairs).reshape(classes, classes).cpu()
+    loss = processes.summed(loss)
     return Evaluation(float(loss) / len(split), int(confusion.trace()) / len(split), confusion)
 
 

@@ -29,6 +29,17 @@ def speed(record: Record, backend: str) -> str:
     return said
 
 
+def gradients(record: Record) -> str:
+    """What the processes send each other in a step of that ticket; "" where there is one process."""
+    best = record.best_ticket()
+    if best.gradient_bytes is None or not best.dense_gradient_bytes:
+        return ""
+    return (
+        f"Its gradients, which the processes average in each step, have {best.gradient_bytes:,} bytes, "
+        f"{best.gradient_bytes / best.dense_gradient_bytes:.1%} of the dense network's"
+    )
+
+
 def _sentence(record: Record, row: Round, backend: str) -> str:
     what = "A training step of this ticket"
     if _by_dense(record, row, backend):

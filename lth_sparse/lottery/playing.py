@@ -24,12 +24,13 @@ from lth_sparse.lottery.rounds import Callbacks, Rounds
 from lth_sparse.lottery.task import Task
 from lth_sparse.lottery.task_trainer import TaskTrainer
 from lth_sparse.lottery.ticket_trainer import TicketTrainer, given_ticket
+from lth_sparse.report.words import several
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.settings.presets import INTERPRETED
 from lth_sparse.storage.record import Record
 from lth_sparse.storage.run_directory import RunDirectory, numbered
-from lth_sparse.system import command_line
+from lth_sparse.system import command_line, processes, torchrun
 from lth_sparse.system.determinism import make_deterministic
 from lth_sparse.system.errors import BackendError, InputError
 from lth_sparse.system.messages import say
@@ -96,10 +97,13 @@ def _play_settled(
     if reason := get(backend).refuses(device):
         raise BackendError(f'backend "{backend}" cannot be used for this run: {reason}')
     choices = choices_of(request.choices, backend, device) if request.choices is not None else Choices()
-    dataset = data.load(settings.data, settings.seed, models.minimum_size(settings.model))
+    dataset = torchrun.one_before_others(
+        lambda: data.load(settings.data, settings.seed, models.minimum_size(settings.model))
+    )
     network = models.Network(settings.model, dataset.image_shape, len(dataset.classes))
     model, checkpoint_sha256 = initial(settings, network)
     info = describe(settings, request.command, backend, dataset, model, checkpoint_sha256, device)
+    processes.refuse_different("the images", info["dataset"]["sha256"])
     settings = replace(settings, data=replace(settings.data, dataset=dataset.name))
     given = given_ticket(request.ticket, model) if request.ticket is not None else None
     if given is not None:
@@ -117,7 +121,7 @@ def _play_settled(
             info["rewind"] = store.read_info().get("rewind")
         record = _finished_record(store, settings) if before is not None else None
         if record is None:
-            if before is not None and store.choices_path.exists():
+            if before is not None and store.has_choices():
                 choices = _kept_choices(store, choices, backend, device)
             task = Task(settings, dataset, network, device, model)
             chooser = Chooser(task, backend, choices, store)
@@ -127,7 +131,7 @@ def _play_settled(
                 else TicketTrainer(task, chooser, store, given.mapped, request.listeners)
             )
             record = _play(task, trainer, backend, store, info, resume=before is not None)
-        report.write(store.path, info, record)
+        processes.only_first(report.write)(store.path, info, record)
         store.drop_states()
     return store, record
 
@@ -181,7 +185,7 @@ def _play(
     def on_round(record: Record) -> None:
         nonlocal reported
         if time.monotonic() - reported > SECONDS_BETWEEN_REPORTS:
-            report.write(store.path, info, record)
+            processes.only_first(report.write)(store.path, info, record)
             reported = time.monotonic()
 
     rounds = Rounds(trainer, store, Callbacks(on_rewind_saved, on_round), task.memory_format)
@@ -189,6 +193,8 @@ def _play(
         store.write_info(info)
     of = f" (of {', '.join(candidates())})" if backend == "auto" else ""
     say(f"{settings.model} on {task.data.name}, backend {backend}{of}, {task.device}; writing to {store.path}")
+    if told := several(info):
+        say(told)
     if backend == "triton" and triton.interpreted():
         training = settings.training
         size = f"{training.iterations} steps" if training.iterations else f"{training.epochs} epochs"

@@ -10,7 +10,7 @@ from tqdm import tqdm
 from lth_sparse.lottery.training import Training
 from lth_sparse.storage.arms import beside
 from lth_sparse.storage.record import Round
-from lth_sparse.system.messages import clock, say
+from lth_sparse.system.messages import clock, is_watched, say
 
 STEPS_BETWEEN_UPDATES = 10
 
@@ -26,7 +26,7 @@ class Progress:
 
     def __init__(self, rounds: int) -> None:
         self._rounds = rounds
-        self._live = sys.stderr.isatty()
+        self._live = is_watched()
         self._bar: tqdm | None = None
         self._began = time.monotonic()
         self._finished_here = 0

@@ -23,7 +23,7 @@ from lth_sparse.storage import sealed
 from lth_sparse.storage.arms import CONTROLS, TICKET
 from lth_sparse.storage.record import TIME_COLUMNS, LayerCount, Proof, Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
-from lth_sparse.storage.ticket import save_ticket
+from lth_sparse.system import processes
 from lth_sparse.system.errors import BackendError, InputError, because
 
 _COLUMNS = {column.name for column in fields(Round) if column.default is MISSING}
@@ -113,7 +113,7 @@ class Rounds:
         """
         position, trainer = self.position, self._trainer
         origin = self._origin()
-        drawn = arm.masks(origin)
+        drawn = processes.first(lambda: arm.masks(origin))
         shared = shared_by_ties(trainer.model, drawn)
         masks = {name: shared[name] for name in drawn}
         dense = position.round == 0 and arm.name == TICKET.name
@@ -206,8 +206,8 @@ class Rounds:
         for name, mask in position.masks.items():
             record.layers.append(LayerCount(position.round, name, trainer.kinds[name], mask.numel(), int(mask.sum())))
         own = trainer.metadata()
-        save_ticket(
-            self._store.ticket_path(position.round),
+        self._store.write_ticket(
+            position.round,
             trainer.model,
             position.masks,
             weights=trainer.arms(position.round)[0].start(self._origin()),

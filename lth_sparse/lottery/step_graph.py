@@ -8,6 +8,8 @@ from pathlib import Path
 
 import torch
 
+from lth_sparse.system import torchrun
+
 WARM_UP_CALLS = 3
 """Calls before the recording, in which libraries and caches set themselves up. PyTorch's notes take as many."""
 _SYNCHRONISED = "synchronizing CUDA operation"
@@ -20,8 +22,8 @@ _broken: list[torch.cuda.CUDAGraph] = []
 
 
 def recordable(device: torch.device) -> bool:
-    """Whether a step on `device` is recorded: on a GPU it is."""
-    return device.type == "cuda"
+    """Whether a step on `device` is recorded: on a GPU it is, unless several processes average its gradients."""
+    return device.type == "cuda" and torchrun.count() == 1
 
 
 class StepGraph:

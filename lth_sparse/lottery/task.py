@@ -23,8 +23,10 @@ from lth_sparse.lottery.training import Training, learning_rate, length
 from lth_sparse.nn import fuse, sparsify
 from lth_sparse.nn import masks as masking
 from lth_sparse.nn.masks import Masks
+from lth_sparse.nn.synchronised_norm import synchronise
 from lth_sparse.settings.checks import flag
 from lth_sparse.settings.config import Config
+from lth_sparse.system import processes
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.memory_formats import MEMORY_FORMATS, put_in_format
 from lth_sparse.system.seeding import derive
@@ -47,7 +49,7 @@ class Task:
     `model` (default: what `beginning.initial` gives) is the network that `network` names, and is the task's own then.
     `model` is the dense network with the weights of the moment, pruned ones at zero; `data` lies on `device`. Both are
     in `memory_format`, at first the one in which the network is faster as a rule. `kinds` says of each prunable layer
-    what it is.
+    what it is. Of several processes, each has one; copies synchronise their BatchNorms as `model` does.
     """
 
     def __init__(
@@ -68,6 +70,9 @@ class Task:
         self.model = put_in_format(model.to(device), self.memory_format)
         self.data = data.to(device, MEMORY_FORMATS[self.memory_format])
         self.kinds = masking.kinds(self.model)
+        self._processes = processes.count()
+        if self._processes > 1 and config.training.batch_norm == "synchronised":
+            synchronise(self.model)
 
     def put_in_format(self, memory_format: str) -> None:
         """Lays the network and the images out anew, where they are in another format."""
@@ -82,6 +87,11 @@ class Task:
         return length(self.config.training, self.batches(0).per_epoch)
 
     @property
+    def step_size(self) -> int:
+        """Images of a step in a process: of a part of a batch, the largest."""
+        return -(-self.batches(0).size // self._processes)
+
+    @property
     def rewind_iteration(self) -> int:
         """The step of the dense training whose weights are the rewind weights, given as such or as an epoch."""
         pruning = self.config.pruning
@@ -92,6 +102,11 @@ class Task:
     def check_schedule(self) -> None:
         """Raises InputError, before any training, for what could only fail in a later round."""
         pruning = self.config.pruning
+        if (size := self.batches(0).size) < self._processes:
+            raise InputError(
+                f"--batch-size {self.config.training.batch_size}: a step on {size} images is for at most {size} "
+                f"processes, and there are {self._processes}; give a larger one, or torchrun fewer processes"
+            )
         if self.rewind_iteration >= self.steps:
             given = "rewind_iteration" if pruning.rewind_epoch is None else "rewind_epoch"
             what = "" if pruning.rewind_epoch is None else f" is step {self.rewind_iteration}"
@@ -165,13 +180,15 @@ class Task:
         return Training(model, masks, self.data, self.batches(label[0], order), config, label, start, changes)
 
     def contestant(self, way: Way, masks: Masks, round: int) -> Training:
-        """A training to be timed, of a copy of the network, on no more images than that needs."""
+        """A training to be timed, of a copy of the network, on no more images than that needs: the steps of one of
+        the processes, without what they send each other."""
         data = self.data
         if self.device.type == "cpu":
             data = data.beginning((WARM_UP_STEPS + MOST_STEPS) * self.config.training.batch_size)
             data = data.to(self.device, MEMORY_FORMATS[way.memory_format])
         model = self._computed_by(way.backend, put_in_format(copy.deepcopy(self.model), way.memory_format), masks)
-        return Training(model, masks, data, self._batches(data, round), self.config.training, (round, "timing"))
+        batches = self._batches(data, round, size=self.step_size)
+        return Training(model, masks, data, batches, self.config.training, (round, "timing"))
 
     def times(self, contestants: Sequence[Training], most: int = MOST_STEPS) -> list[float]:
         """Milliseconds of a step of each of these trainings, at most `most` taken in turn.
@@ -188,6 +205,6 @@ class Task:
         model = sparsify(model, masks, backend)
         return fuse(model) if self.config.fuse and self.device.type == "cpu" else model
 
-    def _batches(self, data: Dataset, round: int, order: int = 0) -> Batches:
+    def _batches(self, data: Dataset, round: int, order: int = 0, size: int | None = None) -> Batches:
         seed = derive(self.config.seed, "training", round, *([order] if order else []))
-        return Batches(data, self.config.training.batch_size, self.config.data.augmentation, seed)
+        return Batches(data, size or self.config.training.batch_size, self.config.data.augmentation, seed)

@@ -18,6 +18,7 @@ from lth_sparse.lottery.arms import Arm, arms_of
 from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.criteria.own import criterion_of
+from lth_sparse.lottery.data_parallel import gradient_bytes
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
 from lth_sparse.lottery.events import Listener, RoundEvent, tell, tell_of_step
 from lth_sparse.lottery.instability import Instability
@@ -34,6 +35,7 @@ from lth_sparse.settings.config import Config
 from lth_sparse.storage.arms import TICKET
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
+from lth_sparse.system import processes
 from lth_sparse.system.messages import say
 
 
@@ -85,13 +87,16 @@ class TaskTrainer:
     def drawn_anew(self, seed: int) -> Weights:
         """The network, built again."""
         model = models.build(self._task.network, seed).to(self._task.device)
-        return {name: value.detach() for name, value in model.state_dict().items()}
+        drawn = {name: value.detach() for name, value in model.state_dict().items()}
+        return processes.first(lambda: drawn)  # What a builder of the user's own draws need not be the same.
 
     def prune(self, candidates: Masks, round: int) -> Masks:
         """By the criterion and the schedule of the settings."""
         keep, task = self._task.density_before(round), self._task
         pools = pools_of(candidates, task.config.pruning, self.kinds)
-        return criteria.best(self._criterion, self.model, candidates, keep, pools, task.evidence(round))
+        return processes.first(
+            lambda: criteria.best(self._criterion, self.model, candidates, keep, pools, task.evidence(round))
+        )
 
     def accuracy(self) -> float:
         """On the test images."""
@@ -138,7 +143,7 @@ class TaskTrainer:
                 rewind_here(training.model)
             tell_of_step(self._listeners, training, arm.name)
 
-        saving = Saving(save)
+        saving = Saving(processes.only_first(save))
 
         def end_of_epoch() -> None:
             (saving.must if training.iteration == training.total else saving.may)()
@@ -154,6 +159,9 @@ class TaskTrainer:
         """On the first batch of `round`."""
         scratch = copy.deepcopy(self.model)
         proof.rewind(scratch, start, masks)
+        return processes.first(lambda: self._gradient_of_first_batch(scratch, round))
+
+    def _gradient_of_first_batch(self, scratch: nn.Module, round: int) -> Mapping[str, Tensor]:
         images, labels = self._task.batches(round)[0]
         functional.cross_entropy(scratch(images), labels).backward()
         return {name: weight.grad for name, weight in masking.prunable(scratch).items() if weight.grad is not None}
@@ -169,8 +177,7 @@ class TaskTrainer:
         training.model.load_state_dict(training.best_weights)
         accuracy_early_stop = evaluate(training.model, task.data.test, task.data).accuracy
         training.model.load_state_dict(last_weights)
-        ways = [Way(position.trained_by, position.memory_format), self._chooser.dense(position.masks, position.round)]
-        step_ms, dense_step_ms = task.times([task.contestant(way, position.masks, position.round) for way in ways])
+        step_ms, dense_step_ms = processes.first(lambda: self._step_times(position))
         return {
             "dataset": task.data.name,
             "accuracy_rewound": accuracy_rewound,
@@ -187,6 +194,19 @@ class TaskTrainer:
             "seconds": training.seconds,
             "repacking_seconds": training.repacking_seconds,
             "dense_gradient_seconds": training.dense_gradient_seconds,
+        } | self._gradient_bytes(training)
+
+    def _step_times(self, position: Position) -> list[float]:
+        """Milliseconds of a step as the round is trained, and of masked dense PyTorch's."""
+        ways = [Way(position.trained_by, position.memory_format), self._chooser.dense(position.masks, position.round)]
+        return self._task.times([self._task.contestant(way, position.masks, position.round) for way in ways])
+
+    def _gradient_bytes(self, training: Training) -> dict[str, int]:
+        if processes.count() == 1:
+            return {}
+        return {
+            "gradient_bytes": gradient_bytes(training.model),
+            "dense_gradient_bytes": gradient_bytes(self.model),
         }
 
     def compare(self, training: Training, arm: Arm, position: Position) -> None:

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
+from lth_sparse.lottery.data_parallel import DataParallelNetwork
 from lth_sparse.lottery.evaluation import evaluate
 from lth_sparse.lottery.held_masks import HeldMasks
 from lth_sparse.lottery.optimizer import ADAMS, optimizer_of, recordable_optimizer
@@ -27,6 +27,7 @@ from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.record import CurvePoint
 from lth_sparse.storage.ticket import pack, unpack
 from lth_sparse.system import checked_json as read
+from lth_sparse.system import processes
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.seeding import derive
 
@@ -66,6 +67,9 @@ class Training:
 
     On a GPU a step finds all that it needs there, and is recorded as a CUDA graph after a few steps, anew after a
     change of the masks, which never ran on a GPU; between two evaluations of an epoch the host does not wait for it.
+
+    Several processes, which all do this, have a part of each batch and average their gradients; between steps they hold
+    the same numbers. Their step is not recorded.
     """
 
     def __init__(
@@ -94,6 +98,7 @@ class Training:
         self._config = config
         self.round, self._arm = label
         self._held = HeldMasks(model, masks)
+        self._network = DataParallelNetwork(self._held, label)
         self._changes = changes
         self._changed = False
         self._began_with = masks
@@ -143,7 +148,9 @@ class Training:
     @property
     def not_recorded(self) -> str:
         """Why the step could not be recorded as a CUDA graph; "" where it is, is still to be, or need not be."""
-        return self._graph.refusal if self._graph is not None else ""
+        if self._graph is None:
+            return "several processes average its gradients" if self._loss_sum.is_cuda else ""
+        return self._graph.refusal
 
     def warm_up(self) -> None:
         """On a GPU, steps until it is settled whether the step is recorded: the next ones all take the same way."""
@@ -156,7 +163,7 @@ class Training:
             rate = learning_rate(self._config, self.iteration, self.total)
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
-            self._learn(*self._batches[self.iteration])
+            self._learn(*self._batches.part(self.iteration))
         else:
             self._resident.seek(self.iteration)
             self._graph(self._learn_from_resident)
@@ -172,24 +179,25 @@ class Training:
         self._learn(images, labels)
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
-        loss = functional.cross_entropy(self.model(images), labels)
+        loss = self._network.loss(images, labels, self._batches.size)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
         self._held.apply()
+        self._network.after_step()
         self._loss_sum += loss.detach()
 
     def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
         """Trains to the end. `progress` is called after every step, `end_of_epoch` after every epoch and at the end.
 
-        What the network itself leaves to chance, dropout, is drawn anew in each epoch, by PyTorch's own generator: a
-        training that goes on from a state draws as one that was never interrupted.
+        What the network itself leaves to chance, dropout, is drawn anew in each epoch, by PyTorch's own generator, in
+        each process by itself: a training that goes on from a state draws as one that was never interrupted.
         Raises InputError when the loss is no longer finite.
         """
         first = self.iteration
         while self.iteration < self.total:
             if self.iteration == first or self.iteration % self._batches.per_epoch == 0:
-                torch.manual_seed(derive(self._batches.seed, "network", self.iteration))
+                torch.manual_seed(derive(self._batches.seed, "network", self.iteration, *processes.own_seed()))
             began = time.perf_counter()
             if self._changes is not None and self._changes.due(self.iteration):
                 self._change_topology(self._changes)
@@ -201,6 +209,8 @@ class Training:
                 # The host is far ahead, and what follows waits for the GPU: that time is the steps' own.
                 torch.cuda.synchronize(self._loss_sum.device)
             self.seconds += time.perf_counter() - began
+            if evaluation_due or epoch_ends:
+                self._loss_sum.copy_(processes.averaged(self._loss_sum))
             if evaluation_due:
                 self._evaluate()
             progress()
@@ -208,7 +218,9 @@ class Training:
                 end_of_epoch()
 
     def _change_topology(self, changes: Changes) -> None:
-        changes.make(self.iteration, self._held, self.optimizer, *self._batches[self.iteration])
+        share = processes.share(self._batches.size)
+        changes.make(self.iteration, self._held, self.optimizer, *self._batches.part(self.iteration), share)
+        self._network.masks_changed()
         self._changed = True
         if self._graph is not None:
             self._graph = StepGraph(self._loss_sum.device)

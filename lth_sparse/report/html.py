@@ -22,6 +22,7 @@ from lth_sparse.report.words import (
     number,
     percent,
     progress,
+    several,
     subject,
     times,
     weights_left,
@@ -40,7 +41,7 @@ def page(info: dict[str, Any], record: Record, gallery: Sequence[Picture]) -> st
         labelled(info, headline(info, record)),
         f"{_notice(info)}{chosen_how}\n{_tiles(info, record)}",
         [
-            ("rounds", "Rounds", _rounds(record)),
+            ("rounds", "Rounds", _rounds(info, record)),
             *([("instability", "Instability", _instability(record))] if record.barriers else []),
             # What was left out comes last, where it leaves no hole beside a plot.
             plots(sorted(gallery, key=lambda plot: plot.png is None)),
@@ -107,10 +108,11 @@ def _tiles(info: dict[str, Any], record: Record) -> str:
     return f'<dl class="tiles">\n{items}\n</dl>'
 
 
-def _rounds(record: Record) -> str:
+def _rounds(info: dict[str, Any], record: Record) -> str:
     if not record.rounds:
         return '<p class="quiet">No round finished yet.</p>'
-    return f"""<p>A round wins when its validation accuracy is at least that of the dense network. The same
+    together = f"<p>{escape(several(info))}.</p>\n" if several(info) else ""
+    return f"""{together}<p>A round wins when its validation accuracy is at least that of the dense network. The same
 rows, in full precision, are in <code>rounds.csv</code>.</p>
 {rounds_table(record)}
 {explanations(record)}"""

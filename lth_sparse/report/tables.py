@@ -99,11 +99,29 @@ GROUPS: Groups = [
 ]
 
 
+GRADIENTS: tuple[str, list[Column]] = (
+    "Gradients, bytes",
+    [
+        (
+            "a step",
+            "Of the gradients that the processes average in a training step of this ticket.",
+            lambda row: number(row.gradient_bytes),
+        ),
+        (
+            "dense",
+            "The same of the dense network.",
+            lambda row: number(row.dense_gradient_bytes),
+        ),
+    ],
+)
+
+
 def _groups(record: Record) -> Groups:
-    """With a column for each control that was trained."""
+    """With a column for each control that was trained, and, of several processes, what travelled between them."""
     trained = dict.fromkeys(arm for row in record.rounds for arm, _ in beside(row))
     (heading, columns), *others = GROUPS
-    return [(heading, columns + [_control(arm) for arm in trained]), *others]
+    travelled = [GRADIENTS] if any(row.gradient_bytes is not None for row in record.rounds) else []
+    return [(heading, columns + [_control(arm) for arm in trained]), *others, *travelled]
 
 
 def _control(arm: RecordedArm) -> Column:

@@ -97,6 +97,21 @@ def labelled(info: dict[str, Any], sentence: str) -> str:
     return f"{EMULATION.capitalize()}: {sentence}" if emulates(info) else sentence
 
 
+_STATISTICS = {
+    "synchronised": "; BatchNorm's statistics in training are those of the whole batch (synchronised)",
+    "local": "; BatchNorm's statistics in training are those of each process's part (local)",
+}
+
+
+def several(info: dict[str, Any]) -> str:
+    """How several processes played the run, without a full stop; "" where one did."""
+    count = field(info, "environment", "processes")
+    if not count or count == 1:
+        return ""
+    of_norms = _STATISTICS.get(str(field(info, "environment", "batch_norm")), "")
+    return f"{count} processes train together, each on its part of every batch{of_norms}"
+
+
 def wins(row: Round, record: Record) -> bool:
     """Whether the ticket of `row` validates at least as well as the dense network."""
     return row.round > 0 and row.accuracy_validation >= record.rounds[0].accuracy_validation

@@ -63,7 +63,7 @@ class TrainingConfig:
     weight_decay: float = option(
         0.0, "an L2 penalty for sgd and adam, decoupled for adamw, as torch.optim applies it to every parameter"
     )
-    batch_size: int = option(128, "images in a step")
+    batch_size: int = option(128, "images in a step, of all processes together")
     epochs: int | None = option(None, "length of each training run in epochs")
     iterations: int | None = option(None, "length of each training run in steps, instead of --epochs")
     learning_rate_schedule: str = option(
@@ -77,6 +77,12 @@ class TrainingConfig:
     )
     warmup: int = option(0, "steps over which the learning rate rises linearly to its value")
     evaluate_every: int = option(100, "steps between evaluations on the validation set")
+    batch_norm: str = option(
+        "synchronised",
+        "under torchrun, BatchNorm's statistics in training: of the whole batch, so that the number of processes does "
+        "not matter, or of each process's part of it",
+        ("synchronised", "local"),
+    )
 
 
 @dataclass(frozen=True)
@@ -210,6 +216,7 @@ OF_OLDER_RUNS: dict[str, Any] = {
     "rewind_epoch": None,
     "dynamic": "none",
     "update_every": 100,
+    "batch_norm": "synchronised",
 }
 """Settings that older runs have not recorded, for there were none, as they were played."""
 

@@ -37,6 +37,8 @@ class Round:
     masked dense PyTorch, side by side on the same batches; `speedup` is their ratio. `seconds`: training the ticket,
     without evaluations and controls; of these, where its topology changed in training, `repacking_seconds` what the
     changes took, with the surplus of the steps that followed, and `dense_gradient_seconds` the dense gradients.
+    `gradient_bytes`: of the gradients that several processes average in a step of the ticket, `dense_gradient_bytes` of
+    the dense network's; empty where one process trained.
     """
 
     round: int
@@ -70,6 +72,9 @@ class Round:
     # Nor did topologies change then.
     repacking_seconds: float | None = None
     dense_gradient_seconds: float | None = None
+    # Nor was there more than one process.
+    gradient_bytes: int | None = None
+    dense_gradient_bytes: int | None = None
 
 
 @dataclass(frozen=True)

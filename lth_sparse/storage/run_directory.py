@@ -8,19 +8,20 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lth_sparse.backends.choices import Choices
 from lth_sparse.storage import sealed
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, table
-from lth_sparse.storage.ticket import read_ticket
+from lth_sparse.storage.ticket import read_ticket, save_ticket
 from lth_sparse.system import checked_json, regular_files
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.processes import by_first, is_first, only_first
 
 GENERATIONS = 2
 LOCK = ".lock"
@@ -44,7 +45,8 @@ WRITTEN = (
 
 
 class RunDirectory:
-    """`config.json`, the tables, `tickets/`, and `state/`, which holds what `--resume` needs until the run is done.
+    """`config.json`, the tables, `tickets/`, and `state/`, which holds what `--resume` needs until the run is done. Of
+    several processes the first one writes and reads, and what it reads all of them get.
 
     `say` receives a line for each state file that is refused.
     """
@@ -54,14 +56,17 @@ class RunDirectory:
         self._say = say
         self._states = path / "state"
 
+    @by_first
     def holds_a_run(self) -> bool:
         """Whether `config.json` of a run is there."""
         return (self.path / "config.json").is_file()
 
+    @by_first
     def has_states(self) -> bool:
         """Whether there is a state to go on from, which a finished run has not."""
         return bool(self._generations())
 
+    @by_first
     def refuse_if_taken(self) -> None:
         """Raises InputError when something is in the way of a new run here. Writes nothing."""
         if self.path.exists() and not self.path.is_dir():
@@ -80,19 +85,28 @@ class RunDirectory:
         """Holds the directory, made if need be, for this process alone; removes it again if it stays empty.
 
         `new`: a run is to begin here, and nothing may be in its way; asked again, for another may have run since.
-        Raises InputError as `refuse_if_taken` does, when it cannot be made, or when another process holds it.
+        Of several processes that train together, the first one holds it for all. Raises InputError as `refuse_if_taken`
+        does, when it cannot be made, or when another process holds it.
         """
-        with self._locked():
+        with self._locked() if is_first() else nullcontext():
             try:
                 if new:
                     self.refuse_if_taken()
-                for part in self.path.rglob(".*.part"):  # Of a process that was killed: nobody else writes here.
-                    part.unlink()
+                self._remove_parts()
                 yield
             finally:
-                (self.path / LOCK).unlink(missing_ok=True)
-                if not any(self.path.iterdir()):
-                    self.path.rmdir()
+                self._let_go()
+
+    @only_first
+    def _remove_parts(self) -> None:
+        for part in self.path.rglob(".*.part"):  # Of a process that was killed: nobody else writes here.
+            part.unlink()
+
+    @only_first
+    def _let_go(self) -> None:
+        (self.path / LOCK).unlink(missing_ok=True)
+        if not any(self.path.iterdir()):
+            self.path.rmdir()
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -119,10 +133,12 @@ class RunDirectory:
         finally:
             os.close(handle)
 
+    @only_first
     def write_info(self, info: dict[str, Any]) -> None:
         """Writes `config.json`."""
         write_atomically(self.path / "config.json", (json.dumps(info, indent=2) + "\n").encode())
 
+    @by_first
     def read_info(self) -> dict[str, Any]:
         """What `write_info` wrote. Raises InputError when it is not that any more."""
         path = self.path / "config.json"
@@ -136,10 +152,17 @@ class RunDirectory:
         """Where what was measured and chosen is kept."""
         return self.path / "choices.json"
 
+    @by_first
+    def has_choices(self) -> bool:
+        """Whether `write_choices` wrote any."""
+        return self.choices_path.exists()
+
+    @only_first
     def write_choices(self, choices: Choices) -> None:
         """Keeps what was chosen, which `read_choices` gives back."""
         write_atomically(self.choices_path, (json.dumps(choices.to_json(), indent=1) + "\n").encode())
 
+    @only_first
     def write_record(self, record: Record) -> None:
         """Writes the tables, and all of the record, with its SHA-256, in `record.json`."""
         rows = (record.rounds, record.curves, record.layers, record.barriers, record.paths)
@@ -150,6 +173,7 @@ class RunDirectory:
         sha256 = hashlib.sha256(content.encode()).hexdigest()
         write_atomically(self.path / "record.json", f'{{"sha256": "{sha256}",\n"record": {content}}}\n'.encode())
 
+    @by_first
     def read_record(self) -> Record:
         """What `write_record` wrote last, or an empty record. Raises InputError when it is not that any more."""
         path = self.path / "record.json"
@@ -172,10 +196,17 @@ class RunDirectory:
         """Where the ticket of `round` lies."""
         return self.path / "tickets" / f"round-{round:02}.safetensors"
 
+    @only_first
+    def write_ticket(self, round: int, model: nn.Module, masks: dict[str, Tensor], **others: Any) -> None:
+        """Writes the ticket of `round`, as `save_ticket` does."""
+        save_ticket(self.ticket_path(round), model, masks, **others)
+
+    @only_first
     def write_rewind(self, weights: dict[str, Tensor]) -> None:
         """Writes the rewind weights beside the states."""
         sealed.write(self._states / "rewind.safetensors", weights, {})
 
+    @by_first
     def read_rewind(self) -> dict[str, Tensor] | None:
         """The rewind weights, from beside the states or else from the ticket of round 0, which is all of them.
 
@@ -189,10 +220,12 @@ class RunDirectory:
                 self._say(f"refused: {error}")
         return saved
 
+    @only_first
     def write_step(self, step: int, weights: dict[str, Tensor]) -> None:
         """Writes the weights of the dense training at `step` beside the states."""
         sealed.write(self._step_path(step), weights, {})
 
+    @by_first
     def read_step(self, step: int) -> dict[str, Tensor] | None:
         """What `write_step` wrote, None where it is not there, whole."""
         found: dict[str, Tensor] | None = self._read(self._step_path(step), lambda tensors, _: tensors)
@@ -201,6 +234,7 @@ class RunDirectory:
     def _step_path(self, step: int) -> Path:
         return self._states / f"step-{step}.safetensors"
 
+    @only_first
     def write_state(self, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:
         """Adds a state and drops all but the newest two, so that a damaged one still has one before it."""
         found = self._generations()
@@ -209,6 +243,7 @@ class RunDirectory:
         for old in found[: 1 - GENERATIONS]:
             old.unlink()
 
+    @by_first
     def read_state(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         """The newest state that is whole, or None when there is none. A damaged one is named and put aside."""
         for path in reversed(self._generations()):
@@ -232,11 +267,13 @@ class RunDirectory:
             self._say(f"refused: {error}; it is kept as {aside.name}, and the run goes on from what is before it")
             return None
 
+    @only_first
     def drop_states(self) -> None:
         """Removes what only an unfinished run needs."""
         shutil.rmtree(self._states, ignore_errors=True)
 
 
+@by_first
 def read_choices(path: Path) -> Choices:
     """The choices that a run left at `path`. Raises InputError when they are missing or damaged."""
     try:
@@ -247,6 +284,7 @@ def read_choices(path: Path) -> Choices:
         raise InputError(f"{path} holds no choices of a run, or damaged ones ({error})") from error
 
 
+@by_first
 def numbered(parent: Path, name: str) -> Path:
     """A new directory, the first of `parent/name-01`, `-02`, ... that was not there yet."""
     number = 1

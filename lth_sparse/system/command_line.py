@@ -18,7 +18,8 @@ from typing import Any, NoReturn
 
 import torch
 
-from lth_sparse.system.errors import OURS, InputError
+from lth_sparse.system import torchrun
+from lth_sparse.system.errors import GO_ON, OURS, InputError
 from lth_sparse.system.messages import say
 from lth_sparse.system.suggest import nearest
 
@@ -108,9 +109,10 @@ def chosen(text: str) -> tuple[str, ...]:
 
 
 def device(name: str) -> torch.device:
-    """The device called auto (a GPU if there is one), cpu, cuda or cuda:N. Raises InputError for any other."""
+    """The device called auto (a GPU if there is one), cpu, cuda or cuda:N. Of several processes on a machine with GPUs
+    each has one of its own. Raises InputError for any other."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torchrun.own_device(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     try:
         found = torch.device(name)
     except RuntimeError as error:
@@ -119,7 +121,7 @@ def device(name: str) -> torch.device:
         raise InputError(f"--device {name}: expected auto, cpu, cuda or cuda:N")
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise InputError(f"--device {name}: this machine shows PyTorch {torch.cuda.device_count()} GPUs; choose cpu")
-    return found
+    return torchrun.own_device(found)
 
 
 def exit_status(
@@ -157,7 +159,7 @@ def resumable_status(program: str, work: Callable[[], int], *, smaller: str) -> 
         work,
         on_disk="; what was finished before is whole, see --resume",
         smaller=smaller,
-        interrupted="interrupted; the same command with --resume and this --out goes on from the last saved epoch",
+        interrupted=f"interrupted; {GO_ON}",
     )
 
 

@@ -13,7 +13,14 @@ class BackendError(ValueError):
     """A backend that is not known, or that cannot be used here. The message says why in one sentence."""
 
 
-OURS = (InputError, BackendError, ProofError)
+GO_ON = "the same command with --resume and this --out goes on from the last saved epoch"
+
+
+class ProcessesError(RuntimeError):
+    """Processes that train together cannot go on: one has ended, or they do not agree. The message says which."""
+
+
+OURS = (InputError, BackendError, ProofError, ProcessesError)
 """What is told by its message alone."""
 
 

@@ -3,12 +3,32 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+_silent = False
 
 
 def say(text: str) -> None:
     """A line on standard error, so that standard output stays with the results."""
-    print(text, file=sys.stderr, flush=True)
+    if not _silent:
+        print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def silent(silent: bool) -> Iterator[None]:
+    """Inside, nothing is said if `silent`: another process says it."""
+    global _silent
+    before, _silent = _silent, silent
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+def is_watched() -> bool:
+    """Whether there is a terminal, on which a line may change."""
+    return not _silent and sys.stderr.isatty()
 
 
 def aligned(cells: Sequence[Sequence[str]]) -> list[str]:

@@ -17,6 +17,7 @@ from lth_sparse.lottery.held_masks import HeldMasks
 from lth_sparse.lottery.topology.interface import Moment, Rule
 from lth_sparse.nn.forms import dense_state, shared_by_ties
 from lth_sparse.nn.masks import Masks, prunable, weight_name
+from lth_sparse.system import processes
 from lth_sparse.system.seeding import derive
 
 
@@ -72,34 +73,44 @@ class Changes:
         return self.rule.typical(masks, {name: weight.detach() for name, weight in prunable(self._network).items()})
 
     def make(
-        self, step: int, held: HeldMasks, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor
+        self,
+        step: int,
+        held: HeldMasks,
+        optimizer: torch.optim.Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        share: float = 1.0,
     ) -> None:
-        """Changes the masks of the network that `held` holds before `step`, whose batch is given."""
+        """Changes the masks of the network that `held` holds before `step`, whose batch is given, or of several
+        processes the part of this one, with what its mean counts in their average."""
         began, gradients_before = _now(images.device), self.clock.gradient
         state = dense_state(held.model)
 
         def gradient() -> Mapping[str, Tensor]:
             asked = _now(images.device)
-            found = self._gradient(state, held, images, labels, derive(self._seed, "network", step))
+            seed = derive(self._seed, "network", step, *processes.own_seed())
+            found = self._gradient(state, held, images, labels, seed, share)
             self.clock.gradient += _now(images.device) - asked
             return found
 
         weights = {name: state[weight_name(name)] for name in held.masks}
         moment = Moment(step, weights, gradient, derive(self._seed, step))
-        shared = shared_by_ties(held.model, self.rule.changed(held.masks, moment))
+        changed = self.rule.changed(held.masks, moment)
+        shared = shared_by_ties(held.model, processes.first(lambda: changed))
         held.change({name: shared[name] for name in held.masks}, optimizer)
         self.clock.repacking += _now(images.device) - began - (self.clock.gradient - gradients_before)
 
     def _gradient(
-        self, state: Mapping[str, Tensor], held: HeldMasks, images: Tensor, labels: Tensor, seed: int
+        self, state: Mapping[str, Tensor], held: HeldMasks, images: Tensor, labels: Tensor, seed: int, share: float
     ) -> Mapping[str, Tensor]:
         copied = copy.deepcopy(self._network).train()
         copied.load_state_dict(state)
         devices = [images.device] if images.is_cuda else []
         with torch.random.fork_rng(devices):
             torch.manual_seed(seed)  # Of dropout.
-            loss = functional.cross_entropy(copied(images), labels)
-        return slopes_of(loss, weights_of(copied, held.masks))
+            loss = functional.cross_entropy(copied(images), labels) * share
+        slopes = slopes_of(loss, weights_of(copied, held.masks))
+        return {name: processes.averaged(slope) for name, slope in slopes.items()}
 
 
 def _now(device: torch.device) -> float:
