@@ -59,12 +59,15 @@ def variables(threads: int) -> dict[str, str]:
 def carry_out(job: Job) -> None:
     """Plays the run of `job`, or what is left of it, or waits for the process that does. Why it failed is written
     down, and not tried again."""
+    said = ""
     while True:
         try:
             replicates.play_seed(job.asked)
             return
         except InUse as error:  # By a job of this sweep that was thought lost, or of one that was killed.
-            say(f"{error}; waiting")
+            if str(error) != said:
+                say(f"{error}; waiting")
+            said = str(error)
             time.sleep(SECONDS_BETWEEN_TRIES)
         except Exception as error:  # Whatever it is, the others are worth playing.
             write_atomically(job.failure, reason(error).encode())
