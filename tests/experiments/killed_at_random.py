@@ -19,9 +19,22 @@ import tempfile
 import time
 from pathlib import Path
 
-BASE = "{dataset: digits, model: lenet-300-100, rounds: 1, iterations: 30, backend: dense, controls: none}"
-SECONDS_BETWEEN_KILLS = (0.5, 2.0)
+from torch import nn
+
+from lth_sparse import report
+from lth_sparse.models import lenet
+
+BASE = (
+    '{dataset: digits, model: "tests.experiments.killed_at_random:network", rounds: 1, iterations: 30, backend: dense, '
+    "controls: none}"
+)
 KILLS_OF_JOBS_TO_ONE_OF_THE_SWEEP = 25
+
+
+def network(input_shape: tuple[int, int, int], classes: int) -> nn.Module:
+    """lenet-300-100, in a process that draws no plots, which would take most of its time."""
+    report.pictures = lambda info, record: []
+    return lenet.lenet_300_100(input_shape, classes)
 
 
 def main() -> int:
@@ -29,6 +42,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    parser.add_argument("--every", type=float, default=2.0, metavar="SECONDS", help="on average, a kill")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lth_sparse-sweeps-") as folder:
         spec = Path(folder) / "sweep.yaml"
@@ -36,7 +50,7 @@ def main() -> int:
         spec.write_text(f"base: {BASE}\nruns:\n{runs}")
         killed, whole = Path(folder) / "killed", Path(folder) / "whole"
         began = time.monotonic()
-        kills, of_the_sweep, statuses = _killed_at_random(spec, killed, random.Random(given.seed))
+        kills, of_the_sweep, statuses = _killed_at_random(spec, killed, given.every, random.Random(given.seed))
         took = time.monotonic() - began
         status = _started(spec, whole).wait()
         took_whole = time.monotonic() - began - took
@@ -61,12 +75,12 @@ def _started(spec: Path, out: Path, *options: str) -> subprocess.Popen[bytes]:
         return subprocess.Popen(command, stdout=said, stderr=said)
 
 
-def _killed_at_random(spec: Path, out: Path, chance: random.Random) -> tuple[int, int, list[int]]:
+def _killed_at_random(spec: Path, out: Path, every: float, chance: random.Random) -> tuple[int, int, list[int]]:
     """How many jobs were killed, how often the sweep, and the exit statuses of that."""
     kills, of_the_sweep, statuses = 0, 0, list[int]()
     sweep = _started(spec, out)
     while sweep.poll() is None:
-        time.sleep(chance.uniform(*SECONDS_BETWEEN_KILLS))
+        time.sleep(every * chance.uniform(0.2, 1.8))
         if kills >= (of_the_sweep + 1) * KILLS_OF_JOBS_TO_ONE_OF_THE_SWEEP:
             sweep.kill()
             statuses.append(sweep.wait())

@@ -34,7 +34,8 @@ class Slurm:
             ) from error
         if missing := [name for name in COMMANDS if shutil.which(name) is None]:
             raise InputError(f"--on slurm: there is no {missing[0]} here; call it where Slurm's commands are")
-        if "time" not in parameters:
+        others = dict(parameters)
+        if not (minutes := others.pop("time", "")).isdigit():
             raise InputError("--on slurm: give --slurm time=MINUTES too, the most that Slurm lets a job take")
         self.jobs = jobs
         self._running: list[tuple[Job, Any]] = []
@@ -45,8 +46,9 @@ class Slurm:
             self._executor.update_parameters(
                 name="lth_sparse",
                 cpus_per_task=threads,
+                timeout_min=int(minutes),
                 **{f"{CLUSTER}_setup": exports},
-                **{f"slurm_{name}": int(value) if value.isdigit() else value for name, value in parameters.items()},
+                **{f"slurm_{name}": int(value) if value.isdigit() else value for name, value in others.items()},
             )
         except (NameError, ValueError, TypeError, AssertionError) as error:
             raise InputError(f"--slurm: {because(error)}") from error

@@ -27,7 +27,7 @@ def test_its_jobs_are_submitted_and_one_that_is_killed_is_submitted_again(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(held)]))
     (held / "kill").touch()
     out = held / "out"
-    status, _, error = swept(held / "sweep.yaml", "--out", out, "--on", "slurm", "--slurm", "time=5")
+    status, _, error = swept(held / "sweep.yaml", "--out", out, "--on", "slurm", "--slurm", "time=30")
     assert status == 0, error
     assert error.count("its process was lost (UncompletedJobError: ") == 1
     assert sorted(len(processes(out, name)) for name in FOLDERS) == [1, 2]
