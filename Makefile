@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged clean
+.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps clean
 
 environment: $(VENV)/ready
 
@@ -142,6 +142,10 @@ BASE ?=
 
 unchanged: $(VENV)/ready
 	$(VENV)/bin/python -m tests.unchanged $(if $(BASE),--base $(BASE)) $(ARGS)
+
+# A sweep whose jobs, and now and then itself, are killed at random, beside the same one without kills.
+sweeps: $(VENV)/ready
+	$(VENV)/bin/python -m tests.experiments.killed_at_random $(ARGS)
 
 # Requirements first: with them in place, setup.py can build csrc/ against the very torch that will load it.
 $(VENV)/ready: requirements.txt requirements-dev.txt setup.py pyproject.toml

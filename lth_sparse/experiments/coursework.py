@@ -18,6 +18,7 @@ from typing import Any
 
 from lth_sparse import data, models
 from lth_sparse.experiments import pace, statistics, sweep
+from lth_sparse.experiments.engines.here import Here
 from lth_sparse.experiments.pace import Pace
 from lth_sparse.experiments.replicates import MOST, PREFIX
 from lth_sparse.experiments.sweep_file import Sweep, check_names
@@ -132,7 +133,9 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Swept]]:
     out = request.out or numbered(Path("runs"), PRESET)
     write_atomically(out / FILE, (json.dumps(asdict(plan), indent=2) + "\n").encode())
     say(plan.reduced)
-    return sweep.play_all(replace(request, given={}, out=out), Sweep(runs, plan.seeds), _writer(plan))
+    return sweep.play_all(
+        replace(request, given={}, out=out), Sweep(runs, plan.seeds), lambda _: Here(), write=_writer(plan)
+    )
 
 
 def _begun(request: Request) -> Plan | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
@@ -33,63 +33,106 @@ PREFIX = "seed-"
 MOST = 1000
 
 
+class Replicates:
+    """The lottery of a request on several seeds, from its own on, each in a directory of its own under `out`.
+
+    `seeds`: which. With `request.resume` it is what is there, by its settings, and more seeds where `count` says so
+    (None: as many as there were, or 1). Raises InputError where that cannot be.
+    """
+
+    def __init__(self, request: Request, count: int | None) -> None:
+        plan = _begun(request)
+        if plan is None:
+            settings = settled(request)
+            plan = {"command": request.command, "config": settings.to_json(), "seeds": [], "replicates": 1}
+        else:
+            # The data set is named as it was asked for; each run has its own.
+            settings = settings_of({**plan, "dataset": {"name": plan["config"]["data"]["dataset"]}},
+                                   {**request.file, **request.given})  # fmt: skip
+        count = plan["replicates"] if count is None else count
+        if not plan["replicates"] <= count <= MOST:
+            least = plan["replicates"]
+            raise InputError(f"--replicates {count}: expected a whole number from {least} to {MOST}" + (
+                f", for there are {least} under {request.out}" if least > 1 else ""
+            ))  # fmt: skip
+        self.out = request.out or numbered(Path("runs"), settings.preset.replace("/", "-"))
+        self.seeds = range(settings.seed, settings.seed + count)
+        self._request, self._settings, self._plan = request, settings, plan | {"replicates": count}
+        self._new = not (self.out / OF_SEVERAL).exists()
+        _write(self.out, self._plan)
+
+    def asked(self, seed: int) -> Request:
+        """What `play_seed` plays on `seed`: with what was measured and chosen on the first one, where that is known."""
+        whole = {**config.flat(self._settings.to_json()), "seed": seed}
+        choices = self._request.choices or _choices_of(self.out, self.seeds[0], seed)
+        return replace(
+            self._request, given={}, file=whole, defaults={}, out=self._place(seed), resume=False, choices=choices
+        )
+
+    def finished(self, seed: int) -> Record | None:
+        """The record of the run on `seed`, None where something is left to play of it. Raises InputError where it is
+        damaged."""
+        store = RunDirectory(self._place(seed), say)
+        return store.finished(self._settings.pruning.rounds) if store.holds_a_run() else None
+
+    def put_together(
+        self, finished: Mapping[int, Record], headline: Callable[[Sequence[SummaryRow]], str] = report.headline
+    ) -> tuple[dict[str, Any], list[SummaryRow], list[StabilityRow]]:
+        """Writes what the records of these seeds, at least one, say together: what `replicates.json`, `summary.csv` and
+        `instability-summary.csv` hold. `headline`: of the page."""
+        seeds = sorted(finished)
+        records = [finished[seed] for seed in seeds]
+        described = RunDirectory(self._place(seeds[-1]), say).read_info()
+        info = {**described, **self._plan, "config": self._settings.to_json(), "command": self._request.command}
+        info |= {"seeds": seeds, "replicates": len(self.seeds), "training": asdict(trained(records))}
+        images = int(info["dataset"]["test"])
+        rows, pairs = summarized(records, images), stabilities(records, images)
+        _write(self.out, info)
+        write_atomically(self.out / "summary.csv", table(rows).encode())
+        if pairs:
+            write_atomically(self.out / "instability-summary.csv", table(pairs).encode())
+        report.write(self.out, info, rows, headline(rows), pairs)
+        return info, rows, pairs
+
+    def withdraw(self) -> None:
+        """Leaves nothing behind where no run has begun."""
+        if self._new and not any(self._place(seed).exists() for seed in self.seeds):
+            (self.out / OF_SEVERAL).unlink()
+            self.out.rmdir()
+
+    def _place(self, seed: int) -> Path:
+        return self.out / f"{PREFIX}{seed}"
+
+
 def play_all(
     request: Request, count: int | None, headline: Callable[[Sequence[SummaryRow]], str] = report.headline
 ) -> tuple[Path, dict[str, Any], list[SummaryRow]]:
-    """Plays the lottery of `request` on `count` seeds (None: as many as there were, or 1), from its own on. The later
-    ones take over what the first has measured and chosen. Gives the directory that holds all, and the contents of
-    its `replicates.json` and its `summary.csv`. `headline`: of its page.
+    """Plays `Replicates` one after the other. The later ones take over what the first has measured and chosen. Gives
+    the directory that holds all, and the contents of its `replicates.json` and its `summary.csv`. `headline`: of its
+    page.
 
-    With `request.resume`, goes on with what is there, by its settings; more seeds than before are added. Raises
-    InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
+    Raises InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
     """
-    plan = _begun(request)
-    if plan is None:
-        settings = settled(request)
-        plan = {"command": request.command, "config": settings.to_json(), "seeds": [], "replicates": 1}
-    else:
-        # The data set is named as it was asked for; each run has its own.
-        settings = settings_of({**plan, "dataset": {"name": plan["config"]["data"]["dataset"]}},
-                               {**request.file, **request.given})  # fmt: skip
-    count = plan["replicates"] if count is None else count
-    if not plan["replicates"] <= count <= MOST:
-        least = plan["replicates"]
-        raise InputError(f"--replicates {count}: expected a whole number from {least} to {MOST}" + (
-            f", for there are {least} under {request.out}" if least > 1 else ""
-        ))  # fmt: skip
-    out = request.out or numbered(Path("runs"), settings.preset.replace("/", "-"))
-    new = not (out / OF_SEVERAL).exists()
-    _write(out, plan | {"replicates": count})
+    replicates = Replicates(request, count)
     finished: dict[int, Record] = {}
-    for seed in range(settings.seed, settings.seed + count):
-        place = out / f"{PREFIX}{seed}"
-        say(f"seed {seed}, {len(finished) + 1} of {count}")
-        goes_on = RunDirectory(place, say).holds_a_run()
-        whole = {} if goes_on else {**config.flat(settings.to_json()), "seed": seed}
-        choices = request.choices or _choices_of(out, settings.seed, seed)
+    for seed in replicates.seeds:
+        say(f"seed {seed}, {len(finished) + 1} of {len(replicates.seeds)}")
         try:
-            store, record = play(
-                replace(request, given={}, file=whole, defaults={}, out=place, resume=goes_on, choices=choices)
-            )
+            finished[seed] = play_seed(replicates.asked(seed))
         except BaseException:
-            if new and not place.exists():  # Nothing has begun.
-                (out / OF_SEVERAL).unlink()
-                out.rmdir()
+            replicates.withdraw()
             raise
-        finished[seed] = record
-        info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
-        info |= {"seeds": sorted(finished), "replicates": count, "training": asdict(trained(list(finished.values())))}
-        images = int(info["dataset"]["test"])
-        rows = summarized(list(finished.values()), images)
-        pairs = stabilities(list(finished.values()), images)
-        _write(out, info)
-        write_atomically(out / "summary.csv", table(rows).encode())
-        if pairs:
-            write_atomically(out / "instability-summary.csv", table(pairs).encode())
-        report.write(out, info, rows, headline(rows), pairs)
+        info, rows, pairs = replicates.put_together(finished, headline)
     if pairs:
         say(headline_of_seeds(pairs))
-    return out, info, rows
+    return replicates.out, info, rows
+
+
+def play_seed(asked: Request) -> Record:
+    """Plays what `Replicates.asked` gave, from its beginning or from where it was left; gives its record."""
+    assert asked.out is not None
+    goes_on = RunDirectory(asked.out, say).holds_a_run()
+    return play(replace(asked, file={}, resume=True) if goes_on else asked)[1]
 
 
 def _write(out: Path, info: dict[str, Any]) -> None:

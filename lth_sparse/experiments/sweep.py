@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from lth_sparse.experiments import replicates
+from lth_sparse.experiments.engines.dispatch import RETRIES, dispatched
+from lth_sparse.experiments.engines.interface import Engine
 from lth_sparse.experiments.sweep_file import Sweep
+from lth_sparse.experiments.swept_run import SweptRun
 from lth_sparse.lottery.playing import Request
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
@@ -16,41 +20,80 @@ from lth_sparse.storage.record import table_of
 from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Swept
 from lth_sparse.system import regular_files
-from lth_sparse.system.errors import InputError, because, reason
+from lth_sparse.system.errors import InputError, because
 from lth_sparse.system.messages import say
 
 FILE = "sweep.json"
 """What a sweep was asked for."""
+LOGS = "job_logs"
+"""The directory of what its jobs said. No run has a folder of that name."""
+SECONDS_BETWEEN_PAGES = 30.0
 
 
 Write = Callable[[Path, Sequence[Swept], int, str], None]
 """Writes the page under a directory, of the runs that are over, of so many, played by this command."""
 
 
-def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tuple[Path, list[Swept]]:
+def play_all(
+    request: Request,
+    sweep: Sweep,
+    engine_of: Callable[[Path], Engine],
+    retries: int = RETRIES,
+    write: Write = report.write,
+) -> tuple[Path, list[Swept]]:
     """Plays every run of `sweep`; one that fails does not keep the others from being played. Gives the directory that
-    holds all, and what became of each. `request`: its command, its directory, and whether it goes on. `write`: called
-    after each run."""
+    holds all, and what became of each. `request`: its command, its directory, and whether it goes on.
+
+    `engine_of`: makes, for the directory of what jobs say, that which plays each run on each seed; where a process of
+    it is lost, the run is gone on with, up to `retries` times. `write`: called while runs end, and at the end.
+    """
     out = _directory(request, sweep)
-    done: list[Swept] = []
-    for number, (name, settings) in enumerate(sweep.runs.items(), start=1):
-        say(f"{name}, {number} of {len(sweep.runs)}")
-        folder = slug(name)
-        try:
-            *_, rows = replicates.play_all(replace(request, given=settings, out=out / folder), sweep.seeds)
-            done.append(Swept(name, folder, rows, ""))
-        except Exception as error:  # Whatever it is, the others are worth playing.
-            why = reason(error)
-            say(f"{name} failed: {why}")
-            done.append(Swept(name, folder, [], why))
-        rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
-        write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
-        write(out, done, len(sweep.runs), request.command)
-    return out, done
+    engine = engine_of(out / LOGS)
+    try:
+        write_atomically(out / FILE, (json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n").encode())
+        runs = [
+            SweptRun(name, replace(request, given=settings, out=out / slug(name)), sweep.seeds, out / LOGS)
+            for name, settings in sweep.runs.items()
+        ]
+        _play(engine, runs, retries, lambda: _write(request, out, runs, write))
+    finally:
+        engine.stop()
+    return out, _over(runs)
+
+
+def _play(engine: Engine, runs: Sequence[SweptRun], retries: int, write: Callable[[], None]) -> None:
+    run_of = {run.folder: run for run in runs}
+    queue = deque(job for run in runs for job in run.jobs())
+    written = -SECONDS_BETWEEN_PAGES
+    ends = dispatched(engine, queue, lambda job: run_of[job.run].finished(job), retries)
+    for count, (job, failed) in enumerate(ends, start=1):
+        run = run_of[job.run]
+        run.ended(job, failed)
+        if run.swept is not None and run.swept.failed:
+            for other in [each for each in queue if each.run == job.run]:
+                queue.remove(other)
+        # Before those of other runs: one run that is over says more than two that are half over.
+        queue.extendleft(reversed(run.jobs()))
+        say(f"{job.name} {'failed' if failed else 'finished'}; {count} ended, {len(queue)} wait")
+        if time.monotonic() - written > SECONDS_BETWEEN_PAGES:
+            write()
+            written = time.monotonic()
+    write()
+
+
+def _write(request: Request, out: Path, runs: Sequence[SweptRun], write: Write) -> None:
+    done = _over(runs)
+    rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
+    write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
+    write(out, done, len(runs), request.command)
+
+
+def _over(runs: Sequence[SweptRun]) -> list[Swept]:
+    return [run.swept for run in runs if run.swept is not None]
 
 
 def _directory(request: Request, sweep: Sweep) -> Path:
-    """Where all goes, with the sweep written down there. Raises InputError where it holds another, or one that is not
+    """Where all goes. Raises InputError where it holds another, or one that is not
     to be gone on with."""
     out = request.out or numbered(Path("runs"), "sweep")
     path = out / FILE
@@ -67,5 +110,4 @@ def _directory(request: Request, sweep: Sweep) -> Path:
                 f"--resume: the settings of {changed[0]!r} were {before[changed[0]]} when the sweep began and are "
                 f"{now.get(changed[0])} now; start another, or give new settings a new name"
             )
-    write_atomically(path, (json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n").encode())
     return out

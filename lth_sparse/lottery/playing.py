@@ -119,8 +119,10 @@ def _play_settled(
         if before is not None:
             # Another process may have gone on with the run since.
             info["rewind"] = store.read_info().get("rewind")
-        record = _finished_record(store, settings) if before is not None else None
-        if record is None:
+        record = store.finished(settings.pruning.rounds) if before is not None else None
+        if record is not None:
+            say(f"the run under {store.path} is finished already")
+        else:
             if before is not None and store.has_choices():
                 choices = _kept_choices(store, choices, backend, device)
             task = Task(settings, dataset, network, device, model)
@@ -149,17 +151,6 @@ def _interpret_if_needed(settings: Config) -> bool:
         return False
     triton.interpret()
     return True
-
-
-def _finished_record(store: RunDirectory, settings: Config) -> Record | None:
-    """The record of an earlier run that has nothing left to play."""
-    if store.has_states():
-        return None
-    record = store.read_record()
-    if len(record.rounds) <= settings.pruning.rounds:
-        return None
-    say(f"the run under {store.path} is finished already")
-    return record
 
 
 def _kept_choices(store: RunDirectory, given: Choices, backend: str, device: torch.device) -> Choices:

@@ -44,6 +44,10 @@ WRITTEN = (
 )
 
 
+class InUse(InputError):
+    """Another process writes there, or has begun a run there since it was looked at."""
+
+
 class RunDirectory:
     """`config.json`, the tables, `tickets/`, and `state/`, which holds what `--resume` needs until the run is done. Of
     several processes the first one writes and reads, and what it reads all of them get.
@@ -68,11 +72,11 @@ class RunDirectory:
 
     @by_first
     def refuse_if_taken(self) -> None:
-        """Raises InputError when something is in the way of a new run here. Writes nothing."""
+        """Raises InputError when something is in the way of a new run here, InUse when a run is. Writes nothing."""
         if self.path.exists() and not self.path.is_dir():
             raise InputError(f"--out {self.path} is a file; give a directory")
         if self.holds_a_run():
-            raise InputError(f"--out {self.path} holds another run; add --resume to go on with it, or name another")
+            raise InUse(f"--out {self.path} holds another run; add --resume to go on with it, or name another")
         taken = [name for name in WRITTEN if (self.path / name).exists()]
         if taken:
             raise InputError(f"--out {self.path} holds {', '.join(taken)}, which a run would replace; name another")
@@ -86,7 +90,7 @@ class RunDirectory:
 
         `new`: a run is to begin here, and nothing may be in its way; asked again, for another may have run since.
         Of several processes that train together, the first one holds it for all. Raises InputError as `refuse_if_taken`
-        does, when it cannot be made, or when another process holds it.
+        does, and when it cannot be made; InUse when another process holds it.
         """
         with self._locked() if is_first() else nullcontext():
             try:
@@ -127,7 +131,7 @@ class RunDirectory:
             mine = True
         if not mine:
             os.close(handle)
-            raise InputError(f"--out {self.path}: another process is writing there; wait for it")
+            raise InUse(f"--out {self.path}: another process is writing there; wait for it")
         try:
             yield
         finally:
@@ -191,6 +195,13 @@ class RunDirectory:
             return Record.from_json(record)
         except ValueError as error:
             raise InputError(f"{path} holds no record of a run: {error}") from error
+
+    def finished(self, rounds: int) -> Record | None:
+        """The record of a run of so many rounds after the dense one, None where something is left to play of it."""
+        if self.has_states():
+            return None
+        record = self.read_record()
+        return record if len(record.rounds) > rounds else None
 
     def ticket_path(self, round: int) -> Path:
         """Where the ticket of `round` lies."""

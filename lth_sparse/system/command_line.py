@@ -7,12 +7,14 @@ import io
 import os
 import re
 import shutil
+import signal
 import sys
 import tempfile
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -72,6 +74,25 @@ def duration(text: str) -> float:
     if found is None or float(found[1]) == 0:
         raise argparse.ArgumentTypeError(f"expected a time such as 90s, 20min or 1.5h, given {text}")
     return float(found[1]) * SECONDS[found[2]]
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """A reader of whole numbers from `least` on, which raises argparse.ArgumentTypeError."""
+
+    def read(text: str) -> int:
+        if not re.fullmatch(r"\d{1,9}", text) or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number from {least} on, given {text}")
+        return int(text)
+
+    return read
+
+
+def pair(text: str) -> tuple[str, str]:
+    """From "KEY=VALUE". Raises argparse.ArgumentTypeError."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, given {text}")
+    return key, value
 
 
 def sizes(text: str) -> tuple[int, ...]:
@@ -150,6 +171,20 @@ def exit_status(
     except KeyboardInterrupt:
         say(interrupted)
         return INTERRUPTED
+
+
+@contextmanager
+def ended_like_ctrl_c() -> Iterator[None]:
+    """Inside, SIGTERM raises KeyboardInterrupt, as SIGINT does, so that what was begun elsewhere can be ended."""
+
+    def interrupt(*_: object) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def resumable_status(program: str, work: Callable[[], int], *, smaller: str) -> int:

@@ -119,6 +119,11 @@ CUTS = (
         "it needs a ticket or a file, so its options are read",
     ),
     Cut(
+        r"^python -m lth_sparse\.sweep sweep.yaml .*--on (ray|slurm)",
+        ((r"$", " --help"),),
+        "a cluster, so its options are read",
+    ),
+    Cut(
         r"^python -m lth_sparse\.sweep sweep.yaml",
         ((r"^", "sed -i 's/^seeds.*/seeds: 1/; s/rounds: 3/rounds: 1, iterations: 10/' sweep.yaml && "),),
         "minutes, so one seed, and one round of 10 steps",
@@ -207,7 +212,7 @@ CUTS = (
     Cut(r"^pytest docs/", ((r"$", " --collect-only -q"),), "the page's tests run by themselves, so they are listed"),
     Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
     Cut(
-        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|kernels|guard|lottery|fuzz)\b",
+        r"^make (lint|docs|dist|notebook|sanitize|clang|unchanged|sweeps|kernels|guard|lottery|fuzz)\b",
         _RECIPE,
         "a minute or more, and .ci/run or a test does it, so make says what it would do",
     ),

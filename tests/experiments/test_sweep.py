@@ -11,6 +11,8 @@ import pytest
 
 from lth_sparse import sweep
 from lth_sparse.experiments import sweep_file
+from lth_sparse.experiments.engines import choosing
+from lth_sparse.experiments.engines.here import Here
 from lth_sparse.lottery.playing import Request
 from lth_sparse.system.errors import InputError
 from tests.conftest import Killed, error_line, killed_when, rows, table
@@ -43,8 +45,9 @@ def written(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
-def swept(called: Called) -> Sweep:
-    """Calls the command line."""
+def swept(called: Called, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Calls the command line, which plays one run after the other in this process: engines/ is about the others."""
+    monkeypatch.setattr(choosing, "engine", lambda *_: Here())
     return partial(called, sweep.main)
 
 
@@ -118,14 +121,14 @@ def test_neither_does_one_that_fails_as_nobody_expected(
 ) -> None:
     from lth_sparse.experiments import replicates
 
-    play_all = replicates.play_all
+    play_seed = replicates.play_seed
 
-    def failing(request: Request, seeds: int) -> object:
-        if request.given.get("rewind") == "none":
+    def failing(asked: Request) -> object:
+        if asked.file["rewind"] == "none":
             raise ZeroDivisionError("a mistake")
-        return play_all(request, seeds)
+        return play_seed(asked)
 
-    monkeypatch.setattr(replicates, "play_all", failing)
+    monkeypatch.setattr(replicates, "play_seed", failing)
     spec = SPEC.replace("grid:\n  criterion: [magnitude, random]\n", "").replace("seeds: 2", "seeds: 1")
     status, said, error = swept(written(spec), "--out", tmp_path / "out")
     assert (status, said.startswith("1 of 2 runs; ")) == (2, True)
