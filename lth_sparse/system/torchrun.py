@@ -131,13 +131,15 @@ def _stop(*_: object) -> NoReturn:
 
 
 def _store() -> distributed.Store:
-    """Where the processes meet: under torchrun it is in a process of torchrun's, and outlives them."""
+    """Where the processes meet: under torchrun it is in a process of torchrun's, and outlives them. So what those wrote
+    that were started before has other names: addresses that are nobody's any more, what they said last."""
     try:
         store, *_ = next(distributed.rendezvous("env://", timeout=LONGEST_WAIT))
     except (ValueError, RuntimeError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise ProcessesError(f"the processes cannot meet at {where} (MASTER_ADDR, MASTER_PORT): {error}") from error
-    return distributed.PrefixStore(f"lth_sparse/{next(_meetings)}", store)
+    attempt = _number("TORCHELASTIC_RESTART_COUNT", 0)
+    return distributed.PrefixStore(f"lth_sparse/{attempt}/{count()}/{next(_meetings)}", store)
 
 
 def _open(store: distributed.Store) -> None:
