@@ -12,9 +12,11 @@ namespace lth_sparse {
 namespace {
 
 constexpr InstructionSet kSets[] = {
-    {"avx512", {16, 32}, &avx512_kernels, &winograd_avx512, &depthwise_avx512, &avx512_activations, &linear_avx512},
-    {"avx2", {8, 16}, &avx2_kernels, &winograd_avx2, &depthwise_avx2, &avx2_activations, &linear_avx2},
-    {"portable", {8, 16}, &portable_kernels, &winograd_portable, &depthwise_portable, &portable_activations, &linear_portable},
+    {"avx512", {16, 32}, &avx512_kernels, &winograd_avx512, &depthwise_avx512, &avx512_activations, &linear_avx512,
+     &inference::kernels_avx512},
+    {"avx2", {8, 16}, &avx2_kernels, &winograd_avx2, &depthwise_avx2, &avx2_activations, &linear_avx2, &inference::kernels_avx2},
+    {"portable", {8, 16}, &portable_kernels, &winograd_portable, &depthwise_portable, &portable_activations, &linear_portable,
+     &inference::kernels_portable},
 };
 
 #if defined(__x86_64__)

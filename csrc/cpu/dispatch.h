@@ -4,6 +4,7 @@
 #include "activations.h"
 #include "blocking.h"
 #include "depthwise/kernels.h"
+#include "inference/kernels.h"
 #include "kernels.h"
 #include "linear/kernels.h"
 #include "winograd/kernels.h"
@@ -18,6 +19,7 @@ struct InstructionSet {
   const DepthwiseKernels* (*depthwise)(const Convolution&);
   const Activations* (*activations)();
   const LinearKernels* (*linear)(Element element, int64_t batch, int64_t features);
+  const inference::Kernels* (*inference)();  // which may give null
 };
 
 /// The best that this processor runs, or the one that LTH_SPARSE_CPU names: avx512, avx2 or portable.

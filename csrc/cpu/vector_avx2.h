@@ -78,6 +78,17 @@ struct Float8 {
   LTH_SPARSE_INLINE Float8 where_equal(Float8 a, Float8 b) const {
     return {_mm256_and_ps(_mm256_cmp_ps(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};
   }
+  /// The larger in each lane, NaN where one is.
+  LTH_SPARSE_INLINE static Float8 greater(Float8 a, Float8 b) {
+    const __m256 taken = _mm256_or_ps(_mm256_cmp_ps(b.lanes, a.lanes, _CMP_GT_OQ), _mm256_cmp_ps(b.lanes, b.lanes, _CMP_UNORD_Q));
+    return {_mm256_blendv_ps(a.lanes, b.lanes, taken)};
+  }
+  /// This in the lanes whose bit is set, 0 elsewhere.
+  LTH_SPARSE_INLINE Float8 where_bits(uint32_t bits) const {
+    const __m256i each = _mm256_setr_epi32(1, 2, 4, 8, 16, 32, 64, 128);
+    const __m256i set = _mm256_cmpeq_epi32(_mm256_and_si256(_mm256_set1_epi32(static_cast<int>(bits)), each), each);
+    return {_mm256_and_ps(_mm256_castsi256_ps(set), lanes)};
+  }
   /// `best` and `place` become the candidate's where it is larger, or NaN.
   LTH_SPARSE_INLINE static void keep_larger(Float8& best, Float8& place, Float8 candidate, Float8 its_place) {
     const __m256 taken = _mm256_or_ps(_mm256_cmp_ps(candidate.lanes, best.lanes, _CMP_GT_OQ),

@@ -74,6 +74,13 @@ struct Float16 {
   LTH_SPARSE_INLINE Float16 where_equal(Float16 a, Float16 b) const {
     return {_mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a.lanes, b.lanes, _CMP_EQ_OQ), lanes)};
   }
+  /// The larger in each lane, NaN where one is.
+  LTH_SPARSE_INLINE static Float16 greater(Float16 a, Float16 b) {
+    const __mmask16 taken = _mm512_cmp_ps_mask(b.lanes, a.lanes, _CMP_GT_OQ) | _mm512_cmp_ps_mask(b.lanes, b.lanes, _CMP_UNORD_Q);
+    return {_mm512_mask_mov_ps(a.lanes, taken, b.lanes)};
+  }
+  /// This in the lanes whose bit is set, 0 elsewhere.
+  LTH_SPARSE_INLINE Float16 where_bits(uint32_t bits) const { return {_mm512_maskz_mov_ps(static_cast<__mmask16>(bits), lanes)}; }
   /// `best` and `place` become the candidate's where it is larger, or NaN.
   LTH_SPARSE_INLINE static void keep_larger(Float16& best, Float16& place, Float16 candidate, Float16 its_place) {
     const __mmask16 taken = _mm512_cmp_ps_mask(candidate.lanes, best.lanes, _CMP_GT_OQ) |

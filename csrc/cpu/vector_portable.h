@@ -118,6 +118,19 @@ struct Array {
     for (int k = 0; k < Width; ++k) result.lanes[k] = a.lanes[k] == b.lanes[k] ? lanes[k] : T(0);
     return result;
   }
+  /// The larger in each lane, NaN where one is.
+  LTH_SPARSE_INLINE static Array greater(Array a, Array b) {
+    Array result;
+    for (int k = 0; k < Width; ++k)
+      result.lanes[k] = b.lanes[k] > a.lanes[k] || b.lanes[k] != b.lanes[k] ? b.lanes[k] : a.lanes[k];
+    return result;
+  }
+  /// This in the lanes whose bit is set, 0 elsewhere.
+  LTH_SPARSE_INLINE Array where_bits(uint32_t bits) const {
+    Array result;
+    for (int k = 0; k < Width; ++k) result.lanes[k] = (bits >> k & 1) != 0 ? lanes[k] : T(0);
+    return result;
+  }
   /// `best` and `place` become the candidate's where it is larger, or NaN.
   LTH_SPARSE_INLINE static void keep_larger(Array& best, Array& place, Array candidate, Array its_place) {
     for (int k = 0; k < Width; ++k) {

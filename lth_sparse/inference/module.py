@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 from typing_extensions import Self
 
+from lth_sparse.inference.by_sizes import BySizes
 from lth_sparse.inference.rewriting import Remarks, for_running, graphs_of_parts
 from lth_sparse.nn import forms
 from lth_sparse.system.errors import InputError
@@ -35,7 +36,8 @@ class InferenceModule(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these arguments."""
         with torch.no_grad():
-            return self.network(*args, **kwargs)
+            network = self.network if kwargs else self._by_sizes.network_for(self.network, args)
+            return network(*args, **kwargs)
 
     def refresh(self) -> None:
         """Take over the weights, masks and statistics that the model has now. It must still be there, in eval mode."""
@@ -47,6 +49,7 @@ class InferenceModule(nn.Module):
             )
         remarks = Remarks()
         self.network = _made_of(model, self._strict, remarks)
+        self._by_sizes = BySizes()
         for remark in dict.fromkeys(remarks.said):
             say(f"lth.for_inference: {remark}")
 
@@ -69,6 +72,7 @@ class InferenceModule(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
+        self._by_sizes = BySizes()
         for graph in graphs_of_parts(self.network):
             graph._apply(fn)
         return self

@@ -1,0 +1,51 @@
+"""A followed network as it was made for each size of input."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from lth_sparse.inference import engine
+from lth_sparse.inference.segments import in_segments
+from lth_sparse.system.messages import say
+
+
+class BySizes:
+    """What was made of one network in the engine; a copy, or what is unpickled, has nothing yet."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[tuple[Any, ...], fx.GraphModule | None] = {}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return BySizes, ()
+
+    def network_for(self, network: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
+        """`network` with its convolutions in the engine, for images of these sizes; itself where it has no part in it."""
+        if not isinstance(network, fx.GraphModule) or not inputs or not all(map(_is_images, inputs)):
+            return network
+        sizes = tuple(tuple(each.shape[1:]) for each in inputs)
+        if sizes not in self._made:
+            with self._lock:
+                if sizes not in self._made:
+                    self._made[sizes] = self._new(network, inputs)
+        return self._made[sizes] or network
+
+    def _new(self, network: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
+        if reason := engine.refuses():
+            if not self._made:
+                say(f"lth.for_inference: layer by layer: {reason}")
+            return None
+        if self._made:
+            say(f"lth.for_inference: made again, for {' and '.join('x'.join(map(str, each.shape)) for each in inputs)}")
+        return in_segments(network, inputs)
+
+
+def _is_images(given: Any) -> bool:
+    """Whether the engine takes it: a batch of float32 images on the CPU, and not one that is traced."""
+    if type(given) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return given.dim() == 4 and given.dtype == torch.float32 and given.device.type == "cpu" and given.numel() > 0
