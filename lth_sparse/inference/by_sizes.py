@@ -24,7 +24,7 @@ class BySizes:
         return BySizes, ()
 
     def network_for(self, network: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
-        """`network` with its convolutions in the engine, for images of these sizes; itself where it has no part in it."""
+        """`network` with its convolutions in the engine, for images of these sizes; itself where it has no part."""
         if not isinstance(network, fx.GraphModule) or not inputs or not all(map(_is_images, inputs)):
             return network
         sizes = tuple(tuple(each.shape[1:]) for each in inputs)

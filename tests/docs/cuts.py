@@ -53,8 +53,8 @@ _AT_ONCE = (
     '"--rounds", "1"); two_processes.main()'
 )
 _INFERENCE = (
-    'import sys; from bench import inference; inference.SECONDS, inference.SIZE = 0.02, 32; sys.argv[1:] = ["resnet18"]; '
-    "inference.main()"
+    "import sys; from bench import inference; inference.SECONDS, inference.SIZE = 0.02, 32; "
+    'sys.argv[1:] = ["resnet18"]; inference.main()'
 )
 _THREADS = "from bench import threads; threads.CASES, threads.THREADS = threads.CASES[-1:], (8,); threads.main()"
 _STUDY = (
