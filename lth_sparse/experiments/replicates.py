@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from lth_sparse.experiments import statistics
-from lth_sparse.lottery.description import settings_of
+from lth_sparse.lottery.description import functions_in, settings_of
 from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
 from lth_sparse.report.instability import headline_of_seeds
@@ -65,7 +65,7 @@ def play_all(
         place = out / f"{PREFIX}{seed}"
         say(f"seed {seed}, {len(finished) + 1} of {count}")
         goes_on = RunDirectory(place, say).holds_a_run()
-        whole = {} if goes_on else {**config.flat(settings.to_json()), "seed": seed}
+        whole = functions_in(settings) if goes_on else {**config.flat(settings.to_json()), "seed": seed}
         choices = request.choices or _choices_of(out, settings.seed, seed)
         try:
             store, record = play(
