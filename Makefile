@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps clean
+.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps build/races sanitize-threads fuzz-files fuzz-operators clean
 
 environment: $(VENV)/ready
 
@@ -115,11 +115,29 @@ build/sanitized: $(VENV)/ready
 sanitize: build/sanitized
 	cd build/sanitized && $(SANITIZED) tests/csrc/test_sanitizers.py $(KERNEL_TESTS) $(ARGS)
 
-# Hostile arguments and files, EXAMPLES of each kind, under the sanitizers: hours. The short form is part of `make test`.
-EXAMPLES ?= 100000
+# The C++ kernels under ThreadSanitizer, on threads of the standard library: the barriers of PyTorch's OpenMP are not instrumented,
+# so that all that they order would be reported.
+build/races:
+	rm -rf $@ && mkdir -p $@
+	printf '%s\n' csrc/cpu/*.cpp csrc/cpu/*/*.cpp tests/csrc/races/races.cpp | xargs -P $(WORKERS) -I FILE sh -c \
+	  '$${CXX:-c++} -std=c++20 -O1 -g -fsanitize=thread -I csrc -I tests/csrc/races -c FILE -o $@/$$(echo FILE | tr / -).o'
+	$${CXX:-c++} -fsanitize=thread $@/*.o -o $@/races
 
-fuzz: build/sanitized
-	cd build/sanitized && LTH_SPARSE_EXAMPLES=$(EXAMPLES) $(SANITIZED) tests/csrc/test_sanitizers.py tests/hostile $(ARGS)
+sanitize-threads: build/races $(VENV)/ready
+	LTH_SPARSE_RACES=$(abspath build/races/races) $(VENV)/bin/python -m pytest tests/csrc/test_races.py $(ARGS)
+
+# Hostile files, and hostile arguments under the sanitizers, EXAMPLES of each kind; of operators ten calls an example. The short
+# form is part of `make test`.
+EXAMPLES ?= 100000
+FUZZ := LTH_SPARSE_EXAMPLES=$(EXAMPLES)
+
+fuzz: fuzz-files fuzz-operators
+
+fuzz-files: $(VENV)/ready
+	$(FUZZ) $(VENV)/bin/python -m pytest tests/hostile/test_tickets.py tests/hostile/test_states.py $(ARGS)
+
+fuzz-operators: build/sanitized
+	cd build/sanitized && $(FUZZ) $(SANITIZED) tests/csrc/test_sanitizers.py tests/hostile/test_operators.py $(ARGS)
 
 # The C++ kernels as clang builds them, in a copy of the tree too. CLANG=clang++-19 for another one.
 CLANG ?= clang++

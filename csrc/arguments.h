@@ -40,11 +40,8 @@ inline bool has_layout(const Tensor& tensor, bool channels_last) {
   return true;
 }
 
-/// Refuses sizes with which a product could overflow: an image's are multiplied even where a batch has none.
 inline void check_sizes(const Images& x, const char* name) {
-  bool small = x.channels <= INT32_MAX && x.height >= 0 && x.width >= 0 && x.height <= INT32_MAX && x.width <= INT32_MAX;
-  small = small && x.pixels() <= INT32_MAX && x.channels * x.pixels() <= INT32_MAX;
-  STD_TORCH_CHECK(small && x.count >= 0, name, ": got an image of ", x.channels, " x ", x.height, " x ", x.width,
+  STD_TORCH_CHECK(is_small(x), name, ": got an image of ", x.channels, " x ", x.height, " x ", x.width,
                   ", expected fewer than 2^31 elements");
 }
 

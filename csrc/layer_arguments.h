@@ -14,6 +14,13 @@
 
 namespace lth_sparse {
 
+/// Whether no product of the sizes of images overflows: an image's are multiplied even where a batch has none.
+inline bool is_small(const Images& x) {
+  const bool sizes = x.count >= 0 && x.channels <= INT32_MAX && x.height >= 0 && x.width >= 0 && x.height <= INT32_MAX &&
+                     x.width <= INT32_MAX;
+  return sizes && x.pixels() <= INT32_MAX && x.channels * x.pixels() <= INT32_MAX;
+}
+
 /// Why the kernels do not take a layer of such integers, or null. With these bounds no product that is made of a layer and
 /// real tensors overflows, and what the kernels keep for each column, tap or phase is small beside the layer's mask, or is
 /// less than 100 MB.

@@ -1,5 +1,6 @@
-"""How much memory a computation takes."""
+"""How much memory a computation takes, and may take."""
 
+import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,24 @@ def peak_memory() -> Iterator[SimpleNamespace]:
     before = _resident("VmRSS")
     yield found
     found.mebibytes = _resident("VmHWM") - before
+
+
+@contextmanager
+def limited_memory(mebibytes: int) -> Iterator[None]:
+    """Inside, this process may map so much more than it has: an allocation beyond that fails, even of memory that
+    would never be touched."""
+    before, most = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (int((_resident("VmSize") + mebibytes) * 2**20), most))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (before, most))
+
+
+def not_for_memory(error: Exception) -> None:
+    """Raises MemoryError where a refusal that is expected came of an allocation that failed."""
+    if "alloc" in str(error):
+        raise MemoryError from error
 
 
 def _resident(field: str) -> float:

@@ -12,7 +12,7 @@ Tensor in_layout(const LayerPlan& plan, Tensor result, const Images& images) {
   return result.contiguous(images.channels_last ? at::MemoryFormat::ChannelsLast : at::MemoryFormat::Contiguous);
 }
 
-at::DimVector weight_sizes(const LayerPlan& plan) { return at::DimVector(plan.tensors[0].sizes()); }
+at::DimVector weight_sizes(const LayerPlan& plan) { return at::DimVector(plan.mask().sizes()); }
 
 /// Of x or of the weight. Of the one whose gradient it is only sizes and layout are read, so that may be uninitialised.
 Tensor convolution_backward(const LayerPlan& plan, const Tensor& grad, const Tensor& x, const Tensor& weight, bool of_x) {
@@ -28,7 +28,7 @@ Tensor convolution_backward(const LayerPlan& plan, const Tensor& grad, const Ten
 Tensor dense_weight(const LayerPlan& plan, const Tensor& values, const Images& x) {
   const at::DimVector sizes = weight_sizes(plan);
   const bool channels_last = !plan.linear && x.channels_last;
-  if (values.numel() == plan.tensors[0].numel()) {
+  if (values.numel() == plan.mask().numel()) {
     const Tensor weight = values.view(sizes);
     return channels_last ? weight.contiguous(at::MemoryFormat::ChannelsLast) : weight;
   }

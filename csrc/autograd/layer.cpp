@@ -8,6 +8,7 @@
 #include <mutex>
 
 #include "../cpu/huge_pages.h"
+#include "../dtypes.h"
 #include "dense_passes.h"
 #include "plain.h"
 
@@ -164,12 +165,11 @@ class SparseLayerBackward : public torch::autograd::Node {
     const Tensor given = x_.unpack(), values = values_.unpack();
     const auto self = c10::intrusive_ptr<Node>::unsafe_reclaim_from_nonowning(static_cast<Node*>(this));
     const Tensor output = rectified_ ? output_.unpack(self) : Tensor();
-    if (!at::GradMode::is_enabled() && is_plain_eager() && is_plain(grad_out) && (!given.defined() || is_plain(given)) &&
-        (!values.defined() || is_plain(values)) && (!output.defined() || is_plain(output))) {
+    if (!at::GradMode::is_enabled() && is_plain_eager() && is_as_it_was(grad_out, given, values, output)) {
       const at::AutoDispatchBelowADInplaceOrView below_autograd;
       Operand grad = operand(*plan_, grad_out);
       // The kernels read all in one layout, that for which they were chosen.
-      if (grad.images.channels_last == x_images_.channels_last) {
+      if (plan_->has_output(x_images_, grad.images)) {
         Tensor sums;
         if (rectified_) std::tie(grad, sums) = run_relu_backward(*plan_, operand(*plan_, output), grad);
         if (needed[0]) {
@@ -187,6 +187,16 @@ class SparseLayerBackward : public torch::autograd::Node {
   }
 
  private:
+  /// Whether all is plain, and of the dtype and the sizes that it had: whoever holds the node may call it with any gradient, and put
+  /// other memory under a tensor. What is not, Python refuses in a sentence.
+  bool is_as_it_was(const Tensor& grad_out, const Tensor& given, const Tensor& values, const Tensor& output) const {
+    for (const Tensor* const tensor : {&grad_out, &given, &values, &output})
+      if (tensor->defined() && (!is_plain(*tensor) || tensor->scalar_type() != grad_out.scalar_type())) return false;
+    return grad_out.dim() == static_cast<int64_t>(sizes_.size()) && (!given.defined() || given.sizes() == sizes_) &&
+           (!output.defined() || output.sizes() == grad_out.sizes()) &&
+           (values.defined() ? plan_->has_numbers(values) : plan_->is_whole());
+  }
+
   const std::shared_ptr<LayerPlan> plan_;
   const Passes passes_;
   const Images x_images_;

@@ -40,17 +40,30 @@ at::Tensor in_dense_layout(const at::Tensor& tensor);
 class LayerPlan {
  public:
   /// `tensors`: mask, row_offsets, columns, and row_offsets, columns and order of the transposed matrix. `choose` answers a
-  /// question, `gradients` is the backward pass in Python: lth_sparse/backends/autograd_node.py.
+  /// question, `gradients` is the backward pass in Python: lth_sparse/backends/autograd_node.py. Throws where the tensors are not
+  /// those of such a layer; what is in the indices the kernels check, which read them.
   LayerPlan(std::vector<at::Tensor> tensors, const Convolution& convolution, bool linear, PyObject* choose,
             PyObject* gradients);
 
-  /// The kernels for it, asked for once. Nothing while Python does not know them yet, or a Python error is set. Takes the GIL to
-  /// be held.
+  /// The kernels for it, asked for once. Nothing while Python does not know them yet. Throws where Python names kernels that the
+  /// layer has not. Takes the GIL to be held.
   std::optional<Passes> passes(const Question& question);
 
   /// The gradients of x, values and bias that are needed, by Python; x and values where they were kept.
   std::array<at::Tensor, 3> gradients(const at::Tensor& grad_out, const at::Tensor& x, const at::Tensor& values,
                                       at::IntArrayRef x_sizes, std::array<bool, 3> needed) const;
+
+  /// Whether the matrices still end where their tensors do: anybody may have written to them since.
+  bool is_whole() const;
+
+  /// Whether `values` are of a dtype of the kernels, as many as the plan has, one after the other, and it is whole.
+  bool has_numbers(const at::Tensor& values) const;
+
+  /// Whether `out`, the output or its gradient, has the sizes of the output for `x`, and lies as that does.
+  bool has_output(const Images& x, const Images& out) const;
+
+  /// [out, in], or [out, in / groups, kernel height, kernel width], in one of the two dense layouts: one that was loaded may have any.
+  const at::Tensor& mask() const { return mask_; }
 
   /// Where the live weights are in a dense weight, which is channels_last or contiguous.
   LiveWeights live(bool channels_last) const;
@@ -69,7 +82,6 @@ class LayerPlan {
     Passes passes;
   };
 
-  /// The mask in one of the two layouts; one that was loaded may have any strides.
   const at::Tensor mask_;
   c10::SafePyObject choose_, gradients_;
   std::vector<Answer> answers_;

@@ -3,12 +3,14 @@
 // Of PyTorch's full ABI, for the stable one has no nodes of autograd; so it is loaded only by the PyTorch that it was built for,
 // which `kBuiltFor` lets Python read without loading it.
 #include <ATen/Parallel.h>
+#include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/Exceptions.h>
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <cstring>
 
+#include "../layer_arguments.h"
 #include "layer.h"
 #include "plain.h"
 
@@ -25,26 +27,20 @@ void drop(PyObject* capsule) { delete static_cast<std::shared_ptr<LayerPlan>*>(P
 
 py::capsule plan(std::vector<Tensor> tensors, const std::vector<int64_t>& layer, bool linear, const py::object& choose,
                  const py::object& gradients) {
-  const Convolution convolution{layer.at(0), layer.at(1), {layer.at(2), layer.at(3)}, {layer.at(4), layer.at(5)},
-                                {layer.at(6), layer.at(7)}, {layer.at(8), layer.at(9)}, layer.at(10)};
+  TORCH_CHECK(kernels != nullptr, "plan: expected a call of connect that returned true before");
   auto* const made = new std::shared_ptr<LayerPlan>(
-      std::make_shared<LayerPlan>(std::move(tensors), convolution, linear, choose.ptr(), gradients.ptr()));
+      std::make_shared<LayerPlan>(std::move(tensors), convolution(layer), linear, choose.ptr(), gradients.ptr()));
   return py::capsule(made, kPlan, drop);
 }
 
 /// Whether PyTorch would not look for a __torch_function__: a Tensor or a Parameter, no other subclass.
 bool is_tensor(PyObject* object) { return THPVariable_CheckExact(object); }
 
-/// Whether `values` are of a dtype of the kernels, as many as the plan has, one after the other.
-bool has_numbers(const LayerPlan& plan, const Tensor& values) {
-  return element_of(values.scalar_type()) && values.dim() == 1 && values.numel() == plan.rows.nnz() && values.is_contiguous();
-}
-
 bool fits(const LayerPlan& plan, const Tensor& x, const Tensor& values, const Tensor& bias) {
   const Convolution& c = plan.convolution;
   const int64_t dim = x.dim();
   if (plan.linear ? dim < 1 || x.size(-1) != c.in_channels : (dim != 3 && dim != 4) || x.size(-3) != c.in_channels) return false;
-  if (x.numel() > INT32_MAX || !has_numbers(plan, values)) return false;
+  if (x.numel() > INT32_MAX || !plan.has_numbers(values)) return false;
   if (bias.defined() && (bias.dim() != 1 || bias.numel() != c.out_channels || !bias.is_contiguous())) return false;
   const at::ScalarType dtype = values.scalar_type();
   return x.scalar_type() == dtype && (!bias.defined() || bias.scalar_type() == dtype);
@@ -85,6 +81,7 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
     given = operand(plan, x);
   }
   const Images& images = given.images;
+  if (!is_small(images)) Py_RETURN_NONE;
   const Images out = output_of(plan.convolution, images);
   if (out.height < 1 || out.width < 1 || (images.count > 0 && images.pixels() == 0)) Py_RETURN_NONE;
   const std::optional<Passes> passes = passes_in_here(plan, images, values, grad_x, grad_values);
@@ -98,17 +95,14 @@ PyObject* call(PyObject*, PyObject* const* arguments, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-LayerPlan& plan_of(const py::capsule& capsule) { return **capsule.get_pointer<std::shared_ptr<LayerPlan>>(); }
+LayerPlan& plan_of(const py::capsule& capsule) {
+  // Not capsule.get_pointer, which takes a capsule of any name.
+  auto* const plan = static_cast<std::shared_ptr<LayerPlan>*>(PyCapsule_GetPointer(capsule.ptr(), kPlan));
+  if (plan == nullptr) throw py::error_already_set();
+  return **plan;
+}
 
 bool is_batch(const LayerPlan& plan, const Tensor& tensor) { return is_plain(tensor) && tensor.dim() == (plan.linear ? 2 : 4); }
-
-/// Whether `grad` is of the output for `x`, and lies as that does.
-bool is_of_output(const LayerPlan& plan, const Images& x, const Images& grad) {
-  const Images out = output_of(plan.convolution, x);
-  return x.channels == plan.convolution.in_channels && (plan.linear || x.pixels() > 0) && out.height > 0 && out.width > 0 &&
-         grad.count == out.count && grad.channels == out.channels && grad.height == out.height && grad.width == out.width &&
-         grad.channels_last == x.channels_last;
-}
 
 /// The passes below autograd, which the operators' kernels in Python call; nothing where that goes another way.
 std::optional<Tensor> forward_pass(const py::capsule& capsule, const Tensor& x, const Tensor& values,
@@ -119,6 +113,7 @@ std::optional<Tensor> forward_pass(const py::capsule& capsule, const Tensor& x, 
       !fits(plan, x, values, given_bias))
     return std::nullopt;
   const Operand given = operand(plan, x);
+  if (!is_small(given.images)) return std::nullopt;
   const Images out = output_of(plan.convolution, given.images);
   if (out.height < 1 || out.width < 1 || (!plan.linear && given.images.pixels() == 0)) return std::nullopt;
   const auto passes = passes_in_here(plan, given.images, values, false, false);
@@ -131,11 +126,11 @@ std::optional<Tensor> grad_input_pass(const py::capsule& capsule, const Tensor& 
                                       const std::vector<int64_t>& x_sizes) {
   LayerPlan& plan = plan_of(capsule);
   if (!is_batch(plan, grad_out) || !is_plain(values) || x_sizes.size() != static_cast<size_t>(grad_out.dim()) ||
-      !has_numbers(plan, values) || grad_out.scalar_type() != values.scalar_type())
+      !plan.has_numbers(values) || grad_out.scalar_type() != values.scalar_type())
     return std::nullopt;
   const Operand grad = operand(plan, grad_out);
   const Images x{x_sizes[0], x_sizes[1], plan.linear ? 1 : x_sizes[2], plan.linear ? 1 : x_sizes[3], grad.images.channels_last};
-  if (!is_of_output(plan, x, grad.images)) return std::nullopt;
+  if (!plan.has_output(x, grad.images)) return std::nullopt;
   const auto passes = passes_in_here(plan, x, values, true, false);
   if (!passes) return std::nullopt;
   const py::gil_scoped_release no_gil;
@@ -146,19 +141,21 @@ std::optional<Tensor> grad_weight_pass(const py::capsule& capsule, const Tensor&
   LayerPlan& plan = plan_of(capsule);
   const at::ScalarType dtype = x.scalar_type();
   if (!is_batch(plan, x) || !is_batch(plan, grad_out) || !element_of(dtype) || grad_out.scalar_type() != dtype ||
-      x.numel() > INT32_MAX)
+      x.numel() > INT32_MAX || !plan.is_whole())
     return std::nullopt;
   const Operand given = operand(plan, x), grad = operand(plan, grad_out);
-  if (!is_of_output(plan, given.images, grad.images)) return std::nullopt;
+  if (!plan.has_output(given.images, grad.images)) return std::nullopt;
   const auto passes = passes_in_here(plan, given.images, x, false, true);
   if (!passes) return std::nullopt;
   const py::gil_scoped_release no_gil;
   return run_grad_weight(plan, passes->grad_weight, given, grad);
 }
 
-/// Whether the table at this address is that of a library compiled of the same sources; then it is what is called.
-bool connect(int64_t address) {
-  const auto* const table = reinterpret_cast<const KernelTable*>(address);
+/// Whether the library of the kernels, which has been loaded, is compiled of the same sources; then it is what is called. Nobody
+/// else gives an address.
+bool connect() {
+  const auto operators = c10::Dispatcher::singleton().findSchemaOrThrow("lth_sparse_cpu::kernel_table", "");
+  const auto* const table = reinterpret_cast<const KernelTable*>(operators.typed<int64_t()>().call());
   if (std::strcmp(table->sources, LTH_SPARSE_SOURCES) != 0) return false;
   kernels = table;
   return true;

@@ -22,15 +22,28 @@ from lth_sparse.system.errors import InputError
 
 
 def _listing(directory: Path) -> ImageFolder:
-    if not directory.is_dir():
+    if not os.path.isdir(directory):  # Nor one that may not be seen.
         raise InputError(
             f"data folder {directory} is missing; --dataset folder reads DIR/train/<class>/* and "
             "DIR/test/<class>/*, with DIR given by --data-dir"
         )
+    _refuse_loops(directory)
     try:
         return ImageFolder(str(directory))
     except FileNotFoundError as error:
         raise InputError(f"data folder {directory} has a class without images, or none: {error}") from error
+    except OSError as error:
+        raise InputError(f"data folder {directory} cannot be read: {error.strerror}") from error
+
+
+def _refuse_loops(directory: Path) -> None:
+    """torchvision follows symbolic links, and finds the same images again and again where one leads back."""
+    for root, folders, _ in os.walk(directory, followlinks=True):
+        for name in folders:
+            if os.path.islink(link := Path(root, name)):
+                before = [each for each in (link, *link.parents) if each.is_relative_to(directory)][1:]
+                if os.path.realpath(link) in map(os.path.realpath, before):
+                    raise InputError(f"data folder {link} is a link to a folder that it lies in; take it out")
 
 
 def _in_8_bits(image: Image.Image, path: str) -> Image.Image:
@@ -44,10 +57,22 @@ def _in_8_bits(image: Image.Image, path: str) -> Image.Image:
     return image
 
 
+def _check_proportions(image: Image.Image, path: str, image_size: int) -> None:
+    """Resized by its shorter side a line is a large image: refused where Pillow would refuse to read one so large."""
+    shorter, longer = sorted(image.size)
+    if Image.MAX_IMAGE_PIXELS and image_size * image_size * longer > 2 * Image.MAX_IMAGE_PIXELS * max(shorter, 1):
+        raise InputError(
+            f"image {path} is {image.width}x{image.height}: its shorter side resized to {image_size}, it would have "
+            f"more than {2 * Image.MAX_IMAGE_PIXELS} pixels; take it out"
+        )
+
+
 def _decoded(path: str, image_size: int | None) -> Tensor:
     """The image at `path`, uint8 [3, H, W], as `sized` gives it."""
     try:
         with Image.open(path) as image:
+            if image_size is not None:
+                _check_proportions(image, path, image_size)
             pixels = np.array(_in_8_bits(image, path).convert("RGB"))
     except InputError:
         raise
@@ -82,7 +107,10 @@ def _fingerprint(listings: list[ImageFolder], image_size: int | None) -> str:
     sha = hashlib.sha256(f"{image_size} 16 bits of grey".encode())
     for listing in listings:
         for path, label in listing.samples:
-            status = os.stat(path)
+            try:
+                status = os.stat(path)
+            except OSError as error:
+                raise InputError(f"image {path} cannot be read: {error.strerror}; mend it or take it out") from error
             if not stat.S_ISREG(status.st_mode):
                 raise InputError(f"image {path} is no regular file; take it out")
             sha.update(f"{path} {label} {status.st_size} {status.st_mtime_ns}\n".encode(errors="surrogateescape"))
@@ -103,7 +131,7 @@ def folder(data_dir: Path, image_size: int | None) -> Source:
         raise InputError(f"{data_dir}/train and {data_dir}/test differ in their classes: {', '.join(differing)}")
     cache = data_dir / ".lth_sparse.safetensors"
     fingerprint = _fingerprint(listings, image_size)
-    tensors = _cached(cache, fingerprint)
+    tensors = _cached(cache, fingerprint, listings)
     if tensors is None:
         train, test = (_read(listing, image_size) for listing in listings)
         if train.images.shape[1:] != test.images.shape[1:]:
@@ -124,13 +152,24 @@ def folder(data_dir: Path, image_size: int | None) -> Source:
     return Source(
         Split(tensors["train_images"], tensors["train_labels"]),
         Split(tensors["test_images"], tensors["test_labels"]),
-        tuple(listings[0].classes),
+        # A name that is no text can be in no page and no plot.
+        tuple(os.fsencode(name).decode(errors="backslashreplace") for name in listings[0].classes),
     )
 
 
-def _cached(cache: Path, fingerprint: str) -> dict[str, Tensor] | None:
+def _cached(cache: Path, fingerprint: str, listings: list[ImageFolder]) -> dict[str, Tensor] | None:
+    """What the cache has; None where it is not there, not whole, or not of these images: that costs seconds."""
     try:
         tensors, data = sealed.read(cache)
     except (OSError, sealed.DamagedFile):
-        return None  # A cache that is not there, or not whole, costs seconds; it is written anew.
-    return tensors if data.get("fingerprint") == fingerprint else None
+        return None
+    whole = data.get("fingerprint") == fingerprint
+    sizes = set()
+    for part, listing in zip(("train", "test"), listings, strict=True):
+        images, labels = tensors.get(f"{part}_images", torch.empty(0)), tensors.get(f"{part}_labels", torch.empty(0))
+        # Whoever gave the images may have sealed anything.
+        whole = whole and images.dtype == torch.uint8 and images.dim() == 4 and images.numel() > 0
+        whole = whole and images.shape[:2] == (len(listing.targets), 3) and labels.dtype == torch.int64
+        whole = whole and labels.tolist() == listing.targets
+        sizes.add(images.shape[2:])
+    return tensors if whole and len(sizes) == 1 else None

@@ -15,7 +15,7 @@ from statistics import median
 from typing import Any
 
 from lth_sparse.experiments import statistics
-from lth_sparse.lottery.description import settings_of
+from lth_sparse.lottery.description import functions_in, settings_of
 from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
 from lth_sparse.report.instability import headline_of_seeds
@@ -131,8 +131,9 @@ def play_all(
 def play_seed(asked: Request) -> Record:
     """Plays what `Replicates.asked` gave, from its beginning or from where it was left; gives its record."""
     assert asked.out is not None
-    goes_on = RunDirectory(asked.out, say).holds_a_run()
-    return play(replace(asked, file={}, resume=True) if goes_on else asked)[1]
+    if RunDirectory(asked.out, say).holds_a_run():
+        asked = replace(asked, file=functions_in(config.build(asked.file)), resume=True)
+    return play(asked)[1]
 
 
 def _write(out: Path, info: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torch import nn
 
 from lth_sparse import __version__
 from lth_sparse.data import Dataset
+from lth_sparse.models import foreign
 from lth_sparse.nn.masks import prunable
 from lth_sparse.nn.synchronised_norm import has_norm
 from lth_sparse.settings import config
@@ -68,7 +69,9 @@ def _processes(settings: Config, model: nn.Module) -> dict[str, Any]:
 
 
 def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
-    """The settings of an interrupted run. Raises InputError where something in `given` does not match them."""
+    """The settings of an interrupted run. Raises InputError where something in `given` does not match them, or does not
+    name again what names a module.
+    """
     try:
         settings = Config.from_json(described["config"])
         config.check(settings)
@@ -87,7 +90,20 @@ def settings_of(described: dict[str, Any], given: Mapping[str, Any]) -> Config:
                 f"{flag(name)} {value}: the run under --out has {recorded[name]}; --resume goes on with a run "
                 "as it is, leave the option out or start another run"
             )
+    for name, value in functions_in(resumed).items():
+        if given.get(name) != value:
+            raise InputError(
+                f"config.json of this run names {value}, and a file is not to decide which modules are imported: if "
+                f"you trust it, name it again, with {flag(name)} {value}"
+            )
     return resumed
+
+
+def functions_in(settings: Config) -> dict[str, str]:
+    """The settings, by name, that name functions of the user's own, whose modules are imported."""
+    named = {"dataset": settings.data.dataset, "criterion": settings.pruning.criterion}
+    found = {name: value for name, value in named.items() if ":" in value}
+    return found | ({"model": settings.model} if foreign.is_users(settings.model) else {})
 
 
 def taken_up(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

@@ -107,7 +107,10 @@ class Instability:
                     f"the weights of step {step}, from which --instability trains two copies, are lost from "
                     f"{self._store.path}; this run cannot go on, start another"
                 )
-            refuse_others(weights, self._task.model.state_dict(), f"step-{step}")
+            try:
+                refuse_others(weights, self._task.model.state_dict(), f"step-{step}")
+            except ValueError as error:
+                raise InputError(f"{self._store.path}: {error}; this run cannot go on, start another") from error
             return {name: value.to(self._task.device) for name, value in weights.items()}
 
         return start

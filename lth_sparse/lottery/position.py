@@ -67,8 +67,9 @@ class Position:
             "config": settings,
         }
 
-    def at(self, tensors: dict[str, Tensor], state: dict[str, Any]) -> Position:
-        """The position that `to_state` wrote; its masks have the shapes and the devices of those here.
+    def at(self, tensors: dict[str, Tensor], state: dict[str, Any], classes: int) -> Position:
+        """The position that `to_state` wrote; its masks have the shapes and the devices of those here, its confusion
+        matrices so many classes.
 
         Raises KeyError or ValueError where it is not one.
         """
@@ -86,7 +87,11 @@ class Position:
         where, record = "the state", Record.from_json(state["record"])
         # States of before have them in the record.
         matrices = [name for name in tensors if name.startswith("confusion/")]
-        record.confusion += [confusion.unpack(tensors[f"confusion/{number}"]) for number in range(len(matrices))]
+        if len(matrices) > len(record.rounds) + 1:
+            raise ValueError(f"{where} has {len(matrices)} confusion matrices, of {len(record.rounds)} rounds")
+        record.confusion += [
+            confusion.unpack(tensors[f"confusion/{number}"], classes) for number in range(len(matrices))
+        ]
         found = read.mapping(state.get("found"), f"{where}.found")
         if wrong := [name for name in found if not read.is_of(found[name], _COLUMNS.get(name))]:
             raise ValueError(f"{where}.found has {wrong[0]!r}: {found[wrong[0]]!r}, which is not of a round's row")
@@ -105,8 +110,8 @@ class Position:
 
 
 def refuse_others(given: Weights, expected: Weights, where: str) -> None:
-    """Raise ValueError where weights of a state are there, and are not those of the model."""
-    if given and given.keys() != expected.keys():
+    """Raise ValueError where weights that a file has are not those of the model."""
+    if given.keys() != expected.keys():
         raise ValueError(f"{where}/ has not the names of the model")
     for name, value in given.items():
         if value.shape != expected[name].shape:

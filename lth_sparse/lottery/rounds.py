@@ -249,10 +249,12 @@ class Rounds:
                     "start another"
                 )
             self._restore_rewind_weights(state["saved_sha256"])
-            position = self.position.at(tensors, state)
+            network = self._trainer.network
+            position = self.position.at(tensors, state, 0 if network is None else network.classes)
             now = self._trainer.model.state_dict()
             for kind in WEIGHTS:
-                refuse_others(getattr(position, kind), now, kind)
+                if weights := getattr(position, kind):
+                    refuse_others(weights, now, kind)
             for kind in ("dense", "pruned", "twin"):
                 weights = {name: value.to(now[name].device) for name, value in getattr(position, kind).items()}
                 setattr(position, kind, weights)
@@ -304,4 +306,5 @@ class Rounds:
                 f"(SHA-256 {recorded_sha256}); this run cannot go on, start another"
             )
         now = self._trainer.model.state_dict()
+        refuse_others(weights, now, "rewind")
         self._saved = Snapshot({name: value.to(now[name].device) for name, value in weights.items()}, recorded_sha256)

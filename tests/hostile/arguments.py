@@ -1,14 +1,18 @@
-"""Arguments of the operators: those of a real layer, then one to three of them damaged."""
+"""Arguments of the operators and of the layers' node: those of a real layer, then up to three of them damaged."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from lth_sparse.backends import registry
+from lth_sparse import ops
+from lth_sparse.backends import autograd_library, registry
+from lth_sparse.backends.autograd_node import Node
+from lth_sparse.backends.base import Plan
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
@@ -21,26 +25,51 @@ DTYPES = st.sampled_from(
 )
 
 
+CALLS = 10
+"""In an example: a layer takes longer to make than they do."""
+
+
+class Call(NamedTuple):
+    """`operator`: its name, with its namespace. `sound`: nothing is damaged. `node`: what has to live meanwhile."""
+
+    operator: str
+    function: Callable[..., Any]
+    arguments: list[Any]
+    sound: bool
+    node: Node | None
+
+
 @st.composite
 def layers(draw: st.DrawFn) -> tuple[LayerSpec, tuple[int, ...]]:
     """A small layer and the shape of an input that its kernel fits into."""
     images = draw(st.sampled_from([0, 1, 2, 8, 17]))
-    if draw(st.integers(0, 3)) == 0:
+    kind = draw(st.sampled_from(["linear", "depthwise", "winograd", "any", "any"]))
+    if kind == "linear":
         spec = LayerSpec("linear", draw(st.integers(1, 17)), draw(st.integers(1, 17)))
         return spec, (images, spec.in_channels)
-    groups = draw(st.sampled_from([1, 1, 2]))
-    winograd = draw(st.booleans())
-    pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
-    spec = LayerSpec(
-        "conv2d",
-        groups * draw(st.integers(1, 5)),
-        groups * draw(st.integers(1, 5)),
-        (3, 3) if winograd else draw(pairs),
-        (1, 1) if winograd else draw(pairs),
-        draw(st.tuples(st.integers(0, 2), st.integers(0, 2))),
-        (1, 1) if winograd else draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (40, 1), (60, 60)])),
-        1 if winograd else groups,
-    )
+    padding = draw(st.tuples(st.integers(0, 2), st.integers(0, 2)))
+    if kind == "depthwise":
+        channels, side, stride = (
+            draw(st.sampled_from([1, 3, 8, 17])),
+            draw(st.sampled_from([3, 5])),
+            draw(st.integers(1, 2)),
+        )
+        spec = LayerSpec("conv2d", channels, channels, (side, side), (stride, stride), padding, (1, 1), channels)
+    elif kind == "winograd":
+        spec = LayerSpec("conv2d", draw(st.integers(1, 10)), draw(st.integers(1, 10)), (3, 3), (1, 1), padding)
+    else:
+        groups = draw(st.sampled_from([1, 1, 2]))
+        pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+        spec = LayerSpec(
+            "conv2d",
+            groups * draw(st.integers(1, 5)),
+            groups * draw(st.integers(1, 5)),
+            draw(pairs),
+            draw(pairs),
+            padding,
+            draw(st.sampled_from([(1, 1), (1, 2), (2, 2), (40, 1), (60, 60)])),
+            groups,
+        )
     least = [
         max(1, dilation * (kernel - 1) + 1 - 2 * padding)
         for dilation, kernel, padding in zip(spec.dilation, spec.kernel_size, spec.padding, strict=True)
@@ -49,10 +78,10 @@ def layers(draw: st.DrawFn) -> tuple[LayerSpec, tuple[int, ...]]:
 
 
 @st.composite
-def calls(draw: st.DrawFn) -> tuple[str, list[Any], bool]:
-    """The name of an operator, its arguments, and whether these are as they should be."""
+def calls(draw: st.DrawFn) -> list[Call]:
+    """Of one layer."""
     spec, shape = draw(layers())
-    dtype = draw(st.sampled_from([torch.float32, torch.float64]))
+    dtype = draw(st.sampled_from([torch.float32, torch.float32, torch.float64, torch.bfloat16]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 3)))
     mask = torch.rand(spec.weight_shape, generator=generator) < draw(st.sampled_from([0.0, 0.1, 0.5, 1.0]))
     pattern = Pattern.from_mask(mask)
@@ -61,14 +90,30 @@ def calls(draw: st.DrawFn) -> tuple[str, list[Any], bool]:
     if x.dim() == 4 and draw(st.booleans()):
         x, grad_out = (images.contiguous(memory_format=torch.channels_last) for images in (x, grad_out))
     values, bias = torch.randn(pattern.nnz, dtype=dtype), torch.randn(spec.out_channels, dtype=dtype)
-    operators = {**_of_layers(spec, pattern, x, grad_out, values, bias), **_of_activations(x.float())}
-    name = draw(st.sampled_from(sorted(operators)))
-    arguments = list(operators[name])
-    damages = draw(st.integers(0, 3))
-    for _ in range(damages):
-        place = draw(st.integers(0, len(arguments) - 1))
-        arguments[place] = draw(damaged(arguments[place]))
-    return name, arguments, damages == 0
+    given = spec, pattern, x, grad_out, values, bias
+    packed = registry.get("cpp/sparse").pack(pattern, spec)
+    node = ops.node(packed, "cpp/sparse")
+    operators = _of_layers(*given) | _of_activations(x.float())
+    if node is not None:
+        operators |= _of_the_node(packed, node, *given)
+    names, found = sorted(operators), []
+    for _ in range(CALLS):
+        name = draw(st.sampled_from(names))
+        arguments = list(operators[name])
+        damages = draw(st.integers(0, 3))
+        for _ in range(damages):
+            place = draw(st.integers(0, len(arguments) - 1))
+            arguments[place] = draw(damaged(arguments[place]))
+        operator = name.split()[0]
+        found.append(Call(operator, _function(operator), arguments, damages == 0, node))
+    return found
+
+
+def _function(operator: str) -> Callable[..., Any]:
+    namespace, name = operator.split("::")
+    if namespace == "node":
+        return forward_and_backward if name == "forward_and_backward" else getattr(autograd_library, name)
+    return getattr(getattr(torch.ops, namespace), name)
 
 
 def _of_layers(
@@ -86,12 +131,18 @@ def _of_layers(
         "lth_sparse_cpu::scatter_weight": (values, pattern.mask, *matrix, False),
         "lth_sparse_cpu::gather_weight": (dense, pattern.mask, *matrix),
     }
-    if spec.kernel_size == (3, 3) and spec.stride == spec.dilation == (1, 1) and spec.groups == 1:
-        single, gradient = x.float(), grad_out.float()
+    single, gradient, numbers = x.float(), grad_out.float(), values.float()
+    if _supported("cpp/winograd", spec):
         found |= {
-            "lth_sparse_cpu::winograd_forward": (single, values.float(), bias.float(), *matrix, layer, 4, True),
-            "lth_sparse_cpu::winograd_grad_input": (gradient, values.float(), *matrix, layer, shape, 2),
+            "lth_sparse_cpu::winograd_forward": (single, numbers, bias.float(), *matrix, layer, 4, True),
+            "lth_sparse_cpu::winograd_grad_input": (gradient, numbers, *matrix, layer, shape, 2),
             "lth_sparse_cpu::winograd_grad_weight": (single, gradient, *matrix, layer, 4),
+        }
+    if _supported("cpp/depthwise", spec):
+        found |= {
+            "lth_sparse_cpu::depthwise_forward": (single, numbers, bias.float(), *matrix, layer, True),
+            "lth_sparse_cpu::depthwise_grad_input": (gradient, numbers, *matrix, layer, shape),
+            "lth_sparse_cpu::depthwise_grad_weight": (single, gradient, *matrix, layer),
         }
     for backend in ("dense", "cpp", "cpp/sparse"):
         plan = list(registry.get(backend).pack(pattern, spec).tensors()), list(spec.to_ints()), backend
@@ -103,40 +154,97 @@ def _of_layers(
     return found
 
 
+def _supported(backend: str, spec: LayerSpec) -> bool:
+    return registry.get(backend).supports(spec, torch.float32, torch.device("cpu"))[0]
+
+
+def _of_the_node(
+    packed: Plan,
+    node: Node,
+    spec: LayerSpec,
+    pattern: Pattern,
+    x: Tensor,
+    grad_out: Tensor,
+    values: Tensor,
+    bias: Tensor,
+) -> dict[str, Any]:
+    plan, shape, mask = node.plan, list(x.shape), pattern.mask
+    known = list(packed.tensors()), list(spec.to_ints()), "cpp/sparse"
+    layer, linear = list(spec.to_ints()[1:]), spec.kind == "linear"
+    kernels = [5, 5, 5] if len(x) % 2 else [1, 1, 1]
+    if x.dtype == torch.float32 and _supported("cpp/winograd", spec):
+        kernels = [4, 2, 4]
+    if x.dtype == torch.float32 and _supported("cpp/depthwise", spec):
+        kernels = [3, 3, 3]
+    tensors, given = list(packed.tensors()), (x, values, bias)
+    later = x, values, tensors, grad_out
+    return {
+        "node::call": (plan, *given, mask, mask._version, True),
+        "node::forward": (plan, *given),
+        "node::grad_input": (plan, grad_out, values, shape),
+        "node::grad_weight": (plan, x, grad_out),
+        "node::forward_and_backward": (tensors, layer, linear, kernels, *given, True, *later),
+        "node::forward_and_backward without ReLU": (tensors, layer, linear, kernels, *given, False, *later),
+        # Its plan is known, as long as nothing of it is damaged.
+        "lth_sparse::forward known": (*given, *known),
+        "lth_sparse::grad_input known": (grad_out, values, shape, *known),
+        "lth_sparse::grad_weight known": (x, grad_out, *known),
+    }
+
+
+def forward_and_backward(
+    tensors: list[Tensor],
+    layer: list[int],
+    linear: bool,
+    kernels: list[int],
+    x: Tensor,
+    values: Tensor,
+    bias: Tensor | None,
+    relu: bool,
+    x_later: Tensor,
+    values_later: Tensor,
+    tensors_later: list[Tensor],
+    grad_out: Tensor,
+) -> None:
+    """A layer's node is made, called, and called backward with any gradient after its tensors have been replaced."""
+
+    def in_python(*_: Any) -> tuple[None, None, None]:
+        return None, None, None
+
+    swapped = x_later is not x, values_later is not values
+    held = [tensor.clone() for tensor in tensors]
+    plan = autograd_library.plan(held, layer, linear, lambda *_: tuple(kernels), in_python)
+    x, values = x.detach().requires_grad_(), values.detach().requires_grad_()
+    output = autograd_library.call(plan, x, values, bias, held[0], held[0]._version, relu)
+    if output is None:
+        return
+    if swapped[0]:
+        x.data = x_later.data
+    if swapped[1]:
+        values.data = values_later.data
+    for tensor, later in zip(held, tensors_later, strict=False):
+        if tensor.shape == later.shape:
+            tensor.copy_(later)
+        tensor.data = later
+    del held  # The plan has to have what it needs.
+    assert output.grad_fn is not None
+    with torch.no_grad():
+        output.grad_fn(grad_out)
+
+
 def _of_activations(x: Tensor) -> dict[str, Any]:
     if x.dim() != 4 or x.numel() == 0 or min(x.shape[2:]) < 2:
         return {}
     channels, pooled = torch.ones(x.shape[1]), torch.nn.functional.max_pool2d(x, 2)
     taken = torch.zeros_like(pooled, dtype=torch.uint8)
     last = x.is_contiguous(memory_format=torch.channels_last)
+    moments = channels, channels, channels, channels
+    written = [each.clone() for each in moments]
     return {
-        "lth_sparse_cpu::batch_norm": (
-            x,
-            x,
-            channels,
-            channels,
-            channels.clone(),
-            channels.clone(),
-            True,
-            0.1,
-            1e-5,
-            0.0,
-            None,
-            False,
-        ),
-        "lth_sparse_cpu::batch_norm_backward": (
-            pooled,
-            x,
-            None,
-            channels,
-            channels,
-            channels,
-            channels,
-            taken,
-            True,
-            0.0,
-            None,
-        ),
+        "lth_sparse_cpu::batch_norm pooled": (x, None, *written, True, 0.1, 1e-5, 0.0, None, True),
+        "lth_sparse_cpu::batch_norm added": (x, x, *written, False, 0.1, 1e-5, 0.0, 6.0, False),
+        "lth_sparse_cpu::batch_norm_backward pooled": (pooled, x, None, *moments, taken, True, 0.0, None),
+        "lth_sparse_cpu::batch_norm_backward added": (x, x, x, *moments, None, False, 0.0, 6.0),
         "lth_sparse_cpu::relu_max_pool": (x,),
         "lth_sparse_cpu::relu_max_pool_backward": (pooled, taken, list(x.shape), last, True),
     }
@@ -144,6 +252,8 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
 
 def damaged(argument: Any) -> st.SearchStrategy[Any]:
     """Something like the argument, but for a number, a size, a dtype, a layout."""
+    if type(argument).__name__ == "PyCapsule":
+        return st.sampled_from([None, 0, torch.utils.dlpack.to_dlpack(torch.ones(3))])
     if isinstance(argument, Tensor):
         return damaged_tensors(argument)
     if isinstance(argument, list):
@@ -174,7 +284,7 @@ def damaged_lists(draw: st.DrawFn, argument: list[Any]) -> list[Any]:
 
 @st.composite
 def damaged_tensors(draw: st.DrawFn, tensor: Tensor) -> Tensor | None:
-    if tensor.layout != torch.strided or tensor.is_meta:
+    if tensor.layout != torch.strided or tensor.is_meta or max(tensor.shape, default=0) > 1000:
         return None
     kinds = ["dtype", "shape", "size", "strided", "layout", "meta", "none", "sparse", "expanded", "huge and empty"]
     if tensor.dtype == torch.int32:
