@@ -1,7 +1,7 @@
 // The operators of inference: a network is described once, checked, and made ready; a number stands for it from then on.
 #include <torch/csrc/stable/library.h>
 
-#include <atomic>
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -44,6 +44,8 @@ class Reader {
   size_t at_ = 0;
 };
 
+/// Images have as many zeros around them as any convolution reaches beyond them: a wider padding than this is at most the image.
+constexpr int64_t kAnyPadding = 8;
 constexpr int64_t kMostValues = int64_t{1} << 20, kMostFloats = int64_t{1} << 31;
 
 /// Which part of each of the tensors of weights has been taken.
@@ -140,6 +142,8 @@ class Builder {
     const Images result = output_of(c, {1, in.channels, in.height, in.width, false});
     STD_TORCH_CHECK(c.in_channels == in.channels, "program: got a window on ", c.in_channels, " channels of ", in.channels);
     check_shape(out, {c.out_channels, result.height, result.width});
+    STD_TORCH_CHECK(c.padding[0] <= std::max(in.height, kAnyPadding) && c.padding[1] <= std::max(in.width, kAnyPadding),
+                    "program: got a padding of ", c.padding[0], " x ", c.padding[1], ", expected one no larger than the image");
     check_size(in, c.padding[0], c.padding[1]);
     return c;
   }

@@ -19,6 +19,8 @@ from lth_sparse.nn.watched import hooked
 DENSEST, FEW_CHANNELS = 0.25, 8
 """With a larger share of live weights, a layer of more channels stays what it is: Winograd's algorithm or dense PyTorch
 may be faster."""
+ANY_PADDING = 8
+"""A wider one is at most the image, as csrc/inference_ops.cpp wants it."""
 _BACKENDS = ("auto", "cpp")
 """Who asks for another backend gets it."""
 
@@ -140,7 +142,7 @@ def lowers(node: fx.Node, root: nn.Module) -> bool:
     if _changes_its_input(node, module) and len(node.all_input_nodes[0].users) > 1:
         return False
     if isinstance(module, _CONVOLUTIONS):
-        return type(module) in _CONVOLUTIONS and window_of(module) is not None and _pays(module)
+        return type(module) in _CONVOLUTIONS and _fits(module, shape_of(node.all_input_nodes[0])) and _pays(module)
     if type(module) in _SAME:
         return not module.training and len(node.all_input_nodes[0].users) == 1
     if type(module) in _POOLS:
@@ -173,6 +175,14 @@ def window_of(module: Any) -> tuple[int, ...] | None:
     padding = (0, 0) if module.padding == "valid" else module.padding
     sizes = (*module.kernel_size, *module.stride, *padding, *module.dilation)
     return (module.in_channels, module.out_channels, *sizes, module.groups)
+
+
+def _fits(module: Any, shape: Shape | None) -> bool:
+    """Whether the engine takes the layer, on images of that shape: it keeps zeros around them."""
+    window = window_of(module)
+    if window is None or shape is None:
+        return False
+    return all(padding <= max(size, ANY_PADDING) for padding, size in zip(window[6:8], shape[1:], strict=True))
 
 
 def _pays(module: Any) -> bool:

@@ -13,6 +13,9 @@ from lth_sparse import ops
 from lth_sparse.backends import autograd_library, registry
 from lth_sparse.backends.autograd_node import Node
 from lth_sparse.backends.base import Plan
+from lth_sparse.inference import engine
+from lth_sparse.inference.engine import Kind
+from lth_sparse.inference.lowering import ANY_PADDING
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
 
@@ -93,7 +96,7 @@ def calls(draw: st.DrawFn) -> list[Call]:
     given = spec, pattern, x, grad_out, values, bias
     packed = registry.get("cpp/sparse").pack(pattern, spec)
     node = ops.node(packed, "cpp/sparse")
-    operators = _of_layers(*given) | _of_activations(x.float())
+    operators = _of_layers(*given) | _of_activations(x.float()) | _of_inference(spec, pattern, x, values, bias)
     if node is not None:
         operators |= _of_the_node(packed, node, *given)
     names, found = sorted(operators), []
@@ -247,6 +250,28 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
         "lth_sparse_cpu::batch_norm_backward added": (x, x, x, *moments, None, False, 0.0, 6.0),
         "lth_sparse_cpu::relu_max_pool": (x,),
         "lth_sparse_cpu::relu_max_pool_backward": (pooled, taken, list(x.shape), last, True),
+    }
+
+
+def _of_inference(spec: LayerSpec, pattern: Pattern, x: Tensor, values: Tensor, bias: Tensor) -> dict[str, Any]:
+    """A network of the layer, a pool and an addition; what is called with its number is made beforehand."""
+    if spec.kind != "conv2d" or x.numel() == 0 or max(spec.padding) > ANY_PADDING or engine.refuses():
+        return {}
+    channels, height, width = spec.out_channels, *spec.output_size(*x.shape[2:])
+    shapes = [*x.shape[1:], *(channels, height, width) * 3]
+    pool = [channels, channels, 1, 1, 1, 1, 0, 0, 1, 1, channels]
+    program = [4, *shapes, 5, Kind.INPUT, 0, Kind.CONVOLUTION, 1, 0, -1, *spec.to_ints()[1:]]
+    program += [Kind.MAX_POOL, 2, 1, *pool, Kind.ADD, 3, 2, 1, Kind.OUTPUT, 3]
+    program = [int(number) for number in program]
+    described = program, [-1.0, 1.0] * 5, *pattern.tensors()[1:], values.float(), bias.float()
+    number = torch.ops.lth_sparse_cpu.inference_network(*described)
+    image = x.float().contiguous()
+    return {
+        "lth_sparse_cpu::inference_network": described,
+        "lth_sparse_cpu::inference_run": (number, [image]),
+        "lth_sparse_cpu::inference_times": (number, [image]),
+        "lth_sparse_cpu::inference_bytes": (number, True),
+        "lth_sparse_cpu::inference_release": (-1,),
     }
 
 
