@@ -1,5 +1,6 @@
 """How much memory a computation takes."""
 
+import ctypes
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,11 +18,18 @@ def peak_memory() -> Iterator[SimpleNamespace]:
     if not RESET.exists():
         pytest.skip("there is no /proc/self/clear_refs to forget earlier peaks with")
     RESET.write_text("5")
-    before = _resident("VmRSS")
+    before = resident()
     yield found
-    found.mebibytes = _resident("VmHWM") - before
+    found.mebibytes = resident("VmHWM") - before
 
 
-def _resident(field: str) -> float:
+def resident(field: str = "VmRSS") -> float:
+    """Mebibytes of this process that are in memory, or another of Linux's counts of them."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
+
+
+def settled() -> float:
+    """Mebibytes of this process in memory, once the C library has given back what is free: Linux alone."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident()
