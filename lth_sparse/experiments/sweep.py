@@ -10,6 +10,7 @@ from pathlib import Path
 from lth_sparse.experiments import replicates
 from lth_sparse.experiments.sweep_file import Sweep
 from lth_sparse.lottery.playing import Request
+from lth_sparse.lottery.saving import Saving
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table_of
@@ -30,9 +31,16 @@ Write = Callable[[Path, Sequence[Swept], int, str], None]
 def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tuple[Path, list[Swept]]:
     """Plays every run of `sweep`; one that fails does not keep the others from being played. Gives the directory that
     holds all, and what became of each. `request`: its command, its directory, and whether it goes on. `write`: called
-    after each run."""
+    when runs are over, as often as `Saving` allows, for a page of many takes long, and at the end."""
     out = _directory(request, sweep)
     done: list[Swept] = []
+
+    def overview() -> None:
+        rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
+        write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
+        write(out, done, len(sweep.runs), request.command)
+
+    saving = Saving(overview)
     for number, (name, settings) in enumerate(sweep.runs.items(), start=1):
         say(f"{name}, {number} of {len(sweep.runs)}")
         folder = slug(name)
@@ -43,9 +51,9 @@ def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tup
             why = reason(error)
             say(f"{name} failed: {why}")
             done.append(Swept(name, folder, [], why))
-        rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
-        write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
-        write(out, done, len(sweep.runs), request.command)
+        if number < len(sweep.runs):
+            saving.may()
+    saving.must()
     return out, done
 
 
