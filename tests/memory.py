@@ -1,5 +1,6 @@
 """How much memory a computation takes, and may take."""
 
+import ctypes
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +19,9 @@ def peak_memory() -> Iterator[SimpleNamespace]:
     if not RESET.exists():
         pytest.skip("there is no /proc/self/clear_refs to forget earlier peaks with")
     RESET.write_text("5")
-    before = _resident("VmRSS")
+    before = resident()
     yield found
-    found.mebibytes = _resident("VmHWM") - before
+    found.mebibytes = resident("VmHWM") - before
 
 
 @contextmanager
@@ -28,7 +29,7 @@ def limited_memory(mebibytes: int) -> Iterator[None]:
     """Inside, this process may map so much more than it has: an allocation beyond that fails, even of memory that
     would never be touched."""
     before, most = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (int((_resident("VmSize") + mebibytes) * 2**20), most))
+    resource.setrlimit(resource.RLIMIT_AS, (int((resident("VmSize") + mebibytes) * 2**20), most))
     try:
         yield
     finally:
@@ -41,6 +42,13 @@ def not_for_memory(error: Exception) -> None:
         raise MemoryError from error
 
 
-def _resident(field: str) -> float:
+def resident(field: str = "VmRSS") -> float:
+    """Mebibytes of this process that are in memory, or another of Linux's counts of them."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith(field))
     return int(line.split()[1]) / 1024
+
+
+def settled() -> float:
+    """Mebibytes of this process in memory, once the C library has given back what is free: Linux alone."""
+    ctypes.CDLL(None).malloc_trim(0)
+    return resident()

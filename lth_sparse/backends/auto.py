@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import statistics
 import threading
 import time
@@ -99,6 +100,11 @@ class AutoBackend:
 
     def __init__(self) -> None:
         self._choices = Choices()
+        self._renew_lock()
+        os.register_at_fork(after_in_child=self._renew_lock)
+
+    def _renew_lock(self) -> None:
+        # A fork has no other thread than the one that made it: nobody would release what another one held.
         self._measuring = threading.Lock()
 
     @property

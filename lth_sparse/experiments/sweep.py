@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -14,6 +13,7 @@ from lth_sparse.experiments.engines.interface import Engine
 from lth_sparse.experiments.sweep_file import Sweep
 from lth_sparse.experiments.swept_run import SweptRun
 from lth_sparse.lottery.playing import Request
+from lth_sparse.lottery.saving import Saving
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table_of
@@ -27,7 +27,6 @@ FILE = "sweep.json"
 """What a sweep was asked for."""
 LOGS = "job_logs"
 """The directory of what its jobs said. No run has a folder of that name."""
-SECONDS_BETWEEN_PAGES = 30.0
 
 
 Write = Callable[[Path, Sequence[Swept], int, str], None]
@@ -45,7 +44,8 @@ def play_all(
     holds all, and what became of each. `request`: its command, its directory, and whether it goes on.
 
     `engine_of`: makes, for the directory of what jobs say, that which plays each run on each seed; where a process of
-    it is lost, the run is gone on with, up to `retries` times. `write`: called while runs end, and at the end.
+    it is lost, the run is gone on with, up to `retries` times. `write`: called while runs end, as often as `Saving`
+    allows, for a page of many takes long, and at the end.
     """
     out = _directory(request, sweep)
     engine = engine_of(out / LOGS)
@@ -64,7 +64,7 @@ def play_all(
 def _play(engine: Engine, runs: Sequence[SweptRun], retries: int, write: Callable[[], None]) -> None:
     run_of = {run.folder: run for run in runs}
     queue = deque(job for run in runs for job in run.jobs())
-    written = -SECONDS_BETWEEN_PAGES
+    saving = Saving(write)
     ends = dispatched(engine, queue, lambda job: run_of[job.run].finished(job), retries)
     for count, (job, failed) in enumerate(ends, start=1):
         run = run_of[job.run]
@@ -75,10 +75,9 @@ def _play(engine: Engine, runs: Sequence[SweptRun], retries: int, write: Callabl
         # Before those of other runs: one run that is over says more than two that are half over.
         queue.extendleft(reversed(run.jobs()))
         say(f"{job.name} {'failed' if failed else 'finished'}; {count} ended, {len(queue)} wait")
-        if time.monotonic() - written > SECONDS_BETWEEN_PAGES:
-            write()
-            written = time.monotonic()
-    write()
+        if queue:
+            saving.may()
+    saving.must()
 
 
 def _write(request: Request, out: Path, runs: Sequence[SweptRun], write: Write) -> None:

@@ -1,4 +1,4 @@
-"""How often the state of a training is written: short epochs of small networks would spend their time on it."""
+"""How often the state of a training, or the overview of a sweep, is written: both take long beside short work."""
 
 from __future__ import annotations
 

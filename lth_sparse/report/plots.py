@@ -27,6 +27,8 @@ from lth_sparse.storage.summary import SummaryRow
 
 WIDTH = 4.8
 LONGEST_TITLE = 40
+MOST_NAMED_RUNS = 50
+"""In one plot; of more, the names alone would be higher than a page."""
 INK, TICKET, PRUNED = "#222222", "#0072b2", "#00795a"
 CONTROL_LINES = dict(
     zip(
@@ -129,14 +131,21 @@ def bands(rows: Sequence[SummaryRow], subject: str) -> Figure:
 
 @styled
 def runs(curves: Mapping[str, Sequence[SummaryRow]]) -> Figure:
-    """Mean test accuracy of the tickets of several runs against weights left, each in the band of its interval."""
-    figure = Figure(figsize=(WIDTH, 4.2 + 0.2 * len(curves)), layout="constrained")
+    """Mean test accuracy of the tickets of several runs against weights left, each in the band of its interval; of more
+    than MOST_NAMED_RUNS, lines without bands and names."""
+    named = len(curves) <= MOST_NAMED_RUNS
+    figure = Figure(figsize=(WIDTH, 4.2 + 0.2 * len(curves) * named), layout="constrained")
     axes = figure.subplots()
     colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, len(curves)))
     for (name, rows), color, marker in zip(curves.items(), colors, itertools.cycle("os^Dv"), strict=False):
-        _band(axes, rows, f"{marker}-", color, _no_longer(name))
+        if named:
+            _band(axes, rows, f"{marker}-", color, _no_longer(name))
+        else:
+            x = [100 * row.density for row in rows]
+            axes.plot(x, _percent([row.accuracy for row in rows]), color=color, linewidth=0.5)
     axes.set_ylabel("test accuracy (%)")
-    figure.legend(loc="outside lower center", ncols=1)
+    if named:
+        figure.legend(loc="outside lower center", ncols=1)
     sparsity_axis(axes, np.array([100 * row.density for rows in curves.values() for row in rows]))
     return figure
 

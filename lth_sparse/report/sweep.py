@@ -29,7 +29,12 @@ def write(out: Path, done: Sequence[Swept], count: int, command: str) -> None:
                 "accuracy",
                 "Accuracy of the tickets of every run",
                 "Mean test accuracy of the tickets of each run against weights left. Each run's page has the numbers.",
-                "Mean test accuracy over seeds against weights left; the bands are the 95 % intervals of the means.",
+                "Mean test accuracy over seeds against weights left; "
+                + (
+                    "the bands are the 95 % intervals of the means."
+                    if len(curves) <= plots.MOST_NAMED_RUNS
+                    else "there are too many runs to name them here, and the table has each."
+                ),
                 plots.png(plots.runs(curves)),
             )
         )

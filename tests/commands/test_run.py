@@ -146,6 +146,29 @@ def test_the_same_command_gives_the_same_rounds(finished: Path, tmp_path: Path, 
     assert rows(tmp_path / "other", without_times=True) != rows(finished, without_times=True)
 
 
+@pytest.mark.skipif(bool(registry.backends()["cpp"]), reason="the C++ kernels cannot be used here")
+@pytest.mark.parametrize("backend", ["cpp", "auto"])
+def test_deterministic_algorithms_give_the_same_rounds_and_tickets(
+    backend: str, tmp_path: Path, lottery: Lottery, without_plots: None
+) -> None:
+    first, again = tmp_path / "first", tmp_path / "again"
+    given = (*SHORT[:-1], backend, "--rounds", 1, "--iterations", 10, "--controls", "none")
+    torch.use_deterministic_algorithms(True)
+    try:
+        assert lottery(*given, "--out", first)[0] == 0
+        choices = ("--choices", first / "choices.json") if backend == "auto" else ()
+        assert lottery(*given, *choices, "--out", again)[0] == 0
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert rows(first, without_times=True) == rows(again, without_times=True)
+    for number in range(2):
+        ours, theirs = (lth.read_ticket(out / f"tickets/round-0{number}.safetensors") for out in (first, again))
+        for kind in ("masks", "weights"):
+            here, there = getattr(ours, kind), getattr(theirs, kind)
+            assert here.keys() == there.keys()
+            assert all(torch.equal(here[name], there[name]) for name in here)
+
+
 def test_off_a_terminal_a_round_is_one_plain_line(tmp_path: Path, lottery: Lottery) -> None:
     status, error = lottery(*SHORT, "--controls", "none", "--out", tmp_path / "run")
     lines = [line for line in error.splitlines() if line.startswith("round ")]

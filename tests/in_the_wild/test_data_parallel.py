@@ -23,8 +23,8 @@ class TwoHeads(nn.Module):
         return self.body(x)
 
 
-def trained(rank, make=network, **options):
-    sparse, _ = twins(make)
+def trained(rank, make=network, backend="auto", **options):
+    sparse, _ = twins(make, backend=backend)
     model, optimizer = DistributedDataParallel(sparse, **options), sgd(sparse)
     for images, labels in batches():
         optimizer.zero_grad()
@@ -75,7 +75,18 @@ def masks_of_ranks(rank):
     return {"drawn": mask, **layer.state_dict()}
 
 
-SCENARIOS = {each.__name__: each for each in (plain, static_graph, find_unused_parameters, no_sync, masks_of_ranks)}
+def deterministic(rank):
+    torch.use_deterministic_algorithms(True)
+    try:
+        return [trained(rank, backend="cpp") for _ in range(2)]
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+SCENARIOS = {
+    each.__name__: each
+    for each in (plain, static_graph, find_unused_parameters, no_sync, masks_of_ranks, deterministic)
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +100,12 @@ def test_two_processes_train_what_one_does(ranks, scenario):
     train(dense, sgd(dense))
     for results in ranks:
         assert_equal(results[scenario], dense.state_dict())
+
+
+def test_the_same_bits_again_in_both_processes(ranks):
+    first, *again = [state for results in ranks for state in results["deterministic"]]
+    for state in again:
+        assert all(torch.equal(state[name], first[name]) for name in first)
 
 
 def test_every_rank_trains_the_mask_of_the_first(ranks):

@@ -1,8 +1,7 @@
-"""Whole modules and state dicts in files, copies, memory that processes share, and models in loaders' workers."""
+"""Whole modules and state dicts in files, copies, and memory that processes share."""
 
 import copy
 import pickle
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import safetensors.torch
@@ -10,11 +9,8 @@ import torch
 from torch import multiprocessing, nn
 from torch.distributed import checkpoint as distributed_checkpoint
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
-from torch.utils.data import DataLoader, Dataset
 
-from tests.in_the_wild.side_by_side import assert_equal, assert_twins, batches, dense_state, sgd, train, twins
-
-((IMAGES, _),) = batches(count=1)
+from tests.in_the_wild.side_by_side import assert_equal, assert_twins, dense_state, sgd, train, twins
 
 
 def saved_whole(model, path):
@@ -120,35 +116,3 @@ def test_a_distributed_checkpoint_of_model_and_optimizer(tmp_path):
     for each, its_own in ((sparse, optimizer), (other, again)):
         train(each, its_own)
     assert_equal(other.state_dict(), sparse.state_dict())
-
-
-@pytest.mark.parametrize("backend", ["auto", "cpp"])
-def test_threads_that_share_a_model(backend):
-    sparse, dense = (model.eval() for model in twins(backend=backend))
-    images = [x for x, _ in batches(count=12)] * 4
-
-    def gradient(model, x):
-        x = x.clone().requires_grad_()
-        return torch.autograd.grad(model(x).square().sum(), x)[0]
-
-    with ThreadPoolExecutor(4) as pool:
-        ours = list(pool.map(lambda x: gradient(sparse, x), images))
-    assert_equal(ours, [gradient(dense, x) for x in images])
-
-
-class Features(Dataset):
-    """Each image is seen through a model, in the process that loads it."""
-
-    def __init__(self, model):
-        self.model = model.eval().requires_grad_(False)
-
-    def __len__(self):
-        return len(IMAGES)
-
-    def __getitem__(self, index):
-        return self.model(IMAGES[index : index + 1])[0]
-
-
-def test_a_model_in_the_workers_of_a_loader():
-    ours, theirs = (list(DataLoader(Features(model), batch_size=4, num_workers=1)) for model in twins())
-    assert_equal(ours, theirs)
