@@ -82,6 +82,12 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         help="a function of yours, called with each StepEvent, EvaluationEvent and RoundEvent of lth_sparse",
     )
     told.add_argument("--tensorboard", metavar="DIR", help="write losses, accuracies and speeds for TensorBoard")
+    told.add_argument(
+        "--check-finite",
+        action="store_true",
+        help="look at loss, gradients and weights in every step, and stop at the first that is NaN or infinite, with "
+        "the layer where it began; with --resume too",
+    )
     return made
 
 
@@ -122,7 +128,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
             print(instability.headline(record.barriers))
         return 0
 
-    return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+    return resumable_status(program, given, work, smaller="lower --batch-size or choose a smaller model")
 
 
 def _coursework(found: dict[str, Any], command: str) -> int:
@@ -172,6 +178,7 @@ def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener])
     out, resume = command_line.out_and_resume(found)
     choices: str | None = found.pop("choices", None)
     given_file: str | None = found.pop("config", None)
+    check_finite: bool = found.pop("check_finite", False)
     return Request(
         found,
         command,
@@ -180,6 +187,7 @@ def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener])
         command_line.path(choices) if choices is not None else None,
         file.read(command_line.path(given_file)) if given_file is not None else {},
         listeners,
+        check_finite=check_finite,
     )
 
 

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(f"{len(done) - failed} of {len(done)} runs; {directory / 'sweep.csv'}, {directory / 'report.html'}")
         return BAD_INPUT if failed else 0
 
-    return resumable_status(program, work, smaller="lower batch_size or choose a smaller model")
+    return resumable_status(program, given, work, smaller="lower batch_size or choose a smaller model")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,11 @@ from lth_sparse.lottery.playing import Request, play, settled
 from lth_sparse.report import replicates as report
 from lth_sparse.report.instability import headline_of_seeds
 from lth_sparse.settings import config
+from lth_sparse.settings.config import Config
 from lth_sparse.storage.arms import CONTROLS, TICKET, RecordedArm
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Record, Round, table
-from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory, numbered
+from lth_sparse.storage.run_directory import OF_SEVERAL, RunDirectory
 from lth_sparse.storage.summary import StabilityRow, SummaryRow, TrainingTime
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
@@ -43,7 +44,7 @@ def play_all(
     With `request.resume`, goes on with what is there, by its settings; more seeds than before are added. Raises
     InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
     """
-    plan = _begun(request)
+    begun = plan = _begun(request)
     if plan is None:
         settings = settled(request)
         plan = {"command": request.command, "config": settings.to_json(), "seeds": [], "replicates": 1}
@@ -57,9 +58,22 @@ def play_all(
         raise InputError(f"--replicates {count}: expected a whole number from {least} to {MOST}" + (
             f", for there are {least} under {request.out}" if least > 1 else ""
         ))  # fmt: skip
-    out = request.out or numbered(Path("runs"), settings.preset.replace("/", "-"))
+    with request.directory(settings.preset.replace("/", "-")) as out:
+        if _begun(request) != begun:
+            raise InputError(f"--out {request.out}: another process has written there meanwhile; see --resume")
+        return out, *_play_all(request, out, settings, plan | {"replicates": count}, headline)
+
+
+def _play_all(
+    request: Request,
+    out: Path,
+    settings: Config,
+    plan: dict[str, Any],
+    headline: Callable[[Sequence[SummaryRow]], str],
+) -> tuple[dict[str, Any], list[SummaryRow]]:
+    count: int = plan["replicates"]
     new = not (out / OF_SEVERAL).exists()
-    _write(out, plan | {"replicates": count})
+    _write(out, plan)
     finished: dict[int, Record] = {}
     for seed in range(settings.seed, settings.seed + count):
         place = out / f"{PREFIX}{seed}"
@@ -74,11 +88,12 @@ def play_all(
         except BaseException:
             if new and not place.exists():  # Nothing has begun.
                 (out / OF_SEVERAL).unlink()
-                out.rmdir()
+                if not any(out.iterdir()):
+                    out.rmdir()
             raise
         finished[seed] = record
         info = {**store.read_info(), **plan, "config": settings.to_json(), "command": request.command}
-        info |= {"seeds": sorted(finished), "replicates": count, "training": asdict(trained(list(finished.values())))}
+        info |= {"seeds": sorted(finished), "training": asdict(trained(list(finished.values())))}
         images = int(info["dataset"]["test"])
         rows = summarized(list(finished.values()), images)
         pairs = stabilities(list(finished.values()), images)
@@ -89,7 +104,7 @@ def play_all(
         report.write(out, info, rows, headline(rows), pairs)
     if pairs:
         say(headline_of_seeds(pairs))
-    return out, info, rows
+    return info, rows
 
 
 def _write(out: Path, info: dict[str, Any]) -> None:

@@ -13,7 +13,6 @@ from lth_sparse.lottery.playing import Request
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table_of
-from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Swept
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because, reason
@@ -31,7 +30,12 @@ def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tup
     """Plays every run of `sweep`; one that fails does not keep the others from being played. Gives the directory that
     holds all, and what became of each. `request`: its command, its directory, and whether it goes on. `write`: called
     after each run."""
-    out = _directory(request, sweep)
+    with request.directory("sweep") as out:
+        _write_down(request, out, sweep)
+        return out, _play_all(replace(request, held=True), out, sweep, write)
+
+
+def _play_all(request: Request, out: Path, sweep: Sweep, write: Write) -> list[Swept]:
     done: list[Swept] = []
     for number, (name, settings) in enumerate(sweep.runs.items(), start=1):
         say(f"{name}, {number} of {len(sweep.runs)}")
@@ -46,13 +50,12 @@ def play_all(request: Request, sweep: Sweep, write: Write = report.write) -> tup
         rows_of_all = [{**asdict(row), "run": each.name} for each in done for row in each.rows]
         write_atomically(out / "sweep.csv", table_of(rows_of_all).encode())
         write(out, done, len(sweep.runs), request.command)
-    return out, done
+    return done
 
 
-def _directory(request: Request, sweep: Sweep) -> Path:
-    """Where all goes, with the sweep written down there. Raises InputError where it holds another, or one that is not
-    to be gone on with."""
-    out = request.out or numbered(Path("runs"), "sweep")
+def _write_down(request: Request, out: Path, sweep: Sweep) -> None:
+    """What the sweep is, under `out`. Raises InputError where that holds another, or one that is not to be gone on
+    with."""
     path = out / FILE
     if path.exists():
         if not request.resume:
@@ -68,4 +71,3 @@ def _directory(request: Request, sweep: Sweep) -> Path:
                 f"{now.get(changed[0])} now; start another, or give new settings a new name"
             )
     write_atomically(path, (json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n").encode())
-    return out
