@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged clean
+.PHONY: run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz faults clang unchanged clean
 
 run: $(VENV)/ready
 	$(VENV)/bin/python -m lth_sparse.run $(ARGS)
@@ -118,6 +118,13 @@ EXAMPLES ?= 100000
 
 fuzz: build/sanitized
 	cd build/sanitized && LTH_SPARSE_EXAMPLES=$(EXAMPLES) $(SANITIZED) tests/csrc/test_sanitizers.py tests/hostile $(ARGS)
+
+# Runs that are killed, stopped, cut off from power or out of disk, FAULTS of each kind, other ones each time; a seed that is
+# shown, LTH_SPARSE_SEED, makes the same ones again. The short form is part of `make test`.
+FAULTS ?= 100
+
+faults: $(VENV)/ready
+	LTH_SPARSE_FAULTS=$(FAULTS) OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -s tests/faults $(ARGS)
 
 # The C++ kernels as clang builds them, in a copy of the tree too. CLANG=clang++-19 for another one.
 CLANG ?= clang++
