@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps build/races sanitize-threads fuzz-files fuzz-operators long-runs clean
+.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps build/races sanitize-threads fuzz-files fuzz-operators long-runs faults clean
 
 environment: $(VENV)/ready
 
@@ -143,6 +143,13 @@ fuzz-operators: build/sanitized
 # hour. The short form is part of `make test`.
 long-runs: $(VENV)/ready
 	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m tests.long_runs $(ARGS)
+
+# Runs that are killed, stopped, cut off from power or out of disk, FAULTS of each kind, other ones each time; a seed that is
+# shown, LTH_SPARSE_SEED, makes the same ones again. The short form is part of `make test`.
+FAULTS ?= 100
+
+faults: $(VENV)/ready
+	LTH_SPARSE_FAULTS=$(FAULTS) OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -s tests/faults $(ARGS)
 
 # The C++ kernels as clang builds them, in a copy of the tree too. CLANG=clang++-19 for another one.
 CLANG ?= clang++

@@ -5,7 +5,13 @@ from __future__ import annotations
 import importlib.util
 from pathlib import Path
 
+from lth_sparse.system import stopping
+
 __version__ = "0.1.0"
+
+# What follows takes seconds. A program that imports the library hears Ctrl-C as ever.
+if stopping.is_one_of_our_commands():
+    stopping.end_quietly_while_importing()
 
 # The kernels live in kernels/ at the root of the repository and are installed as lth_sparse.kernels. A bare checkout
 # has no installer to map them, so there the root joins the search path of this package.

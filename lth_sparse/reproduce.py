@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(f"{directory / scorecard.TABLE}, {directory / 'report.html'}")
         return BAD_INPUT if any(each.failed for each in done) else 0
 
-    return resumable_status(program, work, smaller="choose a smaller --size")
+    return resumable_status(program, given, work, smaller="choose a smaller --size")
 
 
 if __name__ == "__main__":

@@ -84,6 +84,12 @@ def parser(program: str = PROGRAM) -> argparse.ArgumentParser:
         help="a function of yours, called with each StepEvent, EvaluationEvent and RoundEvent of lth_sparse",
     )
     told.add_argument("--tensorboard", metavar="DIR", help="write losses, accuracies and speeds for TensorBoard")
+    told.add_argument(
+        "--check-finite",
+        action="store_true",
+        help="look at loss, gradients and weights in every step, and stop at the first that is NaN or infinite, with "
+        "the layer where it began; with --resume too",
+    )
     return made
 
 
@@ -124,7 +130,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
             _say_what_came_out(store, store.read_info(), record)
         return 0
 
-    return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+    return resumable_status(program, given, work, smaller="lower --batch-size or choose a smaller model")
 
 
 @processes.only_first
@@ -191,6 +197,7 @@ def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener])
         )
     choices: str | None = found.pop("choices", None)
     given_file: str | None = found.pop("config", None)
+    check_finite: bool = found.pop("check_finite", False)
     return Request(
         found,
         command,
@@ -199,6 +206,7 @@ def _request(found: dict[str, Any], command: str, listeners: Sequence[Listener])
         command_line.path(choices) if choices is not None else None,
         processes.first(lambda: file.read(command_line.path(given_file))) if given_file is not None else {},
         listeners,
+        check_finite=check_finite,
     )
 
 

@@ -92,18 +92,17 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         spec = sweep_file.read(command_line.path(found["spec"]))
         wanted = spec.seeds * len(spec.runs)
         devices = {config.build(settings).device for settings in spec.runs.values()}
-        with command_line.ended_like_ctrl_c():
-            directory, done = sweep.play_all(
-                Request({}, home.command(program, given), out, resume),
-                spec,
-                lambda logs: choosing.engine(asked, wanted, devices, logs),
-                found["retries"],
-            )
+        directory, done = sweep.play_all(
+            Request({}, home.command(program, given), out, resume),
+            spec,
+            lambda logs: choosing.engine(asked, wanted, devices, logs),
+            found["retries"],
+        )
         failed = sum(bool(each.failed) for each in done)
         print(f"{len(done) - failed} of {len(done)} runs; {directory / 'sweep.csv'}, {directory / 'report.html'}")
         return BAD_INPUT if failed else 0
 
-    return resumable_status(program, work, smaller="lower batch_size or choose a smaller model")
+    return resumable_status(program, given, work, smaller="lower batch_size or choose a smaller model")
 
 
 if __name__ == "__main__":

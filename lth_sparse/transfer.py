@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None, program: str = PROGRAM) -> int:
         print(f"{directory / 'transfer.csv'}, {directory / 'report.html'}")
         return 0
 
-    return resumable_status(program, work, smaller="lower --batch-size or choose a smaller model")
+    return resumable_status(program, given, work, smaller="lower --batch-size or choose a smaller model")
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from lth_sparse.settings.checks import flag
 from lth_sparse.settings.config import PruningConfig
 from lth_sparse.storage.files import write_atomically
 from lth_sparse.storage.record import Round, table_of
-from lth_sparse.storage.run_directory import RunDirectory, numbered
+from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.summary import Estimate, Studied, Swept
 from lth_sparse.system import checked_json, regular_files
 from lth_sparse.system.errors import InputError, because
@@ -130,12 +130,11 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Swept]]:
     runs = {cell.name: cell.settings(common, plan.iterations) for cell in cells(plan.emulate)}
     if not 1 <= plan.seeds <= MOST:
         raise InputError(f"--replicates {plan.seeds}: expected a whole number from 1 to {MOST}")
-    out = request.out or numbered(Path("runs"), PRESET)
-    write_atomically(out / FILE, (json.dumps(asdict(plan), indent=2) + "\n").encode())
-    say(plan.reduced)
-    return sweep.play_all(
-        replace(request, given={}, out=out), Sweep(runs, plan.seeds), lambda _: Here(), write=_writer(plan)
-    )
+    with request.directory(PRESET) as out:
+        write_atomically(out / FILE, (json.dumps(asdict(plan), indent=2) + "\n").encode())
+        say(plan.reduced)
+        inside = replace(request, given={}, out=out, held=True)
+        return sweep.play_all(inside, Sweep(runs, plan.seeds), lambda _: Here(), write=_writer(plan))
 
 
 def _begun(request: Request) -> Plan | None:

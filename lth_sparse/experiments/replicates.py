@@ -41,7 +41,7 @@ class Replicates:
     """
 
     def __init__(self, request: Request, count: int | None) -> None:
-        plan = _begun(request)
+        self._before = plan = _begun(request)
         if plan is None:
             settings = settled(request)
             plan = {"command": request.command, "config": settings.to_json(), "seeds": [], "replicates": 1}
@@ -58,6 +58,13 @@ class Replicates:
         self.out = request.out or numbered(Path("runs"), settings.preset.replace("/", "-"))
         self.seeds = range(settings.seed, settings.seed + count)
         self._request, self._settings, self._plan = request, settings, plan | {"replicates": count}
+        self._new = False
+
+    def begin(self) -> None:
+        """Writes down what is to be played; the directory is held by this process. Raises InputError where another has
+        written there since it was looked at."""
+        if _begun(self._request) != self._before:
+            raise InputError(f"--out {self.out}: another process has written there meanwhile; see --resume")
         self._new = not (self.out / OF_SEVERAL).exists()
         _write(self.out, self._plan)
 
@@ -98,7 +105,8 @@ class Replicates:
         """Leaves nothing behind where no run has begun."""
         if self._new and not any(self._place(seed).exists() for seed in self.seeds):
             (self.out / OF_SEVERAL).unlink()
-            self.out.rmdir()
+            if not any(self.out.iterdir()):
+                self.out.rmdir()
 
     def _place(self, seed: int) -> Path:
         return self.out / f"{PREFIX}{seed}"
@@ -114,6 +122,14 @@ def play_all(
     Raises InputError, BackendError or ProofError with a sentence for the user, and leaves what was finished.
     """
     replicates = Replicates(request, count)
+    with replace(request, out=replicates.out).directory("") as out:
+        replicates.begin()
+        return out, *_play_all(replicates, headline)
+
+
+def _play_all(
+    replicates: Replicates, headline: Callable[[Sequence[SummaryRow]], str]
+) -> tuple[dict[str, Any], list[SummaryRow]]:
     finished: dict[int, Record] = {}
     for seed in replicates.seeds:
         say(f"seed {seed}, {len(finished) + 1} of {len(replicates.seeds)}")
@@ -125,7 +141,7 @@ def play_all(
         info, rows, pairs = replicates.put_together(finished, headline)
     if pairs:
         say(headline_of_seeds(pairs))
-    return replicates.out, info, rows
+    return info, rows
 
 
 def play_seed(asked: Request) -> Record:

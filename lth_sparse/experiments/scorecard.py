@@ -24,7 +24,7 @@ from lth_sparse.settings.checks import flag
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.instability import Barrier
 from lth_sparse.storage.record import Round, table
-from lth_sparse.storage.run_directory import RunDirectory, numbered
+from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.storage.summary import DOES_NOT, HOLDS, NOT_COMPARABLE, TOO_FEW, Claimed, Estimate, Judged
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because, reason
@@ -54,7 +54,11 @@ class Asked:
 def play_all(request: Request, asked: Asked) -> tuple[Path, list[Claimed]]:
     """Tests every claim; one that fails does not keep the others from being tested. Gives the directory that holds all,
     and what became of each. `request`: its command, its directory, and whether it goes on."""
-    out = request.out or numbered(Path("runs"), "scorecard")
+    with request.directory("scorecard") as out:
+        return out, _play_all(replace(request, held=True), out, asked)
+
+
+def _play_all(request: Request, out: Path, asked: Asked) -> list[Claimed]:
     sizes = _sizes(request, out)
     for claim in asked.claims:
         _named(claim, asked.size)
@@ -73,7 +77,7 @@ def play_all(request: Request, asked: Asked) -> tuple[Path, list[Claimed]]:
             done.append(Claimed(claim.name, claim.source, "", "", 0.0, [], why))
         write_atomically(out / TABLE, table([each for claimed in done for each in claimed.judged]).encode())
         report.write(out, done, len(asked.claims), request.command)
-    return out, done
+    return done
 
 
 def _sizes(request: Request, out: Path) -> dict[str, str]:

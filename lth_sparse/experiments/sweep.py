@@ -17,7 +17,6 @@ from lth_sparse.lottery.saving import Saving
 from lth_sparse.report import sweep as report
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table_of
-from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Swept
 from lth_sparse.system import regular_files
 from lth_sparse.system.errors import InputError, because
@@ -47,18 +46,21 @@ def play_all(
     it is lost, the run is gone on with, up to `retries` times. `write`: called while runs end, as often as `Saving`
     allows, for a page of many takes long, and at the end.
     """
-    out = _directory(request, sweep)
-    engine = engine_of(out / LOGS)
-    try:
-        write_atomically(out / FILE, (json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n").encode())
-        runs = [
-            SweptRun(name, replace(request, given=settings, out=out / slug(name)), sweep.seeds, out / LOGS)
-            for name, settings in sweep.runs.items()
-        ]
-        _play(engine, runs, retries, lambda: _write(request, out, runs, write))
-    finally:
-        engine.stop()
-    return out, _over(runs)
+    with request.directory("sweep") as out:
+        _refuse_another(request, out, sweep)
+        engine = engine_of(out / LOGS)
+        try:
+            described = json.dumps({"seeds": sweep.seeds, "runs": sweep.runs}, indent=2) + "\n"
+            write_atomically(out / FILE, described.encode())
+            inside = replace(request, held=True)
+            runs = [
+                SweptRun(name, replace(inside, given=settings, out=out / slug(name)), sweep.seeds, out / LOGS)
+                for name, settings in sweep.runs.items()
+            ]
+            _play(engine, runs, retries, lambda: _write(request, out, runs, write))
+        finally:
+            engine.stop()
+        return out, _over(runs)
 
 
 def _play(engine: Engine, runs: Sequence[SweptRun], retries: int, write: Callable[[], None]) -> None:
@@ -91,10 +93,8 @@ def _over(runs: Sequence[SweptRun]) -> list[Swept]:
     return [run.swept for run in runs if run.swept is not None]
 
 
-def _directory(request: Request, sweep: Sweep) -> Path:
-    """Where all goes. Raises InputError where it holds another, or one that is not
-    to be gone on with."""
-    out = request.out or numbered(Path("runs"), "sweep")
+def _refuse_another(request: Request, out: Path, sweep: Sweep) -> None:
+    """Raises InputError where `out` holds another sweep, or one that is not to be gone on with."""
     path = out / FILE
     if path.exists():
         if not request.resume:
@@ -109,4 +109,3 @@ def _directory(request: Request, sweep: Sweep) -> Path:
                 f"--resume: the settings of {changed[0]!r} were {before[changed[0]]} when the sweep began and are "
                 f"{now.get(changed[0])} now; start another, or give new settings a new name"
             )
-    return out

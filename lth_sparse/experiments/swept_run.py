@@ -29,6 +29,7 @@ class SweptRun:
         self._given: set[int] = set()
         try:
             self._replicates = Replicates(request, seeds)
+            self._replicates.begin()
             for seed in self._replicates.seeds:
                 if (record := self._replicates.finished(seed)) is not None:
                     self._finished[seed] = record

@@ -23,7 +23,6 @@ from lth_sparse.settings import file
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.files import slug, write_atomically
 from lth_sparse.storage.record import table_of
-from lth_sparse.storage.run_directory import numbered
 from lth_sparse.storage.summary import Transferred
 from lth_sparse.storage.ticket import Ticket, read_ticket
 from lth_sparse.system.errors import InputError
@@ -60,17 +59,17 @@ def play_all(
     ]
     requests = [_request(request, path, ticket, dataset) for path, ticket, _, dataset in pairs]
     targets = [_target(each) for each in requests]  # What is wrong with the last is said before the first is trained.
-    out = request.out or numbered(Path("runs"), "transfer")
     found: list[Transferred] = []
-    for (_, _, name, _), each, target in zip(pairs, requests, targets, strict=True):
-        folder = slug(f"{name} to {target}") if len(pairs) > 1 else ""
-        say(f"{name} to {target}")
-        headline = partial(report.headline, name, target)
-        *_, rows = replicates.play_all(replace(each, out=out / folder), seeds, headline)
-        found.append(Transferred(name, target, folder, rows))
-        write_atomically(out / TABLE, table_of([row for each in found for row in _rows(each)]).encode())
-        if folder:
-            report.write(out, found, request.command)
+    with request.directory("transfer") as out:
+        for (_, _, name, _), each, target in zip(pairs, requests, targets, strict=True):
+            folder = slug(f"{name} to {target}") if len(pairs) > 1 else ""
+            say(f"{name} to {target}")
+            headline = partial(report.headline, name, target)
+            *_, rows = replicates.play_all(replace(each, out=out / folder, held=True), seeds, headline)
+            found.append(Transferred(name, target, folder, rows))
+            write_atomically(out / TABLE, table_of([row for each in found for row in _rows(each)]).encode())
+            if folder:
+                report.write(out, found, request.command)
     return out, found
 
 

@@ -31,7 +31,7 @@ _POOLS = (nn.MaxPool2d, nn.AvgPool2d, ReLUMaxPool2d)
 
 def shape_of(node: Any) -> Shape | None:
     """Channels, height and width of what a node computes; None where it is not a batch of float32 images."""
-    meta = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
+    meta: Any = node.meta.get("tensor_meta") if isinstance(node, fx.Node) else None
     if not hasattr(meta, "shape") or meta.dtype != torch.float32 or len(meta.shape) != 4:
         return None
     _, *sizes = meta.shape
@@ -53,7 +53,8 @@ class Lowering:
         if node in self._taken_in:
             return
         module = module_of(node, self.root)
-        name, (value, *others) = node.name, [self.values[each] for each in node.all_input_nodes]
+        name = node.name
+        value, *others = [self.values[each] for each in node.all_input_nodes]
         if isinstance(module, _CONVOLUTIONS):
             self._convolution(node, module, value)
         elif type(module) in _SAME:
@@ -66,7 +67,7 @@ class Lowering:
         elif type(module) is nn.AdaptiveAvgPool2d:
             self.values[node] = self._adaptive(node, value)
         elif node.target in (torch.cat, torch.concat):
-            parts = [self.values[each] for each in node.args[0]]  # type: ignore[union-attr]
+            parts = [self.values[each] for each in node.args[0]]  # type: ignore[union-attr, index]
             self.values[node] = self.program.concatenate(name, parts)
         elif node.target in ADDITIONS:
             b = others[0] if others else value
@@ -75,9 +76,7 @@ class Lowering:
             result = self.program.add(name, value, b, bounds)
             self._give(result, node, after if bounds != UNBOUNDED else None)
         else:
-            bounds = bounds_of(node, self.root)
-            assert bounds is not None
-            self.values[node] = self.program.clamp(name, value, bounds)
+            self.values[node] = self.program.clamp(name, value, bounds_of(node, self.root) or UNBOUNDED)
 
     def _convolution(self, node: fx.Node, module: Any, value: int) -> None:
         weight, window = weight_of(module), window_of(module)
@@ -144,6 +143,7 @@ def lowers(node: fx.Node, root: nn.Module) -> bool:
     if isinstance(module, _CONVOLUTIONS):
         return type(module) in _CONVOLUTIONS and _fits(module, shape_of(node.all_input_nodes[0])) and _pays(module)
     if type(module) in _SAME:
+        assert module is not None
         return not module.training and len(node.all_input_nodes[0].users) == 1
     if type(module) in _POOLS:
         found = _pool(module, shape_of(node.all_input_nodes[0]) or (1, 1, 1))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from lth_sparse.report.words import several
 from lth_sparse.settings import config
 from lth_sparse.settings.config import Config
 from lth_sparse.settings.presets import INTERPRETED
+from lth_sparse.storage.lock import locked
 from lth_sparse.storage.record import Record
 from lth_sparse.storage.run_directory import RunDirectory, numbered
 from lth_sparse.system import command_line, processes, torchrun
@@ -43,7 +45,8 @@ class Request:
     """`given`: settings by name, as the command line had them; `file`: under those; `defaults`: under these, over a
     preset's, where a run begins. `command`: that line. `out`: where to write, None for a new place under runs/.
     `choices`: the choices.json whose choices are taken over. `listeners` are told what happens. `ticket`: the one that
-    is trained in round 1, in place of what pruning finds; the settings have one round then."""
+    is trained in round 1, in place of what pruning finds; the settings have one round then. `check_finite`: whether
+    each step looks for what is not finite. `held`: this process holds a directory in which `out` lies."""
 
     given: Mapping[str, Any]
     command: str
@@ -54,6 +57,16 @@ class Request:
     listeners: Sequence[Listener] = ()
     ticket: Path | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    check_finite: bool = False
+    held: bool = False
+
+    @contextmanager
+    def directory(self, name: str) -> Iterator[Path]:
+        """`out`, or a new directory under runs/ of this name: held for this process alone meanwhile, if the request
+        does not say that this is done already."""
+        out = self.out or numbered(Path("runs"), name)
+        with nullcontext() if self.held else locked(out, say):
+            yield out
 
 
 def play(request: Request) -> tuple[RunDirectory, Record]:
@@ -121,6 +134,7 @@ def _play_settled(
             info["rewind"] = store.read_info().get("rewind")
         record = store.finished(settings.pruning.rounds) if before is not None else None
         if record is not None:
+            store.name_damaged_tickets(len(record.rounds))
             say(f"the run under {store.path} is finished already")
         else:
             if before is not None and store.has_choices():
@@ -128,9 +142,9 @@ def _play_settled(
             task = Task(settings, dataset, network, device, model)
             chooser = Chooser(task, backend, choices, store)
             trainer = (
-                TaskTrainer(task, chooser, store, request.listeners)
+                TaskTrainer(task, chooser, store, request.listeners, request.check_finite)
                 if given is None
-                else TicketTrainer(task, chooser, store, given.mapped, request.listeners)
+                else TicketTrainer(task, chooser, store, given.mapped, request.listeners, request.check_finite)
             )
             record = _play(task, trainer, backend, store, info, resume=before is not None)
         processes.only_first(report.write)(store.path, info, record)

@@ -279,6 +279,7 @@ class Rounds:
             if missing := needed - position.found.keys():
                 raise ValueError(f"its row lacks {', '.join(sorted(missing))}")
         self.position = position
+        self._store.name_damaged_tickets(position.round)
         return tensors, state["training"]
 
     @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from lth_sparse.lottery.choice_rows import lines
 from lth_sparse.lottery.choosing import Chooser
 from lth_sparse.lottery.criteria.own import criterion_of
 from lth_sparse.lottery.data_parallel import gradient_bytes
+from lth_sparse.lottery.divergence import Diverged
 from lth_sparse.lottery.evaluation import evaluate, max_relative_error
 from lth_sparse.lottery.events import Listener, RoundEvent, tell, tell_of_step
 from lth_sparse.lottery.instability import Instability
@@ -35,7 +36,8 @@ from lth_sparse.settings.config import Config
 from lth_sparse.storage.arms import TICKET
 from lth_sparse.storage.record import Record, Round
 from lth_sparse.storage.run_directory import RunDirectory
-from lth_sparse.system import processes
+from lth_sparse.system import processes, stopping
+from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 
 
@@ -44,10 +46,18 @@ class TaskTrainer:
 
     The dense backend trains the network as it is, its masks applied after each step; any other trains a copy with
     sparse layers. `store` keeps what copies of the dense network start from. `listeners` are told what happens. Raises
-    InputError for a schedule that could only fail in a later round.
+    InputError for a schedule that could only fail in a later round. `check_finite`: whether each step looks for what is
+    not finite, to name the layer where that begins.
     """
 
-    def __init__(self, task: Task, chooser: Chooser, store: RunDirectory, listeners: Sequence[Listener] = ()) -> None:
+    def __init__(
+        self,
+        task: Task,
+        chooser: Chooser,
+        store: RunDirectory,
+        listeners: Sequence[Listener] = (),
+        check_finite: bool = False,
+    ) -> None:
         task.check_schedule()
         pruning = task.config.pruning
         self.model: nn.Module = task.model
@@ -66,6 +76,7 @@ class TaskTrainer:
         self._instability = Instability(task, store)
         self._progress = Progress(pruning.rounds)
         self._listeners = listeners
+        self._check_finite = check_finite
         self._confusion: list[list[int]] = []
         self._optimizer_state: dict[str, Tensor] = {}
 
@@ -114,6 +125,7 @@ class TaskTrainer:
         model = self.model if position.trained_by == "dense" else task.copy(masks, position.trained_by)
         first_step = arm.first_step(task.rewind_iteration, position.round)
         training = task.training(model, masks, label, first_step, arm.last_rate, arm.order, changes)
+        training.check_finite = self._check_finite
         if state is not None:
             training.restore(*state)
         elif arm.keeps_optimizer:
@@ -131,10 +143,19 @@ class TaskTrainer:
     def run(
         self, training: Training, arm: Arm, save: Callable[[], None], rewind_here: Callable[[nn.Module], None]
     ) -> None:
-        """To the end of the schedule, saved there and at ends of epochs."""
-        rewind_iteration = self._task.rewind_iteration
+        """To the end of the schedule, saved there, at ends of epochs, and where a signal asks to stop: then Stopped is
+        raised. Raises InputError for a training that diverges, of which no state is saved."""
+        rewind_iteration, where = self._task.rewind_iteration, f"round {training.round} ({arm.name})"
+        saved = training.iteration if training.iteration > arm.first_step(rewind_iteration, training.round) else None
         self._progress.start(f"round {training.round} {arm.name}", training)
         self._instability.keep(training, arm)
+
+        def keep() -> None:
+            nonlocal saved
+            processes.only_first(save)()
+            saved = training.iteration
+
+        saving = Saving(keep)
 
         def after_step() -> None:
             self._progress.step(training)
@@ -142,14 +163,24 @@ class TaskTrainer:
             if rewind_iteration and training.iteration == rewind_iteration:
                 rewind_here(training.model)
             tell_of_step(self._listeners, training, arm.name)
-
-        saving = Saving(processes.only_first(save))
+            if stopping.asked():
+                training.check_state()
+                saving.must()
+                stopping.stop(f"step {training.iteration} of {training.total} of {where} is saved")
 
         def end_of_epoch() -> None:
+            training.check_state()
             (saving.must if training.iteration == training.total else saving.may)()
 
         try:
-            training.run(end_of_epoch, after_step)
+            # Of several processes each hears a signal in another step: they cannot save one together.
+            with stopping.deferred() if processes.count() == 1 else nullcontext():
+                training.run(end_of_epoch, after_step)
+        except Diverged as error:
+            raise InputError(
+                f"training diverged: {error}, after {training.iteration} steps of {where}; lower --learning-rate or "
+                f"raise --warmup, in another --out; {_kept(saved, training)}"
+            ) from error
         finally:
             self._progress.stop()
         if any(later.keeps_optimizer for later in self.arms(training.round + 1)):
@@ -232,3 +263,14 @@ class TaskTrainer:
         images_per_second = steps * self._task.batches(row.round).size / row.seconds
         self._progress.round_done(row, record.rounds[0], images_per_second)
         tell(self._listeners, RoundEvent(row, images_per_second))
+
+
+def _kept(saved: int | None, training: Training) -> str:
+    """From where a training that has diverged would go on, though only to the same end."""
+    if saved is not None:
+        kept = f"step {saved} of this training is kept, from which --resume goes on"
+    elif training.round == 0:
+        kept = "nothing of it was saved, and --resume begins again"
+    else:
+        kept = "the end of the training before it is kept, from which --resume goes on"
+    return f"{kept}, to the same end" + ("" if training.check_finite else ": with --check-finite that names the layer")

@@ -59,8 +59,9 @@ class TicketTrainer(TaskTrainer):
         store: RunDirectory,
         given: MappedTicket,
         listeners: Sequence[Listener] = (),
+        check_finite: bool = False,
     ) -> None:
-        super().__init__(task, chooser, store, listeners)
+        super().__init__(task, chooser, store, listeners, check_finite)
         self._given = given
 
     def arms(self, round: int) -> Sequence[Arm]:

@@ -1,4 +1,4 @@
-"""One training run of one network, in steps that can be interrupted after any epoch."""
+"""One training run of one network, in steps that can be interrupted after any of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from lth_sparse.data.batches import Batches
 from lth_sparse.data.dataset import Dataset
 from lth_sparse.data.resident import ResidentEpoch
+from lth_sparse.lottery import divergence
 from lth_sparse.lottery.data_parallel import DataParallelNetwork
+from lth_sparse.lottery.divergence import Diverged
 from lth_sparse.lottery.evaluation import evaluate
 from lth_sparse.lottery.held_masks import HeldMasks
 from lth_sparse.lottery.optimizer import ADAMS, optimizer_of, recordable_optimizer
@@ -26,8 +28,8 @@ from lth_sparse.nn.masks import Masks
 from lth_sparse.settings.config import TrainingConfig
 from lth_sparse.storage.record import CurvePoint
 from lth_sparse.storage.ticket import pack, unpack
+from lth_sparse.system import chance, processes
 from lth_sparse.system import checked_json as read
-from lth_sparse.system import processes
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.seeding import derive
 
@@ -63,7 +65,8 @@ class Training:
     The dense backend's arithmetic: a plain PyTorch step, then the masks. The optimizer is new and empty. `curve`
     holds an evaluation on the validation set every `evaluate_every` steps; `best_weights` are those at the minimum
     of the validation loss (the early-stop criterion of Frankle and Carbin 2019), with the masks of that moment where
-    layers are sparse. `changes`: what changes the masks between steps; without it they stay.
+    layers are sparse. `changes`: what changes the masks between steps; without it they stay. `check_finite`: whether
+    each step looks at its loss, its gradients and its weights.
 
     On a GPU a step finds all that it needs there, and is recorded as a CUDA graph after a few steps, anew after a
     change of the masks, which never ran on a GPU; between two evaluations of an epoch the host does not wait for it.
@@ -93,6 +96,8 @@ class Training:
         self.early_stop = start
         self.images_seen = 0
         self.seconds = 0.0
+        self.check_finite = False
+        self._chance: dict[str, Tensor] = {}
         self._data = data
         self._batches = batches
         self._config = config
@@ -180,11 +185,17 @@ class Training:
 
     def _learn(self, images: Tensor, labels: Tensor) -> None:
         loss = self._network.loss(images, labels, self._batches.size)
+        if self.check_finite:
+            divergence.check_loss(loss, self.model, images)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        if self.check_finite:
+            divergence.check_gradients(self.model)
         self.optimizer.step()
         self._held.apply()
         self._network.after_step()
+        if self.check_finite:
+            divergence.check_weights(self.model)
         self._loss_sum += loss.detach()
 
     def run(self, end_of_epoch: Callable[[], None], progress: Callable[[], None]) -> None:
@@ -192,11 +203,13 @@ class Training:
 
         What the network itself leaves to chance, dropout, is drawn anew in each epoch, by PyTorch's own generator, in
         each process by itself: a training that goes on from a state draws as one that was never interrupted.
-        Raises InputError when the loss is no longer finite.
+        Raises Diverged when the loss is no longer finite: at the next evaluation, or at once with `check_finite`.
         """
         first = self.iteration
         while self.iteration < self.total:
-            if self.iteration == first or self.iteration % self._batches.per_epoch == 0:
+            if self.iteration == first and self._chance:
+                chance.restore(self._chance, self._loss_sum.device)
+            elif self.iteration == first or self.iteration % self._batches.per_epoch == 0:
                 torch.manual_seed(derive(self._batches.seed, "network", self.iteration, *processes.own_seed()))
             began = time.perf_counter()
             if self._changes is not None and self._changes.due(self.iteration):
@@ -238,16 +251,20 @@ class Training:
         train_loss = float(self._loss_sum) / self._loss_count
         found = evaluate(self.model, self._data.validation, self._data)
         if not math.isfinite(train_loss) or not math.isfinite(found.loss):
-            raise InputError(
-                f"training diverged: the loss is {train_loss}, in validation {found.loss}, at step {self.iteration} of "
-                f"round {self.round} ({self._arm}); lower --learning-rate or raise --warmup, in another --out"
-            )
+            raise Diverged(f"the loss is {train_loss}, in validation {found.loss}")
         self._loss_sum.zero_()
         self._loss_count = 0
         self.curve.append(CurvePoint(self.round, self._arm, self.iteration, train_loss, found.loss, found.accuracy))
         if found.loss < self.best_loss:
             self.best_loss, self.early_stop = found.loss, self.iteration
             self.best_weights = copy_of_state(self.model)
+
+    def check_state(self) -> None:
+        """Raises Diverged where a state of this moment would be one of a training that has diverged."""
+        if not math.isfinite(float(self._loss_sum)):
+            raise Diverged(f"the loss is {float(self._loss_sum)}")
+        if not divergence.state_is_finite(self.model):
+            raise Diverged("weights are not finite")
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """(tensors, JSON-ready data) from which `restore` goes on, bit for bit."""
@@ -257,6 +274,8 @@ class Training:
         if self._changes is not None:
             tensors |= {f"topology/{name}": pack(mask) for name, mask in self.masks.items()}
         tensors |= {f"optimizer/{name}": value for name, value in self.optimizer_state().items()}
+        if self.iteration % self._batches.per_epoch:  # An epoch begins with generators of its own.
+            tensors |= {f"chance/{device}": state for device, state in chance.state(self._loss_sum.device).items()}
         return tensors, {
             "iteration": self.iteration,
             "loss_count": self._loss_count,
@@ -294,6 +313,9 @@ class Training:
             self._restore_masks(self._changes, under("topology/"), data["topology"])
         self._loss_sum.copy_(tensors["loss_sum"])
         self.restore_optimizer(under("optimizer/"))
+        self._chance = under("chance/")
+        if self._chance:
+            chance.check(self._chance, self._loss_sum.device)
         self.iteration, self._loss_count = found.iteration, found.loss_count
         self.best_loss, self.early_stop = found.best_loss, found.early_stop
         self.images_seen, self.seconds = found.images_seen, found.seconds

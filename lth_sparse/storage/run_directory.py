@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from lth_sparse.backends.choices import Choices
 from lth_sparse.storage import sealed
-from lth_sparse.storage.files import write_atomically
+from lth_sparse.storage.files import flush_directory, make_directory, write_atomically
+from lth_sparse.storage.lock import InUse, locked
 from lth_sparse.storage.record import Record, table
 from lth_sparse.storage.ticket import read_ticket, save_ticket
 from lth_sparse.system import checked_json, regular_files
@@ -24,8 +24,6 @@ from lth_sparse.system.errors import InputError
 from lth_sparse.system.processes import by_first, is_first, only_first
 
 GENERATIONS = 2
-LOCK = ".lock"
-"""The file that the process which writes a run holds locked."""
 TABLES = ("rounds.csv", "curves.csv", "layers.csv")
 TABLES_OF_INSTABILITY = ("instability.csv", "instability-paths.csv")
 OF_SEVERAL = "replicates.json"
@@ -42,10 +40,6 @@ WRITTEN = (
     "plots",
     "state",
 )
-
-
-class InUse(InputError):
-    """Another process writes there, or has begun a run there since it was looked at."""
 
 
 class RunDirectory:
@@ -92,50 +86,16 @@ class RunDirectory:
         Of several processes that train together, the first one holds it for all. Raises InputError as `refuse_if_taken`
         does, and when it cannot be made; InUse when another process holds it.
         """
-        with self._locked() if is_first() else nullcontext():
-            try:
-                if new:
-                    self.refuse_if_taken()
-                self._remove_parts()
-                yield
-            finally:
-                self._let_go()
+        with locked(self.path, self._say) if is_first() else nullcontext():
+            if new:
+                self.refuse_if_taken()
+            self._remove_parts()
+            yield
 
     @only_first
     def _remove_parts(self) -> None:
         for part in self.path.rglob(".*.part"):  # Of a process that was killed: nobody else writes here.
             part.unlink()
-
-    @only_first
-    def _let_go(self) -> None:
-        (self.path / LOCK).unlink(missing_ok=True)
-        if not any(self.path.iterdir()):
-            self.path.rmdir()
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            handle = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except OSError as error:
-            raise InputError(f"--out {self.path} cannot be made: {error.strerror}") from error
-        try:
-            # Of a file that is open for writing: so it is a lock on NFS, too.
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Who held it before has removed the file that was opened here, perhaps.
-            mine = os.path.exists(self.path / LOCK) and os.path.samestat(os.fstat(handle), os.stat(self.path / LOCK))
-        except BlockingIOError:
-            mine = False
-        except OSError as error:
-            self._say(f"{self.path} cannot be locked ({error.strerror}): see that no other process writes there")
-            mine = True
-        if not mine:
-            os.close(handle)
-            raise InUse(f"--out {self.path}: another process is writing there; wait for it")
-        try:
-            yield
-        finally:
-            os.close(handle)
 
     @only_first
     def write_info(self, info: dict[str, Any]) -> None:
@@ -206,6 +166,16 @@ class RunDirectory:
     def ticket_path(self, round: int) -> Path:
         """Where the ticket of `round` lies."""
         return self.path / "tickets" / f"round-{round:02}.safetensors"
+
+    @only_first
+    def name_damaged_tickets(self, rounds: int) -> None:
+        """Says which tickets of so many rounds that are over are missing or damaged. No later round needs them."""
+        for path in map(self.ticket_path, range(rounds)):
+            try:
+                sealed.read(path)
+            except (OSError, InputError) as error:
+                why = str(error) if isinstance(error, InputError) else f"{path} cannot be read: {error.strerror}"
+                self._say(f"{why}; no other round needs it, and only the same run in another --out writes it again")
 
     @only_first
     def write_ticket(self, round: int, model: nn.Module, masks: dict[str, Tensor], **others: Any) -> None:
@@ -280,8 +250,13 @@ class RunDirectory:
 
     @only_first
     def drop_states(self) -> None:
-        """Removes what only an unfinished run needs."""
+        """Removes what only an unfinished run needs: the states first, which need the rest."""
+        if states := self._generations():
+            for state in states:
+                state.unlink()
+            flush_directory(self._states)
         shutil.rmtree(self._states, ignore_errors=True)
+        flush_directory(self.path)
 
 
 @by_first
@@ -302,7 +277,9 @@ def numbered(parent: Path, name: str) -> Path:
     while True:
         path = parent / f"{name}-{number:02}"
         try:
-            path.mkdir(parents=True)
+            make_directory(parent)
+            path.mkdir()
+            flush_directory(parent)
         except FileExistsError:
             number += 1
         except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import re
@@ -13,21 +14,24 @@ import tempfile
 import textwrap
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 
-from lth_sparse.system import torchrun
-from lth_sparse.system.errors import GO_ON, OURS, InputError
+from lth_sparse.system import home, stopping, torchrun
+from lth_sparse.system.errors import OURS, InputError
 from lth_sparse.system.messages import say
+from lth_sparse.system.stopping import Stopped
 from lth_sparse.system.suggest import nearest
 
 UNEXPECTED = 1
 BAD_INPUT = 2
-INTERRUPTED = 130
+SIGNALLED = 128
+"""And the number of the signal: the exit status of what a signal stopped."""
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Parser(argparse.ArgumentParser):
@@ -146,56 +150,57 @@ def device(name: str) -> torch.device:
 
 
 def exit_status(
-    program: str, work: Callable[[], int], *, on_disk: str = "", smaller: str, interrupted: str = "interrupted"
+    program: str,
+    work: Callable[[], int],
+    *,
+    on_disk: str = "",
+    smaller: str,
+    goes_on: Callable[[Stopped], str] = lambda stopped: "",
 ) -> int:
-    """What `work` gives; 2 when it raised for something that the user can change, which is told in one line.
+    """What `work` gives; 2 when it raised for something that the user can change, 128 and the number of the signal that
+    stopped it: each told in one line.
 
-    `on_disk`: added after an OSError; `smaller`: what to do when memory runs out; `interrupted`: the line after Ctrl-C.
+    `on_disk`: added after an OSError; `smaller`: what to do when memory runs out; `goes_on`: added where it was
+    stopped.
     """
     _printable()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), stopping.heard():
             warnings.showwarning = lambda message, *_: say(f"warning: {message}")
             return work()
     except OURS as error:
         return _failed(program, str(error))
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _failed(program, f"{where}{error.strerror or error}{on_disk}")
+        room = "; make room there" if error.errno in NO_ROOM else ""
+        return _failed(program, f"{where}{error.strerror or error}{room}{on_disk}")
     except Exception as error:
         reason = " ".join(str(error).split())
         if out_of_memory(error):
             return _failed(program, f"out of memory ({reason}); {smaller}")
         say(f"{program}: unexpected {type(error).__name__}: {reason}; please report it{_kept_traceback()}")
         return UNEXPECTED
-    except KeyboardInterrupt:
-        say(interrupted)
-        return INTERRUPTED
+    except KeyboardInterrupt as error:
+        stopped = error if isinstance(error, Stopped) else Stopped(signal.SIGINT)
+        with suppress(OSError):  # The terminal may be gone.
+            say(f"stopped by {stopped.by}{goes_on(stopped)}")
+        return SIGNALLED + stopped.signal
 
 
-@contextmanager
-def ended_like_ctrl_c() -> Iterator[None]:
-    """Inside, SIGTERM raises KeyboardInterrupt, as SIGINT does, so that what was begun elsewhere can be ended."""
+def resumable_status(program: str, given: Sequence[str], work: Callable[[], int], *, smaller: str) -> int:
+    """The same of a command that can go on, by --resume and --out, with what it has written. `given`: its options."""
 
-    def interrupt(*_: object) -> NoReturn:
-        raise KeyboardInterrupt
+    def goes_on(stopped: Stopped) -> str:
+        named = any(each == "--out" or each.startswith("--out=") for each in given)
+        if stopped.out is None and not named:
+            return " before anything was written"
+        out = [] if named else ["--out", str(stopped.out)]
+        resume = [] if "--resume" in given else ["--resume"]
+        saved = stopped.saved or "what was finished is whole"
+        return f"; {saved}: {home.command(program, [*given, *out, *resume])} goes on from there"
 
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def resumable_status(program: str, work: Callable[[], int], *, smaller: str) -> int:
-    """The same of a command that can go on, by --resume and --out, with what it has written."""
-    return exit_status(
-        program,
-        work,
-        on_disk="; what was finished before is whole, see --resume",
-        smaller=smaller,
-        interrupted=f"interrupted; {GO_ON}",
-    )
+    on_disk = "; what was finished before is whole, and the same command with --resume and this --out goes on from it"
+    return exit_status(program, work, on_disk=on_disk, smaller=smaller, goes_on=goes_on)
 
 
 def out_and_resume(found: dict[str, Any]) -> tuple[Path | None, bool]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,6 +19,7 @@ from PIL import Image
 import lth_sparse as lth
 from lth_sparse.backends import registry
 from lth_sparse.backends.dense import DenseBackend
+from lth_sparse.lottery import saving
 from lth_sparse.lottery.proof import Weights
 from lth_sparse.nn.masks import prunable
 from lth_sparse.storage import sealed
@@ -372,6 +374,27 @@ def test_a_training_that_diverges_stops_the_run(tmp_path: Path, lottery: Lottery
     status, error = lottery(*SHORT, "--iterations", iterations, "--learning-rate", "1e20", "--out", tmp_path / "run")
     assert status == 2
     assert "training diverged: the loss is" in error.splitlines()[-1]
+
+
+def test_a_run_that_diverges_keeps_its_last_good_state_and_names_the_layer_from_there(
+    tmp_path: Path, lottery: Lottery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A learning rate that grows until it is too large: the warm-up of one that is."""
+    out = tmp_path / "run"
+    short = (*SHORT, "--model", "lenet-300-100", "--optimizer", "sgd", "--learning-rate", "1e6", "--warmup", 1000)
+    monkeypatch.setattr(saving, "LARGEST_SHARE", float("inf"))
+    status, error = lottery(*short, "--momentum", "0", "--evaluate-every", 60, "--out", out)
+    said = re.search(r"after (\d+) steps of round 0 \(ticket\); lower --learning-rate.*; step (\d+) of this", error)
+    assert (status, said is not None) == (2, True), error
+    states = sorted((out / "state").glob("[0-9]*"))
+    for path in states:
+        tensors, data = sealed.read(path)
+        assert all(bool(torch.isfinite(value).all()) for value in tensors.values() if value.is_floating_point())
+    assert data["training"]["iteration"] == int(said[2]) < int(said[1])
+    status, error = lottery("--out", out, "--resume", "--check-finite")
+    assert status == 2
+    assert re.search(r"training diverged: .* the first layer with .* is \w+ \(Linear\)", error), error
+    assert sorted((out / "state").glob("[0-9]*")) == states
 
 
 def test_a_run_does_not_go_on_as_another_one(

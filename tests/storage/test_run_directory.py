@@ -6,8 +6,10 @@ import sys
 
 import pytest
 
+from lth_sparse.storage.lock import locked
 from lth_sparse.storage.run_directory import RunDirectory
 from lth_sparse.system.errors import InputError
+from lth_sparse.system.stopping import Stopped
 
 
 def test_what_another_run_left_meanwhile_is_refused_under_the_lock(tmp_path):
@@ -52,6 +54,30 @@ def test_a_directory_that_stays_empty_is_removed(tmp_path):
     with RunDirectory(tmp_path / "run", print).held(new=True):
         assert (tmp_path / "run").is_dir()
     assert not list(tmp_path.iterdir())
+
+
+def test_who_is_stopped_learns_the_outermost_directory(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "sweep.json").touch()
+    inner = RunDirectory(tmp_path / "sweep" / "one" / "seed-0", print)
+    with pytest.raises(Stopped) as stopped, locked(tmp_path / "sweep", print), inner.held(new=True):
+        raise Stopped(15)
+    assert stopped.value.out == tmp_path / "sweep"
+    assert not (tmp_path / "sweep" / "one" / "seed-0").exists()
+
+
+def test_of_a_finished_run_what_needs_the_rest_is_removed_first(tmp_path, monkeypatch):
+    """A kill in between leaves a run that can go on, or one that is known to be finished."""
+    store, removed = RunDirectory(tmp_path, print), []
+    store.write_rewind({})
+    store.write_state({}, {})
+    store.write_state({}, {})
+    unlink = os.unlink
+    monkeypatch.setattr(
+        "os.unlink", lambda path, **named: (removed.append(os.path.basename(path)), unlink(path, **named))
+    )
+    store.drop_states()
+    assert removed == ["000000.safetensors", "000001.safetensors", "rewind.safetensors"]
 
 
 def test_where_nothing_can_be_locked_it_is_said(tmp_path, monkeypatch):

@@ -1,12 +1,13 @@
 """Calls modules and scripts with the lth_sparse of one tree and with no other, each in a fork of this process.
 
-    python -S forks.py PACKAGES
+    python -S forks.py PACKAGES [TREE]
 
 Of a short run most is importing PyTorch: here that is done once, for all of them. lth_sparse itself is imported in the
-fork. `-S` keeps out the finder of an editable install, which knows another tree; PACKAGES are the folders, joined as
-in PYTHONPATH, where everything else is installed. Each line of standard input is a call, as JSON: `tree`, `folder` to
-run in, `stdout` and `stderr`, `target` (a module, or a path that ends in .py) and its `arguments`. Each is answered by
-two lines: the process id, and at its end the exit status, negative for a signal.
+fork, or with TREE here, too, of that tree, for all calls. `-S` keeps out the finder of an editable install, which knows
+another tree; PACKAGES are the folders, joined as in PYTHONPATH, where everything else is installed. Each line of
+standard input is a call, as JSON: `tree`, `folder` to run in, `stdout` and `stderr`, `target` (a module, or a path that
+ends in .py) and its `arguments`. Each is answered by two lines: the process id, and at its end the exit status,
+negative for a signal.
 """
 
 from __future__ import annotations
@@ -29,6 +30,11 @@ def main() -> None:
     sys.path[:] = [*sys.path[1:], *sys.argv[1].split(os.pathsep)]
     for name in IMPORTED:
         importlib.import_module(name)
+    if len(sys.argv) > 2:
+        sys.path.insert(0, sys.argv[2])
+        # What the first step of an optimizer imports takes longer than a tiny run.
+        for name in ("lth_sparse.run", "lth_sparse.reproduce", "torch._dynamo"):
+            importlib.import_module(name)
     while line := sys.stdin.readline():
         process = os.fork()
         if process == 0:

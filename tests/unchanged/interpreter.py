@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from tests.unchanged.checkouts import outside_git
@@ -23,14 +24,15 @@ SAME = {"PYTHONHASHSEED": "0", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "
 class Interpreter:
     """`begin` a call, then wait for its `end`."""
 
-    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        """`environment`: of all calls (default: this process's, outside of git)."""
+    def __init__(self, environment: Mapping[str, str] | None = None, tree: Path | None = None) -> None:
+        """`environment`: of all calls (default: this process's, outside of git). `tree`: the one that all calls are
+        of, whose lth_sparse is imported but once then."""
         packages = [entry for entry in sys.path if Path(entry).is_dir() and Path(entry).resolve() != ROOT]
         given = outside_git() if environment is None else environment
         inherited = {name: value for name, value in given.items() if name != "PYTHONPATH"}
         # Without a buffer: what was not read is seen by select.
         self._process = subprocess.Popen(
-            [sys.executable, "-S", str(HERE / "forks.py"), os.pathsep.join(packages)],
+            [sys.executable, "-S", str(HERE / "forks.py"), os.pathsep.join(packages), *([str(tree)] if tree else [])],
             env=inherited | SAME,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -51,9 +53,10 @@ class Interpreter:
         assert self._process.stdout is not None
         return bool(select.select([self._process.stdout], [], [], seconds)[0])
 
-    def kill(self) -> None:
-        """Kills the call (SIGKILL), which may have ended by itself."""
-        os.kill(self._call, signal.SIGKILL)
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        """Sends the call a signal (default: SIGKILL). It may have ended by itself."""
+        with suppress(ProcessLookupError):
+            os.kill(self._call, number)
 
     def end(self) -> int:
         """The exit status of the call, negative for a signal; waits for it."""
