@@ -54,7 +54,8 @@ class Lowering:
             return
         module = module_of(node, self.root)
         name = node.name
-        value, *others = [self.values[each] for each in node.all_input_nodes]
+        given = [self.values[each] for each in node.all_input_nodes]
+        value = given[0]
         if isinstance(module, _CONVOLUTIONS):
             self._convolution(node, module, value)
         elif type(module) in _SAME:
@@ -70,7 +71,7 @@ class Lowering:
             parts = [self.values[each] for each in node.args[0]]  # type: ignore[union-attr, index]
             self.values[node] = self.program.concatenate(name, parts)
         elif node.target in ADDITIONS:
-            b = others[0] if others else value
+            b = given[-1]
             after = only_user(node)
             bounds = self._bounds(after)
             result = self.program.add(name, value, b, bounds)
