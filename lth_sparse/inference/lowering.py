@@ -63,7 +63,9 @@ class Lowering:
         elif type(module) in _POOLS:
             if type(module) is ReLUMaxPool2d and node.all_input_nodes[0] not in self._clamped:
                 value = self.program.clamp(f"{name}_relu", value, RELU)
-            kind, window = _pool(module, self.program.shapes[value])
+            found = _pool(module, self.program.shapes[value])
+            assert found is not None
+            kind, window = found
             self.values[node] = self.program.pool(name, kind, value, window, _shape(node))
         elif type(module) is nn.AdaptiveAvgPool2d:
             self.values[node] = self._adaptive(node, value)
