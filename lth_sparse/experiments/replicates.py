@@ -83,10 +83,15 @@ class Replicates:
         return store.finished(self._settings.pruning.rounds) if store.holds_a_run() else None
 
     def put_together(
-        self, finished: Mapping[int, Record], headline: Callable[[Sequence[SummaryRow]], str] = report.headline
+        self,
+        finished: Mapping[int, Record],
+        headline: Callable[[Sequence[SummaryRow]], str] = report.headline,
+        *,
+        write: bool = True,
     ) -> tuple[dict[str, Any], list[SummaryRow], list[StabilityRow]]:
-        """Writes what the records of these seeds, at least one, say together: what `replicates.json`, `summary.csv` and
-        `instability-summary.csv` hold. `headline`: of the page."""
+        """What the records of these seeds, at least one, say together, as `replicates.json`, `summary.csv` and
+        `instability-summary.csv` hold it; written there, with a page, where `write` says so. `headline`: of the page.
+        """
         seeds = sorted(finished)
         records = [finished[seed] for seed in seeds]
         described = RunDirectory(self._place(seeds[-1]), say).read_info()
@@ -94,12 +99,17 @@ class Replicates:
         info |= {"seeds": seeds, "replicates": len(self.seeds), "training": asdict(trained(records))}
         images = int(info["dataset"]["test"])
         rows, pairs = summarized(records, images), stabilities(records, images)
-        _write(self.out, info)
-        write_atomically(self.out / "summary.csv", table(rows).encode())
-        if pairs:
-            write_atomically(self.out / "instability-summary.csv", table(pairs).encode())
-        report.write(self.out, info, rows, headline(rows), pairs)
+        if write:
+            write_atomically(self.out / "summary.csv", table(rows).encode())
+            if pairs:
+                write_atomically(self.out / "instability-summary.csv", table(pairs).encode())
+            report.write(self.out, info, rows, headline(rows), pairs)
+            _write(self.out, info)
         return info, rows, pairs
+
+    def written(self) -> bool:
+        """Whether what all seeds say together was written before: `replicates.json` names them last."""
+        return list(self._plan["seeds"]) == list(self.seeds)
 
     def withdraw(self) -> None:
         """Leaves nothing behind where no run has begun."""

@@ -33,7 +33,8 @@ class SweptRun:
             for seed in self._replicates.seeds:
                 if (record := self._replicates.finished(seed)) is not None:
                     self._finished[seed] = record
-            self._put_together()
+            # A page takes longer than a tiny run.
+            self._put_together(write=not self._replicates.written())
         except Exception as error:  # Whatever it is, the others are worth playing.
             self._fail(reason(error))
 
@@ -70,10 +71,10 @@ class SweptRun:
         except Exception as error:
             self._fail(reason(error))
 
-    def _put_together(self) -> None:
+    def _put_together(self, write: bool = True) -> None:
         assert self._replicates is not None
         if self._finished:
-            _, rows, _ = self._replicates.put_together(self._finished)
+            _, rows, _ = self._replicates.put_together(self._finished, write=write)
             if len(self._finished) == len(self._replicates.seeds):
                 self.swept = Swept(self._name, self.folder, rows, "")
 

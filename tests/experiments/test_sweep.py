@@ -108,6 +108,10 @@ def test_killed_it_goes_on_and_takes_runs_that_the_file_has_more(
         for row in table(tmp_path / "whole" / "sweep.csv")
     ]
     assert {row["run"] for row in kept} == {"rewound", "fine-tuned", "erk"}
+    # What is whole is read, not made again.
+    (page := out / "erk" / "report.html").write_text("as it was")
+    assert swept(written(more), "--out", out, "--resume")[0] == 0
+    assert page.read_text() == "as it was"
     before = (out / "sweep.csv").read_bytes()
     status, _, error = swept(written(more), "--out", out)
     assert (status, "holds sweep.json; add --resume" in error_line(error)) == (2, True)
