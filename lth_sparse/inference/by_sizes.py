@@ -10,6 +10,8 @@ from torch import Tensor, fx, nn
 
 from lth_sparse.inference import engine
 from lth_sparse.inference.segments import in_segments
+from lth_sparse.nn.fused_operators import is_unwatched
+from lth_sparse.nn.watched import hooked
 from lth_sparse.system.messages import say
 
 
@@ -35,6 +37,8 @@ class BySizes:
         return self._made[sizes] or network
 
     def _new(self, network: fx.GraphModule, inputs: tuple[Tensor, ...]) -> fx.GraphModule | None:
+        if any(hooked(module) for module in network.modules()):
+            return None  # Shapes are found out by a run that hooks would see.
         if reason := engine.refuses():
             if not self._made:
                 say(f"lth.for_inference: layer by layer: {reason}")
@@ -45,7 +49,5 @@ class BySizes:
 
 
 def _is_images(given: Any) -> bool:
-    """Whether the engine takes it: a batch of float32 images on the CPU, and not one that is traced."""
-    if type(given) not in (Tensor, nn.Parameter) or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return given.dim() == 4 and given.dtype == torch.float32 and given.device.type == "cpu" and given.numel() > 0
+    """Whether the engine takes it: a batch of images, and nobody else stands in for what is done with it."""
+    return isinstance(given, Tensor) and given.dim() == 4 and not torch.compiler.is_compiling() and is_unwatched(given)

@@ -80,6 +80,7 @@ def _replace(network: fx.GraphModule, segment: list[fx.Node], name: str) -> None
     for place, node in enumerate(outputs):
         with network.graph.inserting_after(after):
             after = network.graph.call_function(operator.getitem, (computed, place))
+        after.meta = dict(node.meta)
         node.replace_all_uses_with(after, delete_user_cb=lambda user: user not in inside)
     for node in reversed(segment):
         network.graph.erase_node(node)
