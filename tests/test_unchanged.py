@@ -130,8 +130,8 @@ TIMES = "\N{MULTIPLICATION SIGN}"
     [
         ("run/rounds.csv", edit("run/rounds.csv", rf"\n1,digits,(?:[^,]*,){{6}}{NUMBER}", last_digit)),
         # Not its last digit, without which it may be the same float.
-        ("run/rounds.csv", edit("run/rounds.csv", rf"\n1,.*,{NUMBER},[^,]*,,\n", lambda text: f"9{text}")),
-        ("run/rounds.csv", edit("run/rounds.csv", rf"\n1,.*,{NUMBER},,\n", lambda _: "nan")),
+        ("run/rounds.csv", edit("run/rounds.csv", rf"\n1,.*,{NUMBER},[^,]*,,,,\n", lambda text: f"9{text}")),
+        ("run/rounds.csv", edit("run/rounds.csv", rf"\n1,.*,{NUMBER},,,,\n", lambda _: "nan")),
         ("run/rounds.csv", edit("run/rounds.csv", r"\n1,.*(,)[^,]*\n", lambda _: ", ")),
         ("run/record.json", edit("run/record.json", rf'"accuracy_retrained": {NUMBER}', last_digit)),
         ("run/record.json", edit("run/record.json", rf'"step_ms": {NUMBER}', last_digit)),

@@ -120,9 +120,9 @@ class Rounds:
         # Where the dense training starts is known beforehand only if it is what later rounds go back to.
         known = not dense or trainer.rewinds_to_start
         start = arm.start(origin)
-        if known:
-            proof.rewind(trainer.model, start, masks)
         with self._state_refused() if state is not None else nullcontext():
+            if known:
+                proof.rewind(trainer.model, start, masks)
             training = trainer.begin(arm, masks, position, state)
         if known and state is None:
             checked = (

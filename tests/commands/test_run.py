@@ -381,7 +381,7 @@ def test_a_run_that_diverges_keeps_its_last_good_state_and_names_the_layer_from_
 ) -> None:
     """A learning rate that grows until it is too large: the warm-up of one that is."""
     out = tmp_path / "run"
-    short = (*SHORT, "--model", "lenet-300-100", "--optimizer", "sgd", "--learning-rate", "1e6", "--warmup", 1000)
+    short = (*SHORT, "--model", "lenet-300-100", "--optimizer", "sgd", "--learning-rate", "300", "--warmup", 1000)
     monkeypatch.setattr(saving, "LARGEST_SHARE", float("inf"))
     status, error = lottery(*short, "--momentum", "0", "--evaluate-every", 60, "--out", out)
     said = re.search(r"after (\d+) steps of round 0 \(ticket\); lower --learning-rate.*; step (\d+) of this", error)
