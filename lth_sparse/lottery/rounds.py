@@ -278,9 +278,10 @@ class Rounds:
             needed = _COLUMNS if position.arm != TICKET.name else _COLUMNS_OF_PRUNING if position.round else set()
             if missing := needed - position.found.keys():
                 raise ValueError(f"its row lacks {', '.join(sorted(missing))}")
+            training = state["training"]
         self.position = position
         self._store.name_damaged_tickets(position.round)
-        return tensors, state["training"]
+        return tensors, training
 
     @contextmanager
     def _state_refused(self) -> Iterator[None]:
