@@ -158,7 +158,7 @@ def play_seed(asked: Request) -> Record:
     """Plays what `Replicates.asked` gave, from its beginning or from where it was left; gives its record."""
     assert asked.out is not None
     if RunDirectory(asked.out, say).holds_a_run():
-        asked = replace(asked, file=functions_in(config.build(asked.file)), resume=True)
+        asked = replace(asked, file=functions_in(config.build({}, file=asked.file)), resume=True)
     return play(asked)[1]
 
 
