@@ -16,8 +16,6 @@ from lth_sparse.system.command_line import BAD_INPUT, Parser, resumable_status
 PROGRAM = "python -m lth_sparse.sweep"
 EXAMPLES = (
     ("sweep.yaml", "plays its runs, each on its seeds, into runs/sweep-01"),
-    ("sweep.yaml --out runs/criteria", "into a directory of your own"),
-    ("sweep.yaml --on ray --address head:6379 --threads-per-job 4", "on a Ray cluster, four cores a job"),
     ("sweep.yaml --on slurm --slurm partition=cpu --slurm time=60", "on Slurm, an hour at most for a job"),
     ("sweep.yaml --out runs/criteria --resume", "goes on after a kill; runs that the file has more are added"),
 )
