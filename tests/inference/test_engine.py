@@ -18,6 +18,7 @@ from lth_sparse.inference import engine
 from lth_sparse.inference.engine import Kind, Program
 from lth_sparse.inference.segments import Segment
 from tests.poison import poisoned_memory
+from tests.threads import at_threads
 
 pytestmark = pytest.mark.skipif(bool(engine.refuses()), reason=engine.refuses())
 
@@ -237,6 +238,19 @@ def test_threads_that_call_one_network_get_its_numbers():
     for each in threads:
         each.join()
     assert all(torch.equal(found[k], expected[k]) for k in range(8))
+
+
+def test_the_bits_are_those_of_one_thread():
+    model = network_of("resnet18")
+    images = [torch.randn(batch, 3, 64, 64) for batch in (1, 17)]
+
+    def outputs():
+        fast = lth.for_inference(model)
+        return [fast(x) for x in images]
+
+    first, *others = at_threads(outputs, 1, 2, 3, 7)
+    for each in others:
+        assert all(torch.equal(one, other) for one, other in zip(first, each, strict=True))
 
 
 def test_copies_pickles_and_refreshed_weights():

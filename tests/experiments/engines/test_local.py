@@ -46,7 +46,7 @@ def test_ended_by_a_signal_it_ends_its_jobs_and_goes_on_later(held: Path, swept:
         lambda: os.kill(os.getpid(), signal.SIGTERM),
     ):
         status, _, error = swept(spec, "--out", out, "--jobs", 2)
-    assert (status, "interrupted" in error) == (130, True)
+    assert (status, "stopped by SIGTERM" in error) == (143, True)
     for name in FOLDERS:
         (process,) = processes(out, name)
         with pytest.raises(ProcessLookupError):
