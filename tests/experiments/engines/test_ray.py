@@ -20,12 +20,13 @@ ROOT = Path(__file__).resolve().parents[3]
 @pytest.fixture
 def cluster(held: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Two nodes of one core each; their processes look for modules in `held` too."""
+    monkeypatch.setenv("RAY_py_gcs_connect_timeout_s", "300")  # On a busy machine the head takes its time.
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), str(held)]))
     made = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     made.add_node(num_cpus=1)
-    made.wait_for_nodes()
+    made.wait_for_nodes(timeout=300)
     yield made
     made.shutdown()
 
