@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import lth_sparse as lth
+from lth_sparse.backends import registry
+from lth_sparse.backends.auto import remembering
+from lth_sparse.backends.choices import Choices
 from tests.in_the_wild.side_by_side import draw_masks
 
-PATIENCE = 2.0
+PATIENCE = 5.0
 """Seconds that a child has, and ten times what its parent took for the same; it needs milliseconds."""
 
 
@@ -98,6 +102,30 @@ def parent(threads: int, in_child: Callable[[nn.Module, Tensor], None], make: Ca
     os._exit(OUTCOMES.index(outcome(begin(lambda: in_child(layer, images)), took)))
 
 
+def parent_that_measures() -> None:
+    """Its child has to measure for itself, though another thread of the parent was at it when the child was made."""
+    torch.set_num_threads(1)
+    layer, images = sparse("auto"), torch.randn(16, 16, 32, 32)
+    measuring, forked_already = threading.Event(), threading.Event()
+
+    def measure() -> None:
+        with registry.get("auto")._measuring:
+            measuring.set()
+            forked_already.wait()
+
+    thread = threading.Thread(target=measure)
+    thread.start()
+    measuring.wait()
+    with remembering(Choices()):
+        child = begin(lambda: train(layer, images))
+    forked_already.set()
+    thread.join()
+    os._exit(OUTCOMES.index(outcome(child)))
+
+
+WHILE_MEASURING = "a fork while another thread measures"
+
+
 def main() -> None:
     """All parents at once, for a child that hangs takes its time."""
     parents = {
@@ -107,6 +135,7 @@ def main() -> None:
         }
         for case, (threads, in_child) in CASES.items()
     }
+    parents[WHILE_MEASURING] = {"auto": begin(parent_that_measures)}
     found = {
         case: {name: OUTCOMES[os.waitstatus_to_exitcode(os.waitpid(p, 0)[1])] for name, p in by.items()}
         for case, by in parents.items()
