@@ -27,21 +27,21 @@ def peak_memory(network: Network, backend: str) -> dict[str, float]:
     that was loaded meanwhile.
     """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        before = _resident("VmRSS")
+        before = resident("VmRSS")
         one_step = step(network, backend, DENSE_SPARSITY, usual_layout(network), torch.device("cpu"))["step"]
         for _ in range(MEMORY_STEPS):
             one_step()
-        resident = _resident("VmHWM") - before
+        grown = resident("VmHWM") - before
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder, "trace.json")
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
     allocated = max(event["args"]["Total Allocated"] for event in events if event["name"] == "[memory]") / 2**20
-    return {"allocated": round(allocated, 1), "resident": round(resident, 1)}
+    return {"allocated": round(allocated, 1), "resident": round(grown, 1)}
 
 
-def _resident(field: str) -> float:
-    """MiB. Not ru_maxrss: a process inherits that of the one that started it."""
+def resident(field: str) -> float:
+    """MiB, by Linux's name for them. Not ru_maxrss: a process inherits that of the one that started it."""
     lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return int(lines[field].split()[0]) / 1024
 

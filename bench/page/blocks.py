@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from bench.page import cpu, front, gpu, losing, lotteries, runs, words
+from bench.page import cpu, front, gpu, losing, lotteries, runs, scale, words
 from bench.page.sources import Run, Sources
 from lth_sparse.report.words import duration
 
@@ -87,6 +88,11 @@ def _throughput(sources: Sources) -> list[str]:
     return [f"{machine}:", "", *words.table(["network", "ratio (quartiles of the pairs)"], rows)]
 
 
+def _scale(sources: Sources, made: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+    """Of the one network that docs/scale.md is about."""
+    return made(sources.scales["scale-resnet50.json"])
+
+
 def _gpu(sources: Sources) -> list[str]:
     if not sources.gpu:
         return [gpu.NOT_YET]
@@ -107,5 +113,10 @@ BLOCKS = {
     "cpu-losing": _cpu_losing,
     "throughput": _throughput,
     "gpu": _gpu,
+    "scale-about": lambda sources: _scale(sources, words.provenance),
+    "scale-memory": lambda sources: _scale(sources, scale.memory),
+    "scale-all-reduce": lambda sources: _scale(sources, scale.all_reduce),
+    "scale-sweep": lambda sources: _scale(sources, scale.sweep),
+    "scale-checks": lambda sources: _scale(sources, scale.checks),
 }
 """Name -> what makes its lines."""

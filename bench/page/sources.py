@@ -56,8 +56,8 @@ class Tested:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`: the files that `pytest bench/`, busy.py, gpu/, lottery/
-    and accuracy.py wrote, by name.
+    """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`, `scales`: the files that `pytest bench/`, busy.py,
+    gpu/, lottery/, accuracy.py and scale/ wrote, by name.
 
     `throughput`: the lines of docs/results/training-throughput.txt.
     """
@@ -68,6 +68,7 @@ class Sources:
     gpu: dict[str, dict[str, Any]]
     lotteries: dict[str, dict[str, Any]]
     accuracies: dict[str, dict[str, Any]]
+    scales: dict[str, dict[str, Any]]
     runs: list[Run]
     experiments: list[Experiment]
     claims: list[Tested]
@@ -82,8 +83,10 @@ def read(root: Path = ROOT) -> Sources:
     experiments = [_experiment(path.parent) for path in sorted((root / PAGE).glob("*/replicates.json"))]
     claims = [_tested(path.parent) for path in sorted((root / PAGE / "claims").glob("*/scorecard.csv"))]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
-    cpu, peers, busy, accuracies = (_files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy"))
-    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, runs, experiments, claims, throughput)
+    cpu, peers, busy, accuracies, scales = (
+        _files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy", "scale")
+    )
+    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, scales, runs, experiments, claims, throughput)
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:

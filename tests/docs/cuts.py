@@ -192,6 +192,7 @@ CUTS = (
         ((r".*", f"python -c '{_AT_ONCE}'"),),
         "a minute of a quiet machine, so 4 steps of one round, whose ratio does not count",
     ),
+    Cut(r"^python -m bench\.scale$", ((r"$", " --help"),), "two minutes, so its options are read"),
     Cut(r"^python -m bench\.busy\b", ((r"$", " --help"),), "two minutes of a quiet machine, so its options are read"),
     Cut(
         r"^make bench(-full)? ARGS=",

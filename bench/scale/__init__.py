@@ -1,0 +1,1 @@
+"""What training at another scale takes, worked out of formulas and held against what small sizes take here."""
