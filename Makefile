@@ -6,7 +6,7 @@ VENV ?= .venv
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: environment run test lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps build/races sanitize-threads fuzz-files fuzz-operators long-runs faults clean
+.PHONY: environment run test test-long lint docs dist bench bench-full guard lottery results notebook kernels model gpu tune build/sanitized sanitize fuzz clang unchanged sweeps build/races sanitize-threads fuzz-files fuzz-operators long-runs faults clean
 
 environment: $(VENV)/ready
 
@@ -18,11 +18,15 @@ run: $(VENV)/ready
 # spin, or they would keep the others from working.
 # ARGS may select nothing for one of the runs (pytest's exit status 5), but not for both.
 test: $(VENV)/ready
-	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -m "not alone" -n $(WORKERS) --dist loadfile $(ARGS); together=$$?; \
-	$(VENV)/bin/python -m pytest -m alone $(ARGS); alone=$$?; \
+	@OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -m "not alone and not long" -n $(WORKERS) --dist loadfile $(ARGS); together=$$?; \
+	$(VENV)/bin/python -m pytest -m "alone and not long" $(ARGS); alone=$$?; \
 	if [ $$alone = 5 ]; then exit $$together; fi; \
 	if [ $$together != 0 ] && [ $$together != 5 ]; then exit $$together; fi; \
 	exit $$alone
+
+# The tests marked `long`: whole builds by clang, under a sanitizer and from a source distribution, a Ray cluster, Triton's interpreter.
+test-long: $(VENV)/ready
+	OMP_WAIT_POLICY=passive $(VENV)/bin/python -m pytest -m long $(ARGS)
 
 SCHEMA := $(VENV)/bin/check-jsonschema --builtin-schema
 

@@ -18,6 +18,7 @@ ACCURACIES = [
 ]
 
 
+@pytest.mark.long
 def test_a_lottery_in_the_interpreter_is_that_of_dense(lottery, image_folder, tmp_path):
     options = (*TINY, "--data-dir", image_folder)
     status, said = lottery("--backend", "triton", *options, "--out", tmp_path / "triton")

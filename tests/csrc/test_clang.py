@@ -19,7 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 SOURCES = [*sorted((ROOT / "csrc").glob("*.cpp")), *sorted((ROOT / "csrc" / "cpu").rglob("*.cpp"))]
 ARM64_HEADERS = Path("/usr/aarch64-linux-gnu/include")
 
-pytestmark = pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++: install clang")
+pytestmark = [
+    pytest.mark.long,
+    pytest.mark.skipif(shutil.which("clang++") is None, reason="there is no clang++: install clang"),
+]
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:

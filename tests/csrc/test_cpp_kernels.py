@@ -420,7 +420,9 @@ def test_lower_instruction_sets_of_this_machine(instruction_set):
     if instruction_set not in LOWER[highest]:
         pytest.skip(f"this process runs {highest}")
     files = [__file__, str(Path(__file__).with_name("test_linear.py"))]
-    done = run_with(instruction_set, "-m", "pytest", "-q", "-x", *files, "-k", "not instruction_set")
+    done = run_with(
+        instruction_set, "-m", "pytest", "-q", "-x", *files, "-k", "not instruction_set and not channels_last"
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

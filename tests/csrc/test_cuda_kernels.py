@@ -355,6 +355,7 @@ def test_plans_that_do_not_fit_are_refused_in_words(backend):
         backend.forward(x, values.double(), plan, None)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(sys.platform != "linux", reason="the sanitizer's library is put before the process on Linux only")
 def test_under_the_address_sanitizer():
     """The kernels, built with it, read and write within their tensors and their shared memory."""

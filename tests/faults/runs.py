@@ -85,11 +85,11 @@ class Process:
 
 def outcome(out: Path) -> dict[str, Any]:
     """What a run has to leave bit for bit, whatever happened to it: its tables without times, the bytes of its tickets,
-    and no state."""
+    and no state. Pictures, which only the jobs of a sweep draw here, do not count."""
     rounds = [
         {name: value for name, value in row.items() if name not in TIME_COLUMNS} for row in table(out / "rounds.csv")
     ]
     whole = {path.name: path.read_bytes() for path in (out / "curves.csv", out / "layers.csv")}
     tickets = {path.name: path.read_bytes() for path in sorted((out / "tickets").iterdir())}
-    left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file())
+    left = sorted(str(path.relative_to(out)) for path in out.rglob("*") if path.is_file() and path.suffix != ".png")
     return {"rounds": rounds, **whole, **tickets, "left": left}

@@ -41,12 +41,14 @@ def stopped(process: Process, number: int, when: Path) -> Ended:
 
 def test_stopped_again_and_again_by_sigterm_a_run_loses_nothing(process: Process, whole: Whole, tmp_path: Path) -> None:
     random, stops, steps, runs = chance("SIGTERM"), 0, 0, 0
-    while stops < faults(6):
+    while stops < faults(3) or not steps:
         folder, arguments = tmp_path / str(runs), ["run", *SHORT, "--out", "run"]
         runs += 1
         while True:
             process.begin(folder, *arguments)
-            if stops < faults(6) and not process.ends_within(random.uniform(0.1, 1) * whole.ended.seconds):
+            if (stops < faults(3) or not steps) and not process.ends_within(
+                random.uniform(0.1, 1) * whole.ended.seconds
+            ):
                 process.send(signal.SIGTERM)
             ended = process.end()
             if ended.status == 0:
@@ -64,7 +66,6 @@ def test_stopped_again_and_again_by_sigterm_a_run_loses_nothing(process: Process
                     int(found[1]), int(found[2]), found[3],
                 )  # fmt: skip
         assert outcome(folder / "run") == whole.left
-    assert steps, "no signal came while something was trained"
     print(f"{stops} stops of {runs} runs by SIGTERM, {steps} of them within a training")
 
 

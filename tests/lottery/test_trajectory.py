@@ -103,7 +103,9 @@ def rounding_growth(start: tuple[nn.Module, Masks], dense: Tensor, digits: Datas
     return torch.stack([(other - dense).abs() for other in others]).amax(dim=0).cummax(dim=0).values
 
 
-@pytest.mark.parametrize("backend", OTHERS)
+@pytest.mark.parametrize(
+    "backend", [pytest.param(name, marks=pytest.mark.long if name == "triton" else ()) for name in OTHERS]
+)
 def test_the_loss_follows_masked_dense_to_rounding_growth(
     start: tuple[nn.Module, Masks], dense: Tensor, rounding_growth: Tensor, digits: Dataset, backend: str
 ) -> None:

@@ -32,6 +32,7 @@ def cluster(held: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     made.shutdown()
 
 
+@pytest.mark.long
 def test_a_sweep_outlives_a_node(held: Path, swept: Called, cluster: Any) -> None:
     import ray
 
