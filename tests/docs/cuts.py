@@ -222,8 +222,8 @@ CUTS = (
     Cut(r"^pytest docs/", ((r"$", " --collect-only -q"),), "the page's tests run by themselves, so they are listed"),
     Cut(r"^\.ci/run$", ((r"^", "bash -n "),), "it would run this test again, so bash reads it and runs nothing"),
     Cut(
-        r"^make (test|test-long|lint|docs|dist|notebook|sanitize|clang|unchanged|sweeps|kernels|guard|lottery|fuzz|long-runs"
-        r"|faults)\b",
+        r"^make (test|test-long|lint|docs|dist|notebook|sanitize|clang|unchanged|sweeps|kernels|guard|lottery|fuzz"
+        r"|long-runs|faults)\b",
         _RECIPE,
         "a minute or more, and .ci/run or a test does it, so make says what it would do",
     ),
