@@ -17,6 +17,7 @@ COMMANDS = {
     "reproduce": "tests published claims, at full size or within a time that you give",
     "sweep": "plays many runs, on several seeds each, with one table and one page over all",
     "verify": "compares sparse layers with masked dense PyTorch, for accuracy and for speed",
+    "infer": "times a ticket, or a pruned network, that only infers, beside dense PyTorch",
     "doctor": "says what works on this machine, why the rest does not, and tests it",
 }
 """Name of a module of this package, with a `main` of its own -> what it does."""

@@ -36,6 +36,7 @@ def test_nothing_but_commands_and_the_face_stands_loose() -> None:
         "reproduce.py",
         "transfer.py",
         "verify.py",
+        "infer.py",
         "doctor.py",
         "ops.py",
         "reference.py",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import weakref
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -39,6 +39,8 @@ class Program:
     shapes: list[Shape] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     """Of the operations."""
+    flops: dict[str, int] = field(default_factory=dict)
+    """Floating-point operations of an image, two for each live weight and pixel, where an operation has weights."""
     _operations: list[list[int]] = field(default_factory=list)
     _bounds: list[float] = field(default_factory=list)
     _weights: list[tuple[Tensor, Tensor, Tensor, Tensor]] = field(default_factory=list)
@@ -73,6 +75,7 @@ class Program:
         row_offsets = torch.zeros(len(rows) + 1, dtype=torch.int32)
         row_offsets[1:] = live.sum(1).cumsum(0)
         columns = live.nonzero()[:, 1].int()
+        self.flops[name] = 2 * int(row_offsets[-1]) * shape[1] * shape[2]
         shift = torch.zeros(len(rows)) if bias is None else bias.detach().float().contiguous()
         self._weights.append((row_offsets, columns, rows[live], shift))
         return self._add(name, Kind.CONVOLUTION, shape, [value, -1 if added is None else added, *window], bounds)
@@ -116,15 +119,16 @@ class Program:
             torch.cat([each[k] for each in self._weights]) if self._weights else torch.empty(0, dtype=kinds[k])
             for k in range(4)
         ]
-        return Engine(torch.ops.lth_sparse_cpu.inference_network(numbers, self._bounds, *parts), self.names)
+        return Engine(torch.ops.lth_sparse_cpu.inference_network(numbers, self._bounds, *parts), self.names, self.flops)
 
 
 class Engine:
     """A network in the library's memory, which is given back with this object."""
 
-    def __init__(self, number: int, names: Sequence[str]) -> None:
+    def __init__(self, number: int, names: Sequence[str], flops: Mapping[str, int]) -> None:
         self._number = number
         self.names = list(names)
+        self.flops = dict(flops)
         weakref.finalize(self, torch.ops.lth_sparse_cpu.inference_release, number)
 
     def __call__(self, inputs: list[Tensor]) -> list[Tensor]:

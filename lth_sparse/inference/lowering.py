@@ -141,13 +141,15 @@ def lowers(node: fx.Node, root: nn.Module) -> bool:
     module = module_of(node, root)
     if module is not None and (hooked(module) or "forward" in vars(module)):
         return False
-    if _changes_its_input(node, module) and len(node.all_input_nodes[0].users) > 1:
-        return False
+    if _changes_its_input(node, module):
+        (given, *_) = node.all_input_nodes
+        if len(given.users) > 1 or not _is_fresh(given, root):
+            return False
     if isinstance(module, _CONVOLUTIONS):
         return type(module) in _CONVOLUTIONS and _fits(module, shape_of(node.all_input_nodes[0])) and _pays(module)
     if type(module) in _SAME:
         assert module is not None
-        return not module.training and len(node.all_input_nodes[0].users) == 1
+        return not module.training and (len(node.all_input_nodes[0].users) == 1 or not _is_written_to(node, root))
     if type(module) in _POOLS:
         found = _pool(module, shape_of(node.all_input_nodes[0]) or (1, 1, 1))
         return found is not None and _gives(found[1], node)
@@ -224,6 +226,23 @@ def _changes_its_input(node: fx.Node, module: nn.Module | None) -> bool:
         return str(node.target).endswith("_")
     clamp = clamps.of_call(node.target, *node.args[1:], **node.kwargs)
     return clamp[1] if clamp else getattr(node.target, "__name__", "").startswith("iadd")
+
+
+def _is_fresh(node: fx.Node, root: nn.Module) -> bool:
+    """Whether what it computes has memory of its own: what is done to that is seen nowhere else."""
+    module = module_of(node, root)
+    if type(module) in _SAME:
+        return len(node.all_input_nodes[0].users) == 1 and _is_fresh(node.all_input_nodes[0], root)
+    return isinstance(module, (*_CONVOLUTIONS, nn.BatchNorm2d)) or lowers(node, root)
+
+
+def _is_written_to(node: fx.Node, root: nn.Module) -> bool:
+    """Whether a later step changes what this one hands on as it is, which others read too."""
+    for user in node.users:
+        module = module_of(user, root)
+        if _changes_its_input(user, module) or (type(module) in _SAME and _is_written_to(user, root)):
+            return True
+    return False
 
 
 def _shape(node: fx.Node) -> Shape:

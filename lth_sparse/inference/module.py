@@ -36,8 +36,12 @@ class InferenceModule(nn.Module):
     def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the model returns for these arguments."""
         with torch.no_grad():
-            network = self.network if kwargs else self._by_sizes.network_for(self.network, args)
+            network = self.network if kwargs else self.network_for(*args)
             return network(*args, **kwargs)
+
+    def network_for(self, *args: Any) -> nn.Module:
+        """What computes inputs of the sizes of these: `network`, or that with parts of it in the engine."""
+        return self._by_sizes.network_for(self.network, args)
 
     def refresh(self) -> None:
         """Take over the weights, masks and statistics that the model has now. It must still be there, in eval mode."""

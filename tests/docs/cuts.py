@@ -153,6 +153,16 @@ CUTS = (
         "a minute, so 2 images and 2 steps",
     ),
     Cut(
+        r"^(python -m lth_sparse\.|lth )infer .*torchvision:",
+        _with("--seconds 0.1 --model torchvision:resnet18 --input-shape 3,32,32", "model", "input-shape"),
+        "half a minute, so a smaller network, smaller images and a moment",
+    ),
+    Cut(
+        r"^(python -m lth_sparse\.|lth )infer\b",
+        ((r"$", " --seconds 0.1"),),
+        "ten seconds of a quiet machine, so a moment, whose ratios do not count",
+    ),
+    Cut(
         r"^(python -m lth_sparse\.|lth )verify\b",
         ((r"(--sparsity \d?\.\d+)[,\d.]*", r"\1"), *_with("--model small --steps 2 --batch-size 2", "model")),
         "a minute and more, so the smallest network, 2 images and 2 steps",

@@ -25,14 +25,14 @@ from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import pytest_integration
 from sybil.parsers.markdown import CodeBlockParser
 
-from lth_sparse import doctor, reproduce, run, sweep, transfer, verify
+from lth_sparse import doctor, infer, reproduce, run, sweep, transfer, verify
 from lth_sparse.experiments import coursework
 from lth_sparse.settings import config
 from tests.docs.cuts import NEEDED, shortened
 from tests.unchanged.interpreter import Interpreter
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {module.__name__.split(".")[1]: module for module in (run, transfer, sweep, reproduce, verify, doctor)}
+OURS = {module.__name__.split(".")[1]: module for module in (run, transfer, sweep, reproduce, verify, infer, doctor)}
 LIMIT, LIMIT_OF_CUT = 60, 300
 """Seconds for a command as it stands, and for one that was cut short already."""
 

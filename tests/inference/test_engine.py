@@ -319,3 +319,32 @@ def test_lower_instruction_sets_of_this_machine(instruction_set):
     command = [sys.executable, "-m", "pytest", "-q", "-x", __file__, "-k", "not instruction_set and not whole_networks"]
     done = subprocess.run(command, env=os.environ | {"LTH_SPARSE_CPU": instruction_set}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+class Shortcut(nn.Module):
+    """x + what is made of it, over a module that hands x on as it is; then something may be done to that."""
+
+    def __init__(self, shortcut, after):
+        super().__init__()
+        self.before, self.conv = nn.Conv2d(3, 12, 3, padding=1), nn.Conv2d(12, 12, 3, padding=1)
+        self.shortcut, self.again, self.after = shortcut, nn.Identity(), after
+
+    def forward(self, x):
+        x = self.before(x)
+        kept = self.after(self.again(self.shortcut(x)))
+        return self.conv(x) + kept
+
+
+@pytest.mark.parametrize("shortcut", [nn.Identity(), nn.Dropout(), nn.Sequential(nn.Identity())], ids=str)
+@pytest.mark.parametrize("after", [nn.Identity(), nn.ReLU(), nn.ReLU(inplace=True)], ids=str)
+def test_a_shortcut_that_is_the_identity(shortcut, after):
+    model = Shortcut(shortcut, after)
+    for layer in (model.before, model.conv):
+        layer.weight.data *= torch.rand_like(layer.weight) < 0.2
+    fast, x = lth.for_inference(lth.sparsify(model).eval()), torch.randn(2, 3, 9, 9)
+    with torch.no_grad():
+        close(fast(x), copy.deepcopy(model).double()(x.double()))
+    (made,) = fast._by_sizes._made.values()
+    segments = sum(isinstance(each, Segment) for each in made.modules())
+    # In place, the change is one of x too: that stays PyTorch's, and so does a module of others.
+    assert (segments == 1) != (getattr(after, "inplace", False) or isinstance(shortcut, nn.Sequential))
