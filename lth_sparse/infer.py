@@ -130,9 +130,7 @@ def _infer(options: argparse.Namespace, command: str) -> int:
     print(
         f"\ndense PyTorch's median call takes {ratio:.2f} times as long; furthest off: {off:.1e} of the largest output"
     )
-    print(
-        f"ready in {ready:.1f} s, once the weights were there; this process held up to {peak:,.0f} MiB, dense PyTorch too"
-    )
+    print(f"ready in {ready:.1f} s, once the weights were there; this process held up to {peak:,.0f} MiB")
 
     operations: list[profile.Operation] = []
     if options.profile or options.plot is not None:
