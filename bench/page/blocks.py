@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bench.page import cpu, front, gpu, losing, lotteries, runs, scale, words
+from bench.page import coursework, cpu, front, gpu, losing, lotteries, runs, scale, words
 from bench.page.sources import Run, Sources
 from lth_sparse.report.words import duration
 
@@ -113,6 +113,7 @@ BLOCKS = {
     "cpu-losing": _cpu_losing,
     "throughput": _throughput,
     "gpu": _gpu,
+    "coursework": lambda sources: coursework.table(sources.coursework),
     "scale-about": lambda sources: _scale(sources, words.provenance),
     "scale-memory": lambda sources: _scale(sources, scale.memory),
     "scale-all-reduce": lambda sources: _scale(sources, scale.all_reduce),

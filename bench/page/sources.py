@@ -59,6 +59,7 @@ class Sources:
     """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`, `scales`: the files that `pytest bench/`, busy.py,
     gpu/, lottery/, accuracy.py and scale/ wrote, by name.
 
+    `coursework`: the rows of docs/results/coursework-digits/coursework.csv, which `--preset coursework` wrote.
     `throughput`: the lines of docs/results/training-throughput.txt.
     """
 
@@ -72,6 +73,7 @@ class Sources:
     runs: list[Run]
     experiments: list[Experiment]
     claims: list[Tested]
+    coursework: list[dict[str, str]]
     throughput: list[str]
 
 
@@ -82,11 +84,18 @@ def read(root: Path = ROOT) -> Sources:
     runs = [_run(path.parent) for path in sorted((root / PAGE).glob("*/config.json"))]
     experiments = [_experiment(path.parent) for path in sorted((root / PAGE).glob("*/replicates.json"))]
     claims = [_tested(path.parent) for path in sorted((root / PAGE / "claims").glob("*/scorecard.csv"))]
+    coursework = [
+        row
+        for path in sorted((root / PAGE).glob("*/coursework.csv"))
+        for row in csv.DictReader(path.read_text().splitlines())
+    ]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
     cpu, peers, busy, accuracies, scales = (
         _files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy", "scale")
     )
-    return Sources(cpu, peers, busy, gpu, lotteries, accuracies, scales, runs, experiments, claims, throughput)
+    return Sources(
+        cpu, peers, busy, gpu, lotteries, accuracies, scales, runs, experiments, claims, coursework, throughput
+    )
 
 
 def _files(root: Path, kind: str) -> dict[str, dict[str, Any]]:
