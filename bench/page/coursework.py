@@ -12,8 +12,8 @@ ARMS = (("LTH", "emulation"), ("LTH", "corrected"), ("random", "emulation"), ("r
 
 
 def table(rows: list[Row]) -> list[str]:
-    """At `SPARSITY`, a column for each split of the epochs: test accuracy % and half its 95 % interval over seeds, of the
-    dense network after one training, and of each way to prune after the last pruning and the training that follows.
+    """At `SPARSITY`, a column for each split of the epochs: test accuracy % and half its 95 % interval over seeds, of
+    the dense network after one training, and of each way to prune after the last pruning and the training that follows.
     """
     chosen = [row for row in rows if float(row["sparsity"]) == SPARSITY]
     splits = list(dict.fromkeys((row["rounds"], row["epochs"]) for row in chosen))
