@@ -13,7 +13,7 @@ import torch
 
 from lth_sparse import __version__
 from lth_sparse.inference import for_inference
-from lth_sparse.inference.module import InferenceModule
+from lth_sparse.inference.module import ROUNDING, InferenceModule
 from lth_sparse.latency import calls, profile
 from lth_sparse.latency.plot import picture
 from lth_sparse.nn import sparsify
@@ -27,8 +27,7 @@ from lth_sparse.verification.subject import Subject, subjects
 
 PROGRAM = "python -m lth_sparse.infer"
 OURS, DENSE = "lth_sparse", "dense PyTorch"
-MOST_OFF = 1e-4
-"""Of the largest output: what rounding may do to one through a whole network."""
+MOST_OFF = ROUNDING[torch.float32]
 OUT_OF_BOUNDS = 1
 
 EXAMPLES = (
@@ -90,12 +89,9 @@ def _check(options: argparse.Namespace) -> None:
             raise InputError(f"--{name.replace('_', '-')} {number}: expected at least 1")
     if not 0 < options.seconds < 1e6:
         raise InputError(f"--seconds {options.seconds:g}: expected more than 0 and less than a million")
-    if not -(2**63) <= options.seed < 2**63:
-        raise InputError(f"--seed {options.seed}: expected a number of less than 2^63")
+    command_line.check_seed(options.seed)
     for name in ("plot", "json"):
-        path = getattr(options, name)
-        if path is not None and (not path or command_line.path(path).is_dir()):
-            raise InputError(f"--{name} {path or repr(path)}: expected the name of a file to write")
+        command_line.check_file(name, getattr(options, name))
 
 
 def _infer(options: argparse.Namespace, command: str) -> int:

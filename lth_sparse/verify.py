@@ -102,14 +102,11 @@ def _verify(options: argparse.Namespace, command: str) -> int:
     for name, least in (("batch_size", 1), ("steps", 0)):
         if getattr(options, name) < least:
             raise InputError(f"--{name.replace('_', '-')} {getattr(options, name)}: expected at least {least}")
-    if not -(2**63) <= options.seed < 2**63:
-        raise InputError(f"--seed {options.seed}: expected a number of less than 2^63")
+    command_line.check_seed(options.seed)
     if options.dtype not in DTYPES:
         raise InputError(f"--dtype {options.dtype}: expected {', '.join(DTYPES)}")
     for name in ("plot", "json"):
-        path = getattr(options, name)
-        if path is not None and (not path or command_line.path(path).is_dir()):
-            raise InputError(f"--{name} {path or repr(path)}: expected the name of a file to write")
+        command_line.check_file(name, getattr(options, name))
     device = command_line.device(options.device)
     chosen, left_out = contenders(options.backend, device)
     under = Conditions(device, DTYPES[options.dtype], options.batch_size, options.steps, options.seed)

@@ -18,7 +18,7 @@ from lth_sparse.nn import forms
 from lth_sparse.system.errors import InputError
 from lth_sparse.system.messages import say
 
-_ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
 """By how much of the largest output those of an example may differ, through a whole network."""
 _ROUNDING_OF_HALVES = 0.03
 
@@ -123,14 +123,20 @@ def _made_of(model: nn.Module, strict: bool, remarks: Remarks) -> nn.Module:
     return result.eval()
 
 
+def relative_error(given: Tensor, expected: Tensor) -> float:
+    """The largest difference over the largest of `expected`, infinite or NaN where one is not finite; neither is empty."""
+    largest = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
+    return float((given - expected).abs().max()) / largest
+
+
 def _compare(model: nn.Module, result: nn.Module, example: tuple[Any, ...]) -> None:
     with torch.no_grad():
         expected, given = tree_leaves(model(*example)), tree_leaves(result(*example))
     for ours, theirs in zip(given, expected, strict=True):
         if not isinstance(theirs, Tensor) or not theirs.is_floating_point() or theirs.numel() == 0:
             continue
-        error = float((ours - theirs).abs().max()) / max(float(theirs.abs().max()), torch.finfo(torch.float32).tiny)
-        allowed = _ROUNDING.get(theirs.dtype, _ROUNDING_OF_HALVES)
+        error = relative_error(ours, theirs)
+        allowed = ROUNDING.get(theirs.dtype, _ROUNDING_OF_HALVES)
         if not error <= allowed:
             raise InputError(
                 f"example: the outputs differ by {error:.1e} of the largest, expected at most {allowed:.0e}: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
+
+from lth_sparse.inference.module import relative_error
 
 WARM_UP = 0.2
 """Of the seconds that are given, before anything counts."""
@@ -66,6 +69,6 @@ def furthest_off(ours: Any, theirs: Any) -> float:
     for given, expected in zip(tree_leaves(ours), tree_leaves(theirs), strict=True):
         if not isinstance(expected, Tensor) or expected.numel() == 0:
             continue
-        off = (given.double() - expected.double()).abs().max() / expected.double().abs().max().clamp_min(1e-30)
-        worst = max(worst, float(off.nan_to_num(torch.inf)))
+        off = relative_error(given, expected)
+        worst = max(worst, math.inf if math.isnan(off) else off)
     return worst

@@ -133,6 +133,18 @@ def chosen(text: str) -> tuple[str, ...]:
     return () if text == "none" else names(text)
 
 
+def check_seed(seed: int) -> None:
+    """Raises InputError for one that PyTorch's generators do not take."""
+    if not -(2**63) <= seed < 2**63:
+        raise InputError(f"--seed {seed}: expected a number of less than 2^63")
+
+
+def check_file(option: str, given: str | None) -> None:
+    """Raises InputError where a file that `option` is to write has no name, or is a folder."""
+    if given is not None and (not given or path(given).is_dir()):
+        raise InputError(f"--{option} {given or repr(given)}: expected the name of a file to write")
+
+
 def device(name: str) -> torch.device:
     """The device called auto (a GPU if there is one), cpu, cuda or cuda:N. Of several processes on a machine with GPUs
     each has one of its own. Raises InputError for any other."""
