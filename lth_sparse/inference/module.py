@@ -124,7 +124,7 @@ def _made_of(model: nn.Module, strict: bool, remarks: Remarks) -> nn.Module:
 
 
 def relative_error(given: Tensor, expected: Tensor) -> float:
-    """The largest difference over the largest of `expected`, infinite or NaN where one is not finite; neither is empty."""
+    """The largest difference over the largest of `expected`, not empty; infinite or NaN where one is not finite."""
     largest = max(float(expected.abs().max()), torch.finfo(torch.float32).tiny)
     return float((given - expected).abs().max()) / largest
 
