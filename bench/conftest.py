@@ -19,7 +19,7 @@ from lth_sparse.backends import extension
 from lth_sparse.storage import environment
 from lth_sparse.system import allocator, home
 
-OPTIONAL = ("full", "peers")
+OPTIONAL = ("full", "peers", "inference_peers")
 """Markers of what runs only when it is asked for: by -m, or by --full."""
 SUITE = pytest.StashKey[Suite]()
 
@@ -44,7 +44,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--results",
         type=Path,
         metavar="DIR",
-        help="write the ratios to DIR/cpu-MACHINE.json and, of peers, to DIR/peers-MACHINE.json",
+        help="write the ratios to DIR/cpu-MACHINE.json and, of peers, to DIR/peers-MACHINE.json and "
+        "DIR/engines-MACHINE.json",
     )
 
 
@@ -83,6 +84,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     if suite.peers:
         lines += ["", *tables.peers(suite.peers)]
         entries["peers"] = {"rows": suite.peers}
+    if suite.engines:
+        lines += ["", *tables.engines(suite.engines)]
+        entries["engines"] = {"rows": suite.engines}
     if not lines:
         return
     if directory := config.getoption("--results"):

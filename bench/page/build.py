@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.page import accuracy, blocks, busy, claims, cpu, experiments, front, gpu, losing, lotteries, peers, runs
+from bench.page import (
+    accuracy,
+    blocks,
+    busy,
+    claims,
+    cpu,
+    engines,
+    experiments,
+    front,
+    gpu,
+    losing,
+    lotteries,
+    peers,
+    runs,
+)
 from bench.page.charts import Chart
 from bench.page.section import Section
 from bench.page.sources import PAGE, ROOT, Sources
@@ -26,6 +40,7 @@ def sections(sources: Sources) -> list[Section]:
     made = [front.section(sources, blocks.processor(sources)), *lotteries.sections(sources.lotteries)]
     made += [cpu.section(name, found) for name, found in sources.cpu.items()]
     made += [peers.section(name, found) for name, found in sources.peers.items()]
+    made += [engines.section(name, found) for name, found in sources.engines.items()]
     made += [busy.section(name, found) for name, found in sources.busy.items()]
     made += [accuracy.section(name, found) for name, found in sources.accuracies.items()]
     made += gpu.sections(sources.gpu)

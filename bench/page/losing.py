@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from bench.page import gpu, peers, words
+from bench.page import engines, gpu, peers, words
 from bench.page.section import Section
 from bench.page.sources import Sources
 
@@ -21,6 +21,9 @@ def section(sources: Sources) -> Section:
     for name, found in sources.peers.items():
         made.say(f"`bench/results/{name}`: slower than a peer")
         made.say(*peers.losing_table(found))
+    for name, found in sources.engines.items():
+        made.say(f"`bench/results/{name}`: slower than another engine, or than a way of PyTorch's")
+        made.say(*engines.losing_table(found))
     for name, found in sources.gpu.items():
         made.say(f"`bench/results/{name}`: slower than dense in the same precision")
         made.say(*gpu.losing_table(found))

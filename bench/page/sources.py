@@ -56,8 +56,8 @@ class Tested:
 
 @dataclass(frozen=True)
 class Sources:
-    """`cpu`, `peers`, `busy`, `gpu`, `lotteries`, `accuracies`, `scales`: the files that `pytest bench/`, busy.py,
-    gpu/, lottery/, accuracy.py and scale/ wrote, by name.
+    """`cpu`, `peers`, `engines`, `busy`, `gpu`, `lotteries`, `accuracies`, `scales`: the files that `pytest bench/`,
+    busy.py, gpu/, lottery/, accuracy.py and scale/ wrote, by name.
 
     `coursework`: the rows of docs/results/coursework-digits/coursework.csv, which `--preset coursework` wrote.
     `throughput`: the lines of docs/results/training-throughput.txt.
@@ -65,6 +65,7 @@ class Sources:
 
     cpu: dict[str, dict[str, Any]]
     peers: dict[str, dict[str, Any]]
+    engines: dict[str, dict[str, Any]]
     busy: dict[str, dict[str, Any]]
     gpu: dict[str, dict[str, Any]]
     lotteries: dict[str, dict[str, Any]]
@@ -90,11 +91,11 @@ def read(root: Path = ROOT) -> Sources:
         for row in csv.DictReader(path.read_text().splitlines())
     ]
     throughput = (root / PAGE / "training-throughput.txt").read_text().splitlines()
-    cpu, peers, busy, accuracies, scales = (
-        _files(root, kind) for kind in ("cpu", "peers", "busy", "accuracy", "scale")
+    cpu, peers, engines, busy, accuracies, scales = (
+        _files(root, kind) for kind in ("cpu", "peers", "engines", "busy", "accuracy", "scale")
     )
     return Sources(
-        cpu, peers, busy, gpu, lotteries, accuracies, scales, runs, experiments, claims, coursework, throughput
+        cpu, peers, engines, busy, gpu, lotteries, accuracies, scales, runs, experiments, claims, coursework, throughput
     )
 
 

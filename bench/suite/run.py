@@ -17,7 +17,7 @@ from bench.timing.row import Findings
 
 class Suite:
     """`lines`: further ones to be printed. `measured`: the ceilings that were asked for, by the type of the device.
-    `peers`: rows as bench/contests/peers.py makes them."""
+    `peers`, `engines`: rows as those of bench/contests make them."""
 
     def __init__(self, items: list[pytest.Item]) -> None:
         self._items = items
@@ -26,6 +26,7 @@ class Suite:
         self.found = Findings()
         self.lines: list[str] = []
         self.peers: list[dict[str, Any]] = []
+        self.engines: list[dict[str, Any]] = []
 
     def selected(self, place: Place) -> list[dict[str, Any]]:
         """The arguments of the cases of `place` that are to be run."""

@@ -5,7 +5,7 @@ What it cannot run is collected once, and skipped with its reason.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,13 @@ import pytest
 import torch
 
 import lth_sparse
+from bench.cases.engines import ENGINE_CASES
 from bench.cases.layers import LAYERS, Layer
 from bench.cases.networks import NETWORKS, Network
 from bench.cases.peers import PEER_CASES
 from bench.contests.layers import operations_on
+from bench.sides.engines import ENGINES
+from bench.sides.installed import Installed
 from bench.sides.peers import PEERS
 from lth_sparse.backends import registry, triton
 
@@ -77,20 +80,24 @@ def networks() -> list[Any]:
 
 def peers() -> list[Any]:
     """Arguments for (case), and one for each peer that is not installed."""
-    missing = {name: reason for name, peer in PEERS.items() if (reason := peer.missing())}
-    return [
-        *(pytest.param(case, id=str(case)) for case in PEER_CASES),
-        *(
-            pytest.param(None, marks=pytest.mark.skip(reason=f"{name}: {reason}"), id=name.replace(" ", "-"))
-            for name, reason in missing.items()
-        ),
-    ]
+    return [*(pytest.param(case, id=str(case)) for case in PEER_CASES), *_missing(PEERS)]
+
+
+def engines() -> list[Any]:
+    """Arguments for (case), and one for each engine that is not installed."""
+    return [*(pytest.param(case, id=str(case)) for case in ENGINE_CASES), *_missing(ENGINES)]
 
 
 def supports(backend: str, place: Place) -> bool:
     """Whether the layer can be computed by `backend`."""
     assert isinstance(place.case, Layer)
     return registry.get(backend).supports(place.case.spec, torch.float32, place.device)[0]
+
+
+def _missing(others: Mapping[str, Installed]) -> Iterator[Any]:
+    for name, other in others.items():
+        if reason := other.missing():
+            yield pytest.param(None, marks=pytest.mark.skip(reason=f"{name}: {reason}"), id=name.replace(" ", "-"))
 
 
 def _devices() -> list[torch.device]:

@@ -76,6 +76,17 @@ def peers(found: Sequence[Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+def engines(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of each case its sides: calls, milliseconds, images a second, and their median over ours."""
+    cells = [["case", "side", "calls", "p50 ms", "p95 ms", "images/s", "over ours", "must", "aim", "", "off"]]
+    for row in found:
+        times = [f"{row[f'p{percent}_milliseconds']:.2f}" for percent in (50, 95)]
+        goal = [f"{row[name]:g}" if row[name] else "" for name in ("must", "aim")]
+        speed = [f"{row['images_a_second']:.1f}", f"{row['over_ours']:.2f}", *goal, row["verdict"]]
+        cells.append([row["case"], row["name"], str(row["calls"]), *times, *speed, f"{row['furthest_off']:.0e}"])
+    return aligned(cells)
+
+
 def rows(found: Sequence[Row]) -> list[str]:
     """A line a row, under a line of titles."""
     cells = [["case", "sparsity", "ours", "against", "min/min", "med/med", "quartiles", "must", "aim", "", "note"]]

@@ -101,14 +101,17 @@ std::optional<Passes> LayerPlan::passes(const Question& question) {
   const auto& [x, threads, element, channels_last, grad_x, grad_values] = question;
   py::tuple shape(linear ? 2 : 4);
   for (size_t d = 0; d < shape.size(); ++d) shape[d] = x[d];
+  // While Python answers, other threads may ask too, and what the answer depends on may change.
+  const int64_t asked_at = generation_;
   const py::handle choose(choose_.ptr(getPyInterpreter()));
   const py::object chosen = choose(shape, static_cast<int>(element), channels_last, grad_x, grad_values);
   if (chosen.is_none()) return std::nullopt;
   const auto [forward, grad_input, grad_weight] = chosen.cast<std::tuple<int, int, int>>();
   for (const int number : {forward, grad_input, grad_weight})
     TORCH_CHECK(has_kernels(number, convolution, element), "choose: got kernels ", number, ", which the layer has not");
-  answers_.push_back({question, {forward, grad_input, grad_weight}});
-  return answers_.back().passes;
+  const Passes passes{forward, grad_input, grad_weight};
+  if (asked_at == generation_) answers_.push_back({question, passes});
+  return passes;
 }
 
 bool LayerPlan::is_whole() const {

@@ -22,7 +22,8 @@ VARIABLE = "LTH_SPARSE_WINOGRAD"
 ERROR = {"2x2": 1e-6, "4x4": 4e-6}
 """The largest error against float64 over the largest result, by the largest tile allowed. PyTorch's is 2e-7
 to 4e-6 (bench/results)."""
-_TILES = {"off": (), "2x2": (2,), "4x4": (2, 4)}
+_TILES = {"off": (2,), "2x2": (2,), "4x4": (2, 4)}
+"""With "off", of an operation that was decided on before another thread switched the algorithm off."""
 _PRICE = {"forward": 0.62, "grad_input": 0.6, "grad_weight": 0.48}
 """Of a product, where a live weight's costs 1."""
 _VECTOR = 16

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -47,18 +48,23 @@ class Calls:
         return {"name": self.name, "calls": len(self.seconds), **of_calls, "images_a_second": self.images_a_second}
 
 
-def in_turn(networks: Mapping[str, Callable[[Tensor], Any]], x: Tensor, seconds: float) -> list[Calls]:
-    """Each of `networks` on `x`, in turn, for so many seconds in all: what else the machine does favours none."""
-    taken: dict[str, list[float]] = {name: [] for name in networks}
+def in_turn(networks: Mapping[str, Callable[[Tensor], Any]], x: Tensor, seconds: float, before: int = 0) -> list[Calls]:
+    """Each of `networks` on `x`, in turn, for so many seconds in all: what else the machine does favours none.
+
+    The order is another one each time. `before`: calls at each turn that do not count.
+    """
+    order, taken = random.Random(0), {name: list[float]() for name in networks}
     with torch.no_grad():
         for share in (WARM_UP, 1 - WARM_UP):
             began, rounds = time.perf_counter(), 0
             taken = {name: [] for name in networks}
             while rounds < FEWEST or time.perf_counter() - began < share * seconds:
                 rounds += 1
-                for name, network in networks.items():
+                for name in order.sample(list(networks), len(networks)):
+                    for _ in range(before):
+                        networks[name](x)
                     started = time.perf_counter()
-                    network(x)
+                    networks[name](x)
                     taken[name].append(time.perf_counter() - started)
     return [Calls(name, len(x), each) for name, each in taken.items()]
 

@@ -170,6 +170,7 @@ class Lottery:
             if going_on and not store.has_states():
                 record = store.read_record()
                 if len(record.rounds) > self._trainer.rounds:
+                    store.drop_states()  # What is left of them, where the process that dropped them was killed.
                     return record
             rounds = self._rounds = Rounds(self._trainer, store, Callbacks(self._keep_rewind, self._round_over))
             if not going_on:

@@ -21,7 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import lth_sparse as lth
 from lth_sparse import doctor, ops
-from lth_sparse.backends import auto, autograd_library, winograd
+from lth_sparse.backends import auto, autograd_library, registry, winograd
 from lth_sparse.backends.auto import remembering
 from lth_sparse.backends.choices import Choice, Choices
 from lth_sparse.verification import installation
@@ -542,6 +542,28 @@ def test_another_setting_of_winograd_counts_at_once(setting: str) -> None:
     assert before == operators() == {"lth_sparse_cpu::winograd_forward"}
     assert now == {"lth_sparse_cpu::forward" if setting == "off" else "lth_sparse_cpu::winograd_forward"}
     assert not torch.equal(output, by_4x4)
+
+
+def test_an_answer_that_is_out_of_date_when_it_comes_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where, while one thread asks, another sets Winograd's algorithm off and calls the layer with other images."""
+    layer, x, backend = unpruned(), torch.randn(4, 32, 12, 12), registry.get("cpp")
+    chosen, asked = backend.chosen, []
+
+    def slowly(*question: Any) -> Any:
+        answer = chosen(*question)
+        asked.append(question)
+        if len(asked) == 1:
+            winograd.set_winograd("off")
+            layer(x[:2])
+        return answer
+
+    monkeypatch.setattr(backend, "chosen", slowly)
+    with winograd.limited("4x4"):
+        layer(x)
+        output = layer(x)
+        monkeypatch.undo()
+        assert torch.equal(output, unpruned()(x))
+    assert len(asked) == 3
 
 
 @pytest.mark.parametrize("grad_out", [torch.ones(5, 7), torch.ones(7, 5).t()], ids=["contiguous", "strided"])

@@ -66,8 +66,11 @@ def test_percentiles_and_images_a_second_are_those_of_the_calls():
 
 def test_calls_come_in_turn_and_warm_up_does_not_count():
     order: list[str] = []
-    found = calls.in_turn({name: lambda x, name=name: order.append(name) for name in "ab"}, torch.ones(3, 2), 0.0)
-    assert order == ["a", "b"] * (2 * calls.FEWEST)
+    networks = {name: lambda x, name=name: order.append(name) for name in "ab"}
+    found = calls.in_turn(networks, torch.ones(3, 2), 0.0, before=1)
+    turns = list(zip(*[iter(order)] * 4, strict=True))
+    assert set(turns) == {("a", "a", "b", "b"), ("b", "b", "a", "a")}
+    assert len(turns) == 2 * calls.FEWEST
     assert [(each.name, each.images, len(each.seconds)) for each in found] == [("a", 3, 5), ("b", 3, 5)]
 
 

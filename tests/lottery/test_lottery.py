@@ -203,8 +203,11 @@ def test_an_interrupted_lottery_goes_on_to_the_same(train: Any, evaluate: Any, t
     first, second = (lth.read_ticket(tmp_path / out / ticket).masks for out in ("whole", "killed"))
     assert all(torch.equal(mask, second[name]) for name, mask in first.items())
     calls_before = calls
+    (tmp_path / "killed" / "state").mkdir()  # As where the process was killed that removed it.
+    (tmp_path / "killed" / "state" / "rewind.safetensors").touch()
     assert rows(lottery(dying, "killed").run(resume=True)) == rows(whole)
     assert calls == calls_before
+    assert not (tmp_path / "killed" / "state").exists()
 
 
 def forgets_the_mask(model: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +35,11 @@ class Slurm:
             ) from error
         if missing := [name for name in COMMANDS if shutil.which(name) is None]:
             raise InputError(f"--on slurm: there is no {missing[0]} here; call it where Slurm's commands are")
+        if why := _unaccounted():
+            raise InputError(
+                f"--on slurm: sacct says {why!r}, so a job that is lost would never be noticed; a Slurm that keeps "
+                "account of its jobs (AccountingStorageType) is needed, or --on local in a job of your own"
+            )
         others = dict(parameters)
         if not (minutes := others.pop("time", "")).isdigit():
             raise InputError("--on slurm: give --slurm time=MINUTES too, the most that Slurm lets a job take")
@@ -68,6 +74,14 @@ class Slurm:
         """Cancels them."""
         for _, submitted in self._running:
             submitted.cancel(check=False)
+
+
+def _unaccounted() -> str:
+    """What sacct says where it cannot tell of jobs: submitit learns from it alone of one that is lost."""
+    if "sacct" not in COMMANDS:
+        return ""
+    asked = subprocess.run(["sacct", "--noheader", "--jobs", "1"], capture_output=True, text=True)
+    return (asked.stderr or asked.stdout).strip() or f"exit status {asked.returncode}" if asked.returncode else ""
 
 
 def _how(submitted: Any) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from bench.cases.engines import ENGINE_CASES
 from bench.cases.peers import PEER_CASES
 from bench.sides.peers import Peer
 from bench.suite import selection
@@ -42,14 +43,17 @@ def test_the_core_is_what_runs_unless_more_is_asked_for() -> None:
     assert "test_training_step[cpu-vgg16-90-dense]" in core
     assert not any("batch-1" in name or "avx2" in name or "throughput" in name for name in core)
     assert "test_layer[cpu-c64-batch-1-90-total-dense]" in full
-    assert not any("test_peers" in name for name in full)
+    assert not any("peers" in name for name in full)
     if not backends()["cpp"]:
         sides = {name.rpartition("-")[2] for name in core if "cpu-c64-90-grad_weight" in name}
         assert sides == {"dense]", "auto]", "cpp]"}
 
 
 def test_peers_run_when_they_are_named() -> None:
-    assert {f"test_peers[{case}]" for case in PEER_CASES} <= set(collected("-m", "peers"))
+    layers, networks = (collected("-m", marker) for marker in ("peers", "inference_peers"))
+    assert {f"test_peers[{case}]" for case in PEER_CASES} <= set(layers)
+    assert {f"test_inference_peers[{case}]" for case in ENGINE_CASES} <= set(networks)
+    assert not set(layers) & set(networks)
 
 
 def test_a_peer_that_is_not_installed_is_one_case_with_the_line_that_installs_it(

@@ -67,6 +67,8 @@ def test_what_is_missing_is_named(held: Path, swept: Called, commands: Path, mon
     assert "give --slurm time=MINUTES too" in refused()
     assert "--slurm: NameError: Unknown argument 'partitoin'" in refused("--slurm", "time=5", "--slurm", "partitoin=x")
     assert "expected KEY=VALUE, given time" in refused("--slurm", "time")
+    (commands / "sacct").write_text("#!/bin/sh\necho Slurm accounting storage is disabled >&2\nexit 1\n")
+    assert "sacct says 'Slurm accounting storage is disabled', so a job that is lost" in refused("--slurm", "time=5")
     (commands / "srun").unlink()
     assert "there is no srun here" in refused("--slurm", "time=5")
     monkeypatch.setitem(sys.modules, "submitit", None)
