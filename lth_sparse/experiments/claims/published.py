@@ -263,8 +263,7 @@ CLAIMS: dict[str, Claim] = {
                     unit=PERCENT,
                 ),
                 Statement(
-                    "with 0.32 % of the weights, pruned by magnitude before training, a layer is gone and it stays at "
-                    "chance",
+                    "with 0.32 % of the weights, pruned by magnitude before training, it stays at chance",
                     "10.03 %",
                     Column("magnitude", 0.0032),
                     above=None,
