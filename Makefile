@@ -105,10 +105,11 @@ KERNEL_TESTS ?= tests/csrc/test_cpp_kernels.py tests/csrc/test_dense_weight.py t
 # The C++ kernels under AddressSanitizer and UndefinedBehaviorSanitizer, in a copy of the tree. PyTorch itself is not
 # instrumented: its leaks are not ours to report, and the runtime has to be there before it. setuptools compiles C++ with
 # CXXFLAGS, and did with CFLAGS; planted faults, in this build alone, prove that the flags arrived. -O1: with more, what the
-# sanitizers add to loops that are inlined takes minutes a file. A report ends the process: pytest must not keep it to itself.
+# sanitizers add to loops that are inlined takes minutes a file. A report ends the process: pytest must not keep it to
+# itself. What is too large to be allocated is an exception, as elsewhere.
 SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -g
 SANITIZED := LD_PRELOAD="$$($${CXX:-c++} -print-file-name=libasan.so) $$($${CXX:-c++} -print-file-name=libubsan.so)" \
-  ASAN_OPTIONS=detect_leaks=0 LTH_SPARSE_SANITIZED=1 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider --capture=sys
+  ASAN_OPTIONS=detect_leaks=0:allocator_may_return_null=1 LTH_SPARSE_SANITIZED=1 $(abspath $(VENV))/bin/python -m pytest -p no:cacheprovider --capture=sys
 
 build/sanitized: $(VENV)/ready
 	rm -rf $@ && mkdir -p $@

@@ -87,6 +87,7 @@ def test_a_claim_and_an_instability_are_on_the_page(tmp_path: Path) -> None:
     pairs = [StabilityRow(0, 5, 3, 1.0, 0.125, 0.01, "unstable"), StabilityRow(2, 0, 3, 0.25, 0.001, 0.002, "stable")]
     (experiment / "instability-summary.csv").write_text(record.table(pairs))
     folder = tmp_path / PAGE / "claims" / "pai-vgg16"
+    shutil.rmtree(folder)
     (folder / "synflow").mkdir(parents=True)
     judged = Judged("pai-vgg16", "it learns", "86.81 %", "small", 3, 0.0032, "%", 0.5, 0.02, "holds")
     (folder / "scorecard.csv").write_text(record.table([judged]))
@@ -111,7 +112,7 @@ def test_every_picture_and_file_that_the_page_names_exists(measured: Sources) ->
     named = re.findall(r"!\[[^]]*\]\(([^)]+)\)", page(measured))
     assert named
     assert all((ROOT / PAGE / name).is_file() for name in named)
-    for name in [*measured.cpu, *measured.gpu, *measured.lotteries]:
+    for name in [*measured.cpu, *measured.engines, *measured.gpu, *measured.lotteries]:
         assert f"`bench/results/{name}`" in page(measured)
 
 
