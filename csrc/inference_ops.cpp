@@ -232,7 +232,8 @@ int64_t network(const std::vector<int64_t>& program, const std::vector<double>& 
   Description description = Builder(Reader(program), bounds, Taken{row_offsets, columns, values, bias}).build();
   auto made = std::make_shared<Network>(std::move(description), *kernels, static_cast<int>(torch::stable::get_num_threads()));
   const std::lock_guard<std::mutex> guard(networks_mutex);
-  static int64_t last = 0;
+  // No small number, such as somebody may give by mistake, is that of a network.
+  static int64_t last = int64_t{1} << 32;
   networks()[++last] = std::move(made);
   return last;
 }

@@ -14,7 +14,7 @@ from lth_sparse.backends import autograd_library, registry
 from lth_sparse.backends.autograd_node import Node
 from lth_sparse.backends.base import Plan
 from lth_sparse.inference import engine
-from lth_sparse.inference.engine import Kind
+from lth_sparse.inference.engine import Engine, Kind
 from lth_sparse.inference.lowering import ANY_PADDING
 from lth_sparse.plans.layer_spec import LayerSpec
 from lth_sparse.plans.pattern import Pattern
@@ -40,6 +40,7 @@ class Call(NamedTuple):
     arguments: list[Any]
     sound: bool
     node: Node | None
+    network: Engine | None
 
 
 @st.composite
@@ -96,7 +97,8 @@ def calls(draw: st.DrawFn) -> list[Call]:
     given = spec, pattern, x, grad_out, values, bias
     packed = registry.get("cpp/sparse").pack(pattern, spec)
     node = ops.node(packed, "cpp/sparse")
-    operators = _of_layers(*given) | _of_activations(x.float()) | _of_inference(spec, pattern, x, values, bias)
+    of_inference, network = _of_inference(spec, pattern, x, values, bias)
+    operators = _of_layers(*given) | _of_activations(x.float()) | of_inference
     if node is not None:
         operators |= _of_the_node(packed, node, *given)
     names, found = sorted(operators), []
@@ -108,7 +110,7 @@ def calls(draw: st.DrawFn) -> list[Call]:
             place = draw(st.integers(0, len(arguments) - 1))
             arguments[place] = draw(damaged(arguments[place]))
         operator = name.split()[0]
-        found.append(Call(operator, _function(operator), arguments, damages == 0, node))
+        found.append(Call(operator, _function(operator), arguments, damages == 0, node, network))
     return found
 
 
@@ -116,6 +118,8 @@ def _function(operator: str) -> Callable[..., Any]:
     namespace, name = operator.split("::")
     if namespace == "node":
         return forward_and_backward if name == "forward_and_backward" else getattr(autograd_library, name)
+    if name == "inference_network":
+        return lambda *arguments: Engine(torch.ops.lth_sparse_cpu.inference_network(*arguments), [], {})
     return getattr(getattr(torch.ops, namespace), name)
 
 
@@ -253,10 +257,13 @@ def _of_activations(x: Tensor) -> dict[str, Any]:
     }
 
 
-def _of_inference(spec: LayerSpec, pattern: Pattern, x: Tensor, values: Tensor, bias: Tensor) -> dict[str, Any]:
-    """A network of the layer, a pool and an addition; what is called with its number is made beforehand."""
+def _of_inference(
+    spec: LayerSpec, pattern: Pattern, x: Tensor, values: Tensor, bias: Tensor
+) -> tuple[dict[str, Any], Engine | None]:
+    """A network of the layer, a pool and an addition; what is called with its number is made beforehand, and there as
+    long as the engine is that is given with it."""
     if spec.kind != "conv2d" or x.numel() == 0 or max(spec.padding) > ANY_PADDING or engine.refuses():
-        return {}
+        return {}, None
     channels, height, width = spec.out_channels, *spec.output_size(*x.shape[2:])
     shapes = [*x.shape[1:], *(channels, height, width) * 3]
     pool = [channels, channels, 1, 1, 1, 1, 0, 0, 1, 1, channels]
@@ -266,13 +273,14 @@ def _of_inference(spec: LayerSpec, pattern: Pattern, x: Tensor, values: Tensor, 
     described = program, [-1.0, 1.0] * 5, *pattern.tensors()[1:], values.float(), bias.float()
     number = torch.ops.lth_sparse_cpu.inference_network(*described)
     image = x.float().contiguous()
-    return {
+    found = {
         "lth_sparse_cpu::inference_network": described,
         "lth_sparse_cpu::inference_run": (number, [image]),
         "lth_sparse_cpu::inference_times": (number, [image]),
         "lth_sparse_cpu::inference_bytes": (number, True),
         "lth_sparse_cpu::inference_release": (-1,),
     }
+    return found, Engine(number, [], {})
 
 
 def damaged(argument: Any) -> st.SearchStrategy[Any]:

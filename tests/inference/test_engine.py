@@ -224,6 +224,34 @@ def test_whole_networks(name):
     assert not any(isinstance(each, lth.SparseConv2d) for each in made.modules()) or name in ("efficientnet", "regnet")
 
 
+class OddChannels(nn.Module):
+    """A stem, a shortcut, a stride, a depthwise layer and a classifier, none of whose channels fill a vector."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 13, 7, 2, 3), nn.BatchNorm2d(13), nn.ReLU(), nn.MaxPool2d(3, 2, 1))
+        self.block = nn.Sequential(nn.Conv2d(13, 11, 3, padding=1), nn.ReLU(), nn.Conv2d(11, 13, 3, padding=1))
+        self.down = nn.Sequential(nn.Conv2d(13, 21, 3, 2, 1), nn.BatchNorm2d(21), nn.ReLU6())
+        self.depthwise = nn.Sequential(nn.Conv2d(21, 21, 3, padding=1, groups=21), nn.ReLU())
+        self.head = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(21, 7))
+
+    def forward(self, images):
+        stem = self.stem(images)
+        return self.head(self.depthwise(self.down(F.relu(stem + self.block(stem)))))
+
+
+@pytest.mark.parametrize("batch", [1, 2, 7, 11, 12, 33])
+def test_images_of_32_to_333_pixels_in_batches_of_1_to_33(batch):
+    model = OddChannels().eval()
+    masks = {f"{name}.0": torch.rand_like(getattr(model, name)[0].weight) < 0.2 for name in ("block", "down")}
+    model = lth.sparsify(model, masks)
+    fast, wide = lth.for_inference(model), copy.deepcopy(model).double()
+    with torch.no_grad():
+        for height, width in ((32, 32), (33, 57), (97, 64), (131, 224), (333, 333)):
+            x = torch.randn(batch, 3, height, width)
+            close(fast(x), wide(x.double()))
+
+
 def test_threads_that_call_one_network_get_its_numbers():
     fast, x = lth.for_inference(network_of("resnet18")), torch.randn(8, 3, 64, 64)
     expected, found = [fast(x[k : k + 1]) for k in range(8)], {}
