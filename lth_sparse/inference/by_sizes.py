@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from lth_sparse.inference import engine
-from lth_sparse.inference.segments import in_segments
+from lth_sparse.inference.segments import in_segments, is_pruned
 from lth_sparse.nn.fused_operators import is_unwatched
 from lth_sparse.nn.watched import hooked
 from lth_sparse.system.messages import say
@@ -21,14 +21,18 @@ class BySizes:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._made: dict[tuple[Any, ...], fx.GraphModule | None] = {}
+        self._has_parts: bool | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
         return BySizes, ()
 
     def network_for(self, network: nn.Module, inputs: tuple[Any, ...]) -> nn.Module:
         """`network` with its convolutions in the engine, for images of these sizes; itself where it has no part."""
-        if not isinstance(network, fx.GraphModule) or not inputs or not all(map(_is_images, inputs)):
+        if self._has_parts is None:
+            self._has_parts = isinstance(network, fx.GraphModule) and any(map(is_pruned, network.modules()))
+        if not self._has_parts or not inputs or not all(map(_is_images, inputs)):
             return network
+        assert isinstance(network, fx.GraphModule)
         sizes = tuple(tuple(each.shape[1:]) for each in inputs)
         if sizes not in self._made:
             with self._lock:

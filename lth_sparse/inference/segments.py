@@ -36,7 +36,7 @@ def in_segments(network: fx.GraphModule, example: Sequence[Tensor]) -> fx.GraphM
     made = fx.GraphModule(network, copy.deepcopy(network.graph))
     with torch.no_grad():
         ShapeProp(made).propagate(*(each[:1] for each in example))
-    segments = [segment for segment in _segments(made) if any(_is_sparse(node, made) for node in segment)]
+    segments = [segment for segment in _segments(made) if any(is_pruned(module_of(node, made)) for node in segment)]
     for number, segment in enumerate(segments):
         _replace(made, segment, f"segment_{number}")
     if not segments:
@@ -57,8 +57,8 @@ def _segments(network: fx.GraphModule) -> list[list[fx.Node]]:
     return [segment for segment in result if segment]
 
 
-def _is_sparse(node: fx.Node, network: nn.Module) -> bool:
-    module = module_of(node, network)
+def is_pruned(module: nn.Module | None) -> bool:
+    """Whether it is a convolution that the engine is for."""
     return isinstance(module, SparseConv2d) or (isinstance(module, nn.Conv2d) and bool((module.weight == 0).any()))
 
 

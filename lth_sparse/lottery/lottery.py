@@ -167,11 +167,8 @@ class Lottery:
         elif self._temporary is None:
             store.refuse_if_taken()
         with store.held(new=not going_on and self._temporary is None):
-            if going_on and not store.has_states():
-                record = store.read_record()
-                if len(record.rounds) > self._trainer.rounds:
-                    store.drop_states()  # What is left of them, where the process that dropped them was killed.
-                    return record
+            if going_on and (record := store.finished(self._trainer.rounds)) is not None:
+                return record
             rounds = self._rounds = Rounds(self._trainer, store, Callbacks(self._keep_rewind, self._round_over))
             if not going_on:
                 store.write_info(self._info)

@@ -157,11 +157,17 @@ class RunDirectory:
             raise InputError(f"{path} holds no record of a run: {error}") from error
 
     def finished(self, rounds: int) -> Record | None:
-        """The record of a run of so many rounds after the dense one, None where something is left to play of it."""
+        """The record of a run of so many rounds after the dense one, None where something is left to play of it.
+
+        Where the process was killed that dropped its states, what it left of them is removed.
+        """
         if self.has_states():
             return None
         record = self.read_record()
-        return record if len(record.rounds) > rounds else None
+        if len(record.rounds) <= rounds:
+            return None
+        self.drop_states()
+        return record
 
     def ticket_path(self, round: int) -> Path:
         """Where the ticket of `round` lies."""
@@ -251,6 +257,8 @@ class RunDirectory:
     @only_first
     def drop_states(self) -> None:
         """Removes what only an unfinished run needs: the states first, which need the rest."""
+        if not self._states.exists():
+            return
         if states := self._generations():
             for state in states:
                 state.unlink()

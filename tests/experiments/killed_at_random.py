@@ -111,8 +111,7 @@ def _is_a_job(process: int) -> bool:
 
 
 def _is_finished(path: Path) -> bool:
-    # A kill while states are dropped may leave their folder, empty.
-    return (path / "report.html").exists() and not any(path.glob("state/*"))
+    return (path / "report.html").exists() and not (path / "state").exists()
 
 
 def _trained_after_its_end(log: str) -> bool:

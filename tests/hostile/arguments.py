@@ -326,7 +326,7 @@ def damaged_tensors(draw: st.DrawFn, tensor: Tensor) -> Tensor | None:
     if kind == "none":
         return None
     if kind == "element" and tensor.numel():
-        changed = tensor.clone()
+        changed = tensor.clone(memory_format=torch.contiguous_format)
         near = st.integers(-2, tensor.numel() + 2)
         value = draw(st.one_of(near, NUMBERS.filter(lambda number: -(2**31) <= number < 2**31)))
         changed.view(-1)[draw(st.integers(0, tensor.numel() - 1))] = value
