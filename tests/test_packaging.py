@@ -120,8 +120,8 @@ def test_a_source_distribution_holds_what_builds_and_nothing_else(checkout: Path
     top = {
         "CHANGELOG.md", "CITATION.cff", "LICENSE", "MANIFEST.in", "PKG-INFO", "README.md", "SECURITY.md",
         "pyproject.toml", "requirements-dev.txt", "requirements-docs.txt", "requirements-peers.txt",
-        "requirements-ray.txt", "requirements-slurm.txt", "requirements-tensorboard.txt", "requirements.txt",
-        "setup.cfg", "setup.py",
+        "requirements-ray.txt", "requirements-serve.txt", "requirements-slurm.txt", "requirements-tensorboard.txt",
+        "requirements.txt", "setup.cfg", "setup.py",
     }  # fmt: skip
     assert found - written_by_setuptools == sources | top
 

@@ -168,6 +168,16 @@ CUTS = (
         "a minute and more, so the smallest network, 2 images and 2 steps",
     ),
     Cut(
+        r"^python examples/serve_a_ticket\.py .*--load-test",
+        _with("--load-test 0.4", "load-test"),
+        "half a minute of a quiet machine, so a moment, whose figures do not count",
+    ),
+    Cut(
+        r"^python examples/serve_a_ticket\.py ",
+        ((r"$", " --help"),),
+        "it serves until it is stopped, so its options are read",
+    ),
+    Cut(
         r"^python -m bench\.lottery\b",
         _with(f"{_PLAYED} --results build/lottery", *_LOTTERY, "test-images"),
         "half an hour and more, and a data set, so 8 steps a round on digits",

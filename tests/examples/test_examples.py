@@ -61,8 +61,18 @@ def run_a_ticket(output: str) -> None:
     assert same > 99
 
 
+def serve_a_ticket(output: str) -> None:
+    for row, largest in (("up to 16", 16), ("one by one", 1)):
+        answers, p50, p95, p99, batch, refused, errors = numbers(output, row)
+        assert answers > 0, row
+        assert 0 < p50 <= p95 <= p99, row
+        assert 1 <= batch <= largest, row
+        assert (refused, errors) == (0, 0), row
+
+
 FACTS: dict[str, Callable[[str], None]] = {
-    check.__name__: check for check in (own_training_loop, torchvision_resnet18, transformer_feed_forward, run_a_ticket)
+    check.__name__: check
+    for check in (own_training_loop, torchvision_resnet18, transformer_feed_forward, run_a_ticket, serve_a_ticket)
 }
 
 

@@ -1,0 +1,1 @@
+"""The parts of serve_a_ticket.py."""
