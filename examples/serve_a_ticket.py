@@ -92,7 +92,9 @@ def quick(options: argparse.Namespace) -> int:
     """A short load test on a ticket that a small lottery makes first."""
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        lottery = f"--dataset digits --rounds 1 --sparsity 0.8 --iterations 20 --controls none --backend dense --out {run}"
+        lottery = (
+            f"--dataset digits --rounds 1 --sparsity 0.8 --iterations 9 --controls none --backend dense --out {run}"
+        )
         subprocess.run([sys.executable, "-m", "lth_sparse.run", *lottery.split()], check=True)
         options.ticket, options.load_test, options.clients = run / "tickets" / "round-01.safetensors", 2.0, 8
         return measure(options)

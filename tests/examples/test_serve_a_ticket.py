@@ -97,13 +97,13 @@ def servers(folder: Path) -> Iterator[dict[str, Server]]:
         "patient": Server(folder / "own.safetensors", *few),
         "stopped": Server(folder / "own.safetensors", *few, script=hasty),
     }
-    yield made
-    assert made["quick"].stop(by=signal.SIGINT) == (0, ""), (
-        "Ctrl-C ends it well, and nothing that was sent was too much"
-    )
-    for server in made.values():
-        server.process.kill()
-        server.process.communicate()
+    try:
+        yield made
+        assert made["quick"].stop(by=signal.SIGINT) == (0, ""), "Ctrl-C ends it well, and nothing was too much"
+    finally:
+        for server in made.values():
+            server.process.kill()
+            server.process.communicate()
 
 
 @pytest.fixture(scope="module")
