@@ -52,7 +52,7 @@ class Process:
         """`command`, such as "run", in `folder`; `fault`: as `play.py` takes it."""
         folder.mkdir(exist_ok=True, parents=True)
         self._stderr = folder / "stderr"
-        self._stderr.unlink(missing_ok=True)
+        self._stderr.write_bytes(b"")  # It may be killed before it opens the file.
         given = [json.dumps(fault), command, *map(str, arguments)]
         self._began = time.monotonic()
         self._interpreter.begin(ROOT, folder, folder / "stdout", self._stderr, PLAY, given)
