@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -39,6 +40,7 @@ def threads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As they were, and a module in the current directory."""
     before = torch.get_num_threads()
     (tmp_path / "my_networks.py").write_text(MODULE)
+    monkeypatch.delitem(sys.modules, "my_networks", raising=False)  # That of another file's tests.
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     yield

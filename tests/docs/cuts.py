@@ -52,10 +52,6 @@ _AT_ONCE = (
     'from bench import two_processes; two_processes.LOTTERY = (*two_processes.LOTTERY, "--iterations", "4", '
     '"--rounds", "1"); two_processes.main()'
 )
-_INFERENCE = (
-    "import sys; from bench import inference; inference.SECONDS, inference.SIZE = 0.02, 32; "
-    'sys.argv[1:] = ["resnet18"]; inference.main()'
-)
 _THREADS = "from bench import threads; threads.CASES, threads.THREADS = threads.CASES[-1:], (8,); threads.main()"
 _STUDY = (
     "import sys; from lth_sparse import report, run; from lth_sparse.experiments import coursework; "
@@ -191,11 +187,6 @@ CUTS = (
         r"^python -m bench\.overhead$",
         ((r".*", f"python -c '{_OVERHEAD}'"),),
         "half a minute of a quiet machine, so a moment, whose ratios do not count",
-    ),
-    Cut(
-        r"^python -m bench\.inference .*$",
-        ((r".*", f"python -c '{_INFERENCE}'"),),
-        "half a minute of a quiet machine, so a moment and a small network, whose ratios do not count",
     ),
     Cut(
         r"^python -m bench\.autocast$",
