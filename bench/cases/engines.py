@@ -10,12 +10,13 @@ import torchvision
 from torch import Tensor, nn
 
 from bench.cases.goals import Goal
+from bench.cases.transformer import HIDDEN, WIDTH
 from lth_sparse.nn.masks import Masks, prunable
 
 SIZE = 224
 """Pixels, as torchvision's networks were made for."""
 FEED_FORWARD = "ViT-B/16 feed-forward"
-TOKENS, WIDTH, HIDDEN = 197, 768, 3072
+TOKENS = 197
 CLASSES = 1000
 UNEVENNESS = 0.5
 """Of the logarithm of how large the weights of a channel are."""

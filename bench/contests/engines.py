@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import torch
+from torch import Tensor
 
 import lth_sparse as lth
 from bench.cases.engines import EngineCase
@@ -26,7 +27,7 @@ def measure(case: EngineCase, seconds: float = SECONDS) -> list[dict[str, Any]]:
     Raises AssertionError when a side does not compute the network.
     """
     x = case.inputs()
-    networks = sides(case)
+    networks = sides(case, x)
     with torch.no_grad():
         expected = networks[DENSE](x)
         off = {name: calls.furthest_off(network(x), expected) for name, network in networks.items()}
@@ -47,10 +48,9 @@ def measure(case: EngineCase, seconds: float = SECONDS) -> list[dict[str, Any]]:
     return rows
 
 
-def sides(case: EngineCase) -> dict[str, Network]:
+def sides(case: EngineCase, x: Tensor) -> dict[str, Network]:
     """By name, each with weights of its own."""
     model, masks = case.pruned()
-    x = case.inputs()
     ours = lth.for_inference(lth.sparsify(copy.deepcopy(model), masks), x)
     found: dict[str, Network] = {OURS: ours, LAYERS: ours.network, DENSE: model}
     for name, engine in ENGINES.items():

@@ -16,7 +16,7 @@ def section(name: str, found: dict[str, Any]) -> Section:
     rows: Rows = found["rounds"]
     seeds = sorted({row["seed"] for row in rows})
     made = Section(f"Accuracy with and without Winograd's algorithm, {found['config']['model']}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(
         f"One lottery on {len(seeds)} seeds by `cpp`, the same but for rounding. Test accuracy in percent: mean and,",
         "behind +-, standard deviation over the seeds; then those of the differences, with less without, seed by seed.",

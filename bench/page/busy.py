@@ -11,7 +11,7 @@ from bench.page.section import Section
 def section(name: str, found: dict[str, Any]) -> Section:
     """All of one file, whose name is `name`."""
     made = Section(f"CPU kernels beside a busy process on {words.machine(found['measured_on'])}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(
         "Forward pass and both gradients against the better of dense PyTorch's two layouts, once with the machine to",
         "themselves and once while another process spins on core 0. Median over median, for each repeat.",

@@ -24,7 +24,7 @@ def section(name: str, found: dict[str, Any]) -> Section:
     slug = name.removesuffix(".json")
     here = found["measured_on"]
     made = Section(f"CPU kernels on {words.machine(here)}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(
         "Forward pass and both gradients against the better of dense PyTorch's two layouts, all sides in turn in one",
         f"process. {LEGEND[0].upper()}{LEGEND[1:]}, then the quartiles of the turns. More is better; 1 is break-even.",

@@ -12,7 +12,7 @@ from bench.page.section import Section
 def section(name: str, found: dict[str, Any]) -> Section:
     """All of one file, whose name is `name`."""
     made = Section(f"Inference beside other engines on {words.machine(found['measured_on'])}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(
         "The median call of each engine over that of `lth.for_inference`: below 1 ours is slower. All sides in turn,",
         "in another order each time, with the same weights and as many threads; each turn begins with a call that",

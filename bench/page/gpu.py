@@ -78,7 +78,7 @@ def sections(files: dict[str, dict[str, Any]]) -> list[Section]:
 def _section(name: str, found: dict[str, Any]) -> Section:
     gpu, slug = found["measured_on"]["device"], name.removesuffix(".json")
     made = Section(f"GPU kernels on {gpu}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(*checks(found))
     measured = ratios(found)
     made.say(

@@ -14,7 +14,7 @@ from bench.page.section import Section
 def section(name: str, found: dict[str, Any]) -> Section:
     """All of one file, whose name is `name`."""
     made = Section(f"CPU kernels beside their peers on {words.machine(found['measured_on'])}")
-    made.say(*words.provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`")
+    made.say(*words.source(name, found))
     made.say(
         "The time of dense PyTorch in its better layout, and of each peer, over that of `cpp`: below 1 ours is slower.",
         "With the machine to themselves / while another process spins on core 0; median over median, and of three",

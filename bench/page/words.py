@@ -52,6 +52,11 @@ def provenance(about: dict[str, Any]) -> list[str]:
     ]
 
 
+def source(name: str, found: dict[str, Any]) -> list[str]:
+    """The provenance of the file `name` of bench/results, and the file itself."""
+    return [*provenance(found), f"- Data: `bench/results/{name}`, explained in `bench/results/README.md`"]
+
+
 def machine(here: dict[str, Any]) -> str:
     """The processor, and which one it is: a virtual machine may name its maker alone."""
     family = here["processor_family"].partition(" ")[2]

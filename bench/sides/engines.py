@@ -5,7 +5,6 @@ Each is given float32 images and gives float32 outputs. None but DeepSparse skip
 
 from __future__ import annotations
 
-import os
 import tempfile
 import warnings
 from collections.abc import Callable
@@ -17,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.sides.installed import DEEPSPARSE, PEERS_EXTRA, Installed
+from bench.sides.onnx_engines import deepsparse_engine, onnxruntime_session
 
 Network = Callable[[Tensor], Tensor]
 OPSET = 13
@@ -45,9 +45,9 @@ def compiled(model: nn.Module, x: Tensor) -> Network:
     return made
 
 
-def onnx_file(model: nn.Module, x: Tensor, folder: str) -> str:
+def onnx_file(model: nn.Module, x: Tensor, folder: Path) -> Path:
     """The model as an ONNX file, input "x", output "y", for the batch of `x`."""
-    path = str(Path(folder) / "network.onnx")
+    path = folder / "network.onnx"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # The newer export wants an onnx that DeepSparse does not.
         torch.onnx.export(model, (x,), path, input_names=["x"], output_names=["y"], opset_version=OPSET, dynamo=False)
@@ -55,16 +55,9 @@ def onnx_file(model: nn.Module, x: Tensor, folder: str) -> str:
 
 
 def onnxruntime(model: nn.Module, x: Tensor) -> Network:
-    """With all of its optimizations of the graph."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would go on spinning into the next side's turn.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    """A session of its own."""
     with tempfile.TemporaryDirectory() as folder:
-        path = onnx_file(model, x, folder)
-        session: Any = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(onnx_file(model, x, Path(folder)))
     return lambda given: torch.from_numpy(session.run(None, {"x": given.numpy()})[0])
 
 
@@ -74,7 +67,7 @@ def _openvino(model: nn.Module, x: Tensor, **settings: Any) -> Network:
     with tempfile.TemporaryDirectory() as folder:
         core = openvino.Core()
         made = core.compile_model(
-            core.read_model(onnx_file(model, x, folder)), "CPU",
+            core.read_model(onnx_file(model, x, Path(folder))), "CPU",
             {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "PERFORMANCE_HINT": "LATENCY", **settings},
         )  # fmt: skip
     return lambda given: torch.from_numpy(made([given.numpy()])[0])
@@ -91,13 +84,9 @@ def openvino_float32(model: nn.Module, x: Tensor) -> Network:
 
 
 def deepsparse(model: nn.Module, x: Tensor) -> Network:
-    """Its engine compiles for the batch, and tells nobody of it."""
-    os.environ.setdefault("NM_DISABLE_ANALYTICS", "True")
-    import deepsparse
-
+    """Compiled for the batch of `x`."""
     with tempfile.TemporaryDirectory() as folder:
-        path = onnx_file(model, x, folder)
-        engine = deepsparse.compile_model(path, batch_size=len(x), num_cores=torch.get_num_threads())
+        engine = deepsparse_engine(onnx_file(model, x, Path(folder)), len(x))
     return lambda given: torch.from_numpy(engine.run([given.numpy()])[0])
 
 

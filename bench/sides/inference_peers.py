@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from bench.sides.onnx_engines import deepsparse_engine, onnxruntime_session
 from bench.timing.contest import Side
 from lth_sparse.plans.layer_spec import LayerSpec
 
@@ -48,25 +48,15 @@ def onnx_file(spec: LayerSpec, x: Tensor, weight: Tensor, folder: Path) -> Path:
 
 def onnxruntime_dense(spec: LayerSpec, x: Tensor, weight: Tensor) -> Side:
     """onnxruntime on the CPU, with as many threads as PyTorch, which multiplies by the zeros."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    # Its threads would go on spinning into the next side's turn.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     with tempfile.TemporaryDirectory() as folder:
-        path = onnx_file(spec, x, weight, Path(folder))
-        session: Any = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = onnxruntime_session(onnx_file(spec, x, weight, Path(folder)))
     given = {"x": x.numpy()}
     return {"forward": lambda: torch.from_numpy(session.run(None, given)[0])}
 
 
 def deepsparse(spec: LayerSpec, x: Tensor, weight: Tensor) -> Side:
     """DeepSparse's engine, compiled for the batch, with as many cores as PyTorch has threads."""
-    import deepsparse
-
     with tempfile.TemporaryDirectory() as folder:
-        path = onnx_file(spec, x, weight, Path(folder))
-        engine = deepsparse.compile_model(str(path), batch_size=len(x), num_cores=torch.get_num_threads())
+        engine = deepsparse_engine(onnx_file(spec, x, weight, Path(folder)), len(x))
     given = [x.numpy()]
     return {"forward": lambda: torch.from_numpy(engine.run(given)[0])}
