@@ -19,3 +19,14 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Fil
     from tests.docs.pages import collect
 
     return collect(file_path, parent)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Commands that measure are for `make test-long`; before pytest chooses by marks."""
+    if importlib.util.find_spec("sybil") is None:
+        return
+    from tests.docs.pages import takes_long
+
+    for item in filter(takes_long, items):
+        item.add_marker("long")

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from bench.page import coursework, cpu, front, gpu, losing, lotteries, runs, scale, words
+from bench.page import coursework, cpu, engines, front, gpu, losing, lotteries, runs, scale, words
 from bench.page.sources import Run, Sources
 from lth_sparse.report.words import duration
 
@@ -88,6 +88,14 @@ def _throughput(sources: Sources) -> list[str]:
     return [f"{machine}:", "", *words.table(["network", "ratio (quartiles of the pairs)"], rows)]
 
 
+def _engines(sources: Sources) -> list[str]:
+    """Of each machine that other engines were measured on, losing rows in."""
+    lines: list[str] = []
+    for found in sources.engines.values():
+        lines += ["", *words.provenance(found), "", *engines.table(found)]
+    return lines[1:]
+
+
 def _scale(sources: Sources, made: Callable[[dict[str, Any]], list[str]]) -> list[str]:
     """Of the one network that docs/scale.md is about."""
     return made(sources.scales["scale-resnet50.json"])
@@ -112,6 +120,7 @@ BLOCKS = {
     "cpu-steps": _cpu_steps,
     "cpu-losing": _cpu_losing,
     "throughput": _throughput,
+    "engines": _engines,
     "gpu": _gpu,
     "coursework": lambda sources: coursework.table(sources.coursework),
     "scale-about": lambda sources: _scale(sources, words.provenance),

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+import pytest
 from sybil import Document, Example, Region, Sybil
 from sybil.evaluators.python import PythonEvaluator
 from sybil.integration.pytest import pytest_integration
@@ -227,6 +228,17 @@ class Pages(Sybil):
             cut = ", cut" if shortened(command, rounds)[0] != command else ""
             return f"line {example.line}: {command.split(' --')[0]}{cut}"
         return f"line {example.line}: python"
+
+
+FIGURES = ("docs/results/README.md", "docs/cpu-kernels.md", "docs/lotteries.md")
+"""Pages whose commands measure what they show, which takes minutes even when cut: `make test` reads their options,
+`make test-long` runs them."""
+
+
+def takes_long(item: pytest.Item) -> bool:
+    """Whether this is a command of a page of figures."""
+    parsed = getattr(getattr(item, "example", None), "parsed", None)
+    return isinstance(parsed, tuple) and str(item.path.relative_to(ROOT)) in FIGURES
 
 
 PAGES = ("README.md", "CONTRIBUTING.md", "csrc/README.md", "docs/*.md", "docs/results/*.md")

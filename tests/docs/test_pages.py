@@ -13,7 +13,7 @@ from sybil.example import SybilFailure
 from lth_sparse.system.errors import InputError
 from tests.docs import pages
 from tests.docs.cuts import CUTS, shortened
-from tests.docs.pages import PAGES, ROOT, SCRIPTS, Checkout, Pages, commands, read_by_the_real_parser
+from tests.docs.pages import FIGURES, PAGES, ROOT, SCRIPTS, Checkout, Pages, commands, read_by_the_real_parser
 
 WRITTEN = [path for pattern in PAGES for path in ROOT.glob(pattern)]
 
@@ -67,6 +67,14 @@ def test_a_command_that_takes_too_long_asks_for_a_row_of_the_table(checkout: Che
 def test_options_are_read_as_they_stand_though_the_command_is_cut(options: str) -> None:
     with pytest.raises(InputError):
         read_by_the_real_parser(f"python -m lth_sparse.run {options}")
+
+
+@pytest.mark.parametrize("page", FIGURES)
+def test_options_of_commands_that_only_the_long_tests_run_are_read(page: str) -> None:
+    given = [command for _, _, command in commands((ROOT / page).read_text())]
+    assert given
+    for command in given:
+        read_by_the_real_parser(command)
 
 
 def test_commands_are_found_in_blocks_in_the_text_and_in_tables() -> None:

@@ -39,15 +39,27 @@ def stopped(process: Process, number: int, when: Path) -> Ended:
     return process.end()
 
 
+STEPS, SECONDS_A_STEP = 90, 0.03
+"""All of `SHORT`'s. Without a pause, hardly any instant would lie within a training."""
+
+
+def slow(folder: Path) -> list[str]:
+    """Options of a run in `folder` that pauses at each step."""
+    folder.mkdir()
+    (folder / "slow.py").write_text(f"import time\ndef listen(event):\n    time.sleep({SECONDS_A_STEP})\n")
+    return ["--callback", "slow:listen"]
+
+
 def test_stopped_again_and_again_by_sigterm_a_run_loses_nothing(process: Process, whole: Whole, tmp_path: Path) -> None:
     random, stops, steps, runs = chance("SIGTERM"), 0, 0, 0
     while stops < faults(3) or not steps:
-        folder, arguments = tmp_path / str(runs), ["run", *SHORT, "--out", "run"]
+        folder, begun = tmp_path / str(runs), ["run", *SHORT, *slow(tmp_path / str(runs)), "--out", "run"]
+        arguments = begun
         runs += 1
         while True:
             process.begin(folder, *arguments)
             if (stops < faults(3) or not steps) and not process.ends_within(
-                random.uniform(0.1, 1) * whole.ended.seconds
+                random.uniform(0.1, 1) * (whole.ended.seconds + STEPS * SECONDS_A_STEP)
             ):
                 process.send(signal.SIGTERM)
             ended = process.end()
@@ -55,7 +67,7 @@ def test_stopped_again_and_again_by_sigterm_a_run_loses_nothing(process: Process
                 break
             stops += 1
             if ended.status == -signal.SIGTERM:  # Where nothing of ours is done yet, or no more.
-                arguments = ["run", *SHORT, "--out", "run", "--resume"]
+                arguments = [*begun, "--resume"]
                 continue
             assert ended.status == 143, ended.said
             arguments = resume_command(ended)
