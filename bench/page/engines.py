@@ -45,6 +45,23 @@ def table(found: dict[str, Any]) -> list[str]:
     return words.table(["network", "batch", "pruned", "ms, p50", "p95", *engines], lines)
 
 
+def headline(found: dict[str, Any]) -> list[str]:
+    """Beside DeepSparse, from the worst to the best of its cases; nothing where it could not be installed."""
+    rows = sorted((row for row in found["rows"] if row["name"] == "DeepSparse"), key=lambda row: row["over_ours"])
+    if not rows:
+        return []
+    worst, best = rows[0], rows[-1]
+    pruned = ", ".join(words.percent(each) for each in sorted({row["sparsity"] for row in rows}))
+    here = found["measured_on"]
+    return [
+        f"- **{words.ratio(worst['over_ours'])} to {words.ratio(best['over_ours'])} times DeepSparse's speed** "
+        f"({worst['network']}, batch {worst['batch']}; {best['network']}, batch {best['batch']}), above 1 in "
+        f"{sum(row['over_ours'] > 1 for row in rows)} of {len(rows)} cases: inference with {pruned} of the weights "
+        f"pruned, on {here['threads']} cores of an {here['processor']} "
+        "([all engines](docs/running-a-ticket.md#coming-from-deepsparse))"
+    ]
+
+
 def losing_table(found: dict[str, Any]) -> list[str]:
     """Where ours is slower than an engine."""
     lines = [[*_case(row), row["name"], f"{row['over_ours']:.3f}"] for row in found["rows"] if row["over_ours"] < 1]

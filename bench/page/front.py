@@ -1,11 +1,11 @@
-"""What the front page shows: two charts against the weights left, and three numbers, one of them lost."""
+"""What the front page shows: two charts against the weights left, and a few numbers, one of them lost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from bench.page import cpu, gpu, runs, words
+from bench.page import cpu, engines, gpu, runs, words
 from bench.page.charts import Chart, Line
 from bench.page.section import Section
 from bench.page.sources import Run, Sources
@@ -71,8 +71,9 @@ def _chart(name: str, title: str, y_label: str, lines: tuple[Line, ...], break_e
 
 
 def numbers(sources: Sources, processor: dict[str, Any]) -> list[str]:
-    """Three of them: a gain, an accuracy, and the GPU, where a dense library is hard to beat."""
-    return [_fastest(processor), _best(_controlled(sources)), _on_a_gpu(sources)]
+    """A gain, an accuracy, inference, and the GPU, where a dense library is hard to beat."""
+    beside = [line for found in sources.engines.values() for line in engines.headline(found)]
+    return [_fastest(processor), _best(_controlled(sources)), *beside, _on_a_gpu(sources)]
 
 
 def _fastest(processor: dict[str, Any]) -> str:

@@ -36,3 +36,12 @@ def test_an_engine_that_is_faster_is_among_the_losing_rows(found: dict[str, Any]
     assert row == "| net | 1 | 90 % | DeepSparse | 0.800 |"
     found["rows"] = found["rows"][:2]
     assert engines.losing_table(found) == ["None."]
+
+
+def test_the_front_page_has_the_worst_and_the_best_case_beside_deepsparse(found: dict[str, Any]) -> None:
+    best = {**found["rows"][2], "network": "other", "batch": 16, "over_ours": 1.5}
+    [line] = engines.headline({**found, "rows": [*found["rows"], best]})
+    assert line.startswith(
+        "- **0.80 to 1.50 times DeepSparse's speed** (net, batch 1; other, batch 16), above 1 in 1 of 2"
+    )
+    assert engines.headline({**found, "rows": found["rows"][:2]}) == []
