@@ -156,18 +156,18 @@ def test_another_time_makes_another_page_other_figures_and_another_chart(measure
 
 
 def test_the_front_page_says_that_the_gpu_loses_while_it_does(measured: Sources) -> None:
-    def third() -> str:
+    def last() -> str:
         return front.numbers(measured, blocks.processor(measured))[-1]
 
-    assert "so slower" in third()
+    assert "so slower" in last()
     for found in measured.gpu.values():
         for step in found["steps"]:
             step["microseconds"] = {
                 side: value if "dense" in side else 1.0 for side, value in step["microseconds"].items()
             }
-    assert "so slower" not in third()
+    assert "so slower" not in last()
     measured.gpu.clear()
-    assert "not yet run on a gpu" in third().lower()
+    assert "not yet run on a gpu" in last().lower()
 
 
 def test_a_row_that_loses_is_among_the_losing_ones(measured: Sources) -> None:
